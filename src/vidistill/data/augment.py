@@ -1,0 +1,72 @@
+"""Random views of a clip. One draw serves all its frames and labels, so that motion and correspondence are kept.
+
+Geometry is one homography a frame, from the output's pixels to the source's, so that scale, crop, flip and the camera
+motion that makes clips from stills are a single resampling.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vidistill.data.clip import IGNORED, Clip, Image, LabelMap
+
+Matrix = NDArray[np.float64]  # (3, 3), homogeneous pixel coordinates (x, y, 1)
+
+
+@dataclass(frozen=True)
+class View:
+    """Ranges of the random view. crop: (height, width) of the result, None to keep the frame's own size."""
+
+    crop: tuple[int, int] | None = None
+    scale: tuple[float, float] = (1.0, 1.0)
+    flip: bool = True
+    colour: float = 0.0  # strength of brightness, contrast and saturation changes, 0…1
+
+    def draw(self, size: tuple[int, int], rng: np.random.Generator) -> Matrix:
+        """A homography from the result's pixels to those of a frame of `size` (height, width)."""
+        height, width = size
+        out_height, out_width = self.crop or size
+        scale = float(np.exp(rng.uniform(*np.log(self.scale))))
+        spare_x, spare_y = width - out_width / scale, height - out_height / scale
+        left, top = (spare * (rng.uniform() if spare > 0 else 0.5) for spare in (spare_x, spare_y))
+        matrix = np.array([[1 / scale, 0, left], [0, 1 / scale, top], [0, 0, 1]], dtype=np.float64)
+        # pixel centres: (x + 1/2) / scale - 1/2
+        matrix[:2, 2] += 0.5 / scale - 0.5
+        if self.flip and rng.uniform() < 0.5:
+            matrix = matrix @ np.array([[-1, 0, out_width - 1], [0, 1, 0], [0, 0, 1]], dtype=np.float64)
+        return matrix
+
+
+def warp_image(image: Image, matrix: Matrix, size: tuple[int, int]) -> Image:
+    """`image` resampled bilinearly through `matrix`, (height, width) `size`; mirrored beyond its border."""
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpPerspective(image, matrix, size[::-1], flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+    return np.asarray(warped, dtype=np.uint8)
+
+
+def warp_labels(labels: LabelMap, matrix: Matrix, size: tuple[int, int]) -> LabelMap:
+    """`labels` resampled to the nearest pixel; ignored beyond the border."""
+    flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    border = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": IGNORED}
+    return np.asarray(cv2.warpPerspective(labels, matrix, size[::-1], flags=flags, **border), dtype=np.uint8)
+
+
+def warp_clip(clip: Clip, matrices: list[Matrix], size: tuple[int, int]) -> Clip:
+    """Every frame and its labels through its matrix."""
+    frames = [warp_image(frame, matrix, size) for frame, matrix in zip(clip.frames, matrices, strict=True)]
+    labels = [warp_labels(labels, matrix, size) for labels, matrix in zip(clip.labels, matrices, strict=True)]
+    return Clip(np.stack(frames), np.stack(labels))
+
+
+def change_colour(frames: NDArray[np.uint8], strength: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """(T, H, W, 3) frames with one draw of brightness, contrast and saturation for all of them."""
+    if strength <= 0:
+        return frames
+    brightness, contrast, saturation = 1 + strength * rng.uniform(-1, 1, 3)
+    changed = frames.astype(np.float32)
+    grey = changed @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    changed = grey[..., None] + (changed - grey[..., None]) * np.float32(saturation)
+    changed = (changed - grey.mean()) * np.float32(contrast) + grey.mean() * np.float32(brightness)
+    return np.clip(np.rint(changed), 0, 255).astype(np.uint8)

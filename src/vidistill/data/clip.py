@@ -1,0 +1,110 @@
+"""The currency of the data package: sequences of frames, the clips drawn from them, and batches of clips."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Image = NDArray[np.uint8]  # (H, W, 3), RGB, 0…255
+LabelMap = NDArray[np.uint8]  # (H, W), class ids, 255 is ignored
+IGNORED = 255
+
+
+class FrameSequence(Protocol):
+    """Consecutive frames of one size, with labels where there are some. A still image is a sequence of one frame."""
+
+    name: str
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> Image:
+        """The frame, decoded."""
+        ...
+
+    def labels(self, index: int) -> LabelMap | None:
+        """The frame's labels, of the frame's size; None where it has none."""
+        ...
+
+    def images(self) -> Iterator[Image]:
+        """All frames in order, in constant memory."""
+        ...
+
+    def labelled(self) -> Sequence[int]:
+        """The indices of the frames that have labels."""
+        ...
+
+    def problems(self) -> list[str]:
+        """One sentence for each thing that is missing, broken or of another size."""
+        ...
+
+
+@dataclass(frozen=True)
+class VideoDataset:
+    """Sequences that share their classes. `num_classes` is 0 where there are no labels."""
+
+    name: str
+    sequences: Sequence[FrameSequence]
+    class_names: tuple[str, ...] = ()
+    palette: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def problems(self) -> list[str]:
+        """What is broken in any sequence, a sentence each; decodes everything once."""
+        return [problem for sequence in self.sequences for problem in sequence.problems()]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """T frames of one size, and their labels: 255 everywhere in a frame that has none."""
+
+    frames: NDArray[np.uint8]  # (T, H, W, 3)
+    labels: NDArray[np.uint8]  # (T, H, W)
+
+
+class SampleKey(NamedTuple):
+    """All that a random draw may depend on, so that workers, processes and resumed runs agree."""
+
+    seed: int
+    epoch: int
+    sample: int
+
+    def generator(self) -> np.random.Generator:
+        return np.random.default_rng((self.seed, self.epoch, self.sample))
+
+
+@dataclass
+class Batch:
+    """The student's and the teacher's view of the same clips, with their labels.
+
+    student, teacher: (B, T, 3, H, W) uint8; the same tensor unless a recipe makes the views differ.
+    labels: (B, T, H, W) int64, 255 where ignored or unknown.
+    """
+
+    student: Tensor
+    teacher: Tensor
+    labels: Tensor
+    keys: list[SampleKey] = field(default_factory=list)
+
+    def to(self, device: torch.device) -> "Batch":
+        student = self.student.to(device, non_blocking=True)
+        teacher = student if self.teacher is self.student else self.teacher.to(device, non_blocking=True)
+        return Batch(student, teacher, self.labels.to(device, non_blocking=True), self.keys)
+
+    def pin_memory(self) -> "Batch":
+        student = self.student.pin_memory()
+        teacher = student if self.teacher is self.student else self.teacher.pin_memory()
+        return Batch(student, teacher, self.labels.pin_memory(), self.keys)
+
+
+def collate(samples: Sequence[tuple[SampleKey, Clip]]) -> Batch:
+    """One batch of clips of one size; both views are the same."""
+    frames = torch.from_numpy(np.stack([clip.frames for _, clip in samples])).permute(0, 1, 4, 2, 3).contiguous()
+    labels = torch.from_numpy(np.stack([clip.labels for _, clip in samples])).long()
+    return Batch(frames, frames, labels, [key for key, _ in samples])

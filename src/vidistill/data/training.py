@@ -1,0 +1,84 @@
+"""Training samples: clips drawn from the sequences of one or several data sets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from vidistill.data.augment import View, change_colour, warp_clip
+from vidistill.data.camera_motion import CameraMotion
+from vidistill.data.clip import IGNORED, Clip, FrameSequence, SampleKey, VideoDataset
+from vidistill.data.sampling import paired_indices
+from vidistill.errors import UserError
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """How a training clip is drawn. From stills, motion makes the frames before the still."""
+
+    num_frames: int = 2
+    max_gap: int = 9
+    view: View = field(default_factory=View)
+    motion: CameraMotion = field(default_factory=CameraMotion)
+    use_labels: bool = True
+    noise: float = 1.5  # standard deviation, in grey levels, of what a sensor adds to each frame of a moved still
+
+
+class TrainingClips(Dataset[tuple[SampleKey, Clip]]):
+    """One sample per anchor: every labelled frame, and every frame of the sequences that have no labels at all.
+
+    The clip ends at its anchor. Indexed by a `SampleKey`, on which every draw depends and on nothing else.
+    """
+
+    def __init__(self, datasets: Sequence[VideoDataset], clip: ClipSettings) -> None:
+        self.clip = clip
+        self.anchors: list[tuple[FrameSequence, int]] = []
+        for dataset in datasets:
+            for sequence in dataset.sequences:
+                labelled = sequence.labelled()
+                frames = labelled if len(labelled) else range(len(sequence))
+                # the first frame of a video has none before it: as a still, camera motion would stand in for real motion
+                self.anchors += [(sequence, i) for i in frames if i > 0 or len(sequence) == 1 or clip.num_frames == 1]
+        if not self.anchors:
+            raise UserError("the training data holds no frame to end a clip with; check data.train with `vidistill check`")
+
+    def __len__(self) -> int:
+        return len(self.anchors)
+
+    def __getitem__(self, key: SampleKey) -> tuple[SampleKey, Clip]:
+        rng = key.generator()
+        sequence, anchor = self.anchors[key.sample]
+        indices = paired_indices(anchor, num_frames=self.clip.num_frames, max_gap=self.clip.max_gap, rng=rng)
+        images = [sequence.image(i) for i in sorted(set(indices))]
+        size = images[0].shape[:2]
+        if any(image.shape[:2] != size for image in images):
+            raise UserError(f"{sequence.name}: the frames {indices} have several sizes; `vidistill check` lists them")
+        by_index = dict(zip(sorted(set(indices)), images, strict=True))
+        labels = [self._labels(sequence, i, size) for i in indices]
+        clip = Clip(np.stack([by_index[i] for i in indices]), np.stack(labels))
+        return key, self._view(clip, is_still=len(set(indices)) < len(indices), rng=rng)
+
+    def _labels(self, sequence: FrameSequence, index: int, size: tuple[int, ...]) -> np.ndarray:
+        labels = sequence.labels(index) if self.clip.use_labels else None
+        if labels is None:
+            return np.full(size, IGNORED, dtype=np.uint8)
+        if labels.shape != size:
+            raise UserError(f"{sequence.name}: the mask of frame {index} is not of the frame's size {size[::-1]}")
+        return labels
+
+    def _view(self, clip: Clip, *, is_still: bool, rng: np.random.Generator) -> Clip:
+        size = (clip.frames.shape[1], clip.frames.shape[2])
+        view = self.clip.view
+        base = view.draw(size, rng)
+        matrices = [base] * len(clip.frames)
+        if is_still:
+            gap = int(rng.integers(1, self.clip.max_gap + 1))
+            times = [float(i * gap) for i in range(len(clip.frames))]
+            matrices = [motion @ base for motion in self.clip.motion.draw(size, times, rng)]
+        warped = warp_clip(clip, matrices, view.crop or size)
+        frames = change_colour(warped.frames, view.colour, rng)
+        if is_still and self.clip.noise > 0:
+            noisy = frames + rng.normal(0, self.clip.noise, frames.shape).astype(np.float32)
+            frames = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+        return Clip(frames, warped.labels)

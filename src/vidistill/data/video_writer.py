@@ -1,0 +1,167 @@
+"""Writing video files through PyAV, whole or not at all."""
+
+import uuid
+import warnings
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+
+import av
+import numpy as np
+from av.container import OutputContainer
+from av.error import FFmpegError
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
+from av.video.stream import VideoStream
+
+from vidistill.data._colour import matrix_of_height
+from vidistill.errors import UserError
+
+CODECS = {
+    ".mp4": "libx264",
+    ".m4v": "libx264",
+    ".mov": "libx264",
+    ".mkv": "libx264",
+    ".webm": "libvpx-vp9",
+    ".avi": "mjpeg",
+}
+MOST_CRF = 51
+
+
+class VideoWriter:
+    """Writes frames to a video file, whose name decides codec and container.
+
+    H.264 for mp4, m4v, mov and mkv (MPEG-4 where PyAV lacks libx264), VP9 for webm, Motion JPEG for avi; all 4:2:0,
+    colours tagged: BT.709 from 720 lines on and BT.601 below, limited range; Motion JPEG is always BT.601, full range.
+    H.264 needs an even size: an odd one is padded by repeating its last row or column, with a warning.
+
+    The file appears under its name when the `with` block ends well. Until then frames go to a hidden neighbour, which
+    an exception removes, so that an earlier file of that name stays.
+
+    crf: 0 (best) to 51, as in x264; the other codecs get the nearest quality they have.
+    """
+
+    def __init__(self, path: str | Path, *, fps: float | Fraction, crf: int = 20) -> None:
+        self._path = Path(path)
+        if self._path.suffix.lower() not in CODECS:
+            raise UserError(f"{path} is not named as a video that can be written: use one of {', '.join(CODECS)}")
+        if not self._path.parent.is_dir():
+            raise UserError(f"{path} cannot be written: there is no folder {self._path.parent}; make it first")
+        if not (0 < fps < 1000 and 0 <= crf <= MOST_CRF):
+            raise UserError(f"{path} cannot have fps={fps}, crf={crf}: fps is above 0, and crf from 0 to {MOST_CRF}")
+        # 1001 is the largest denominator in use (NTSC), and recovers it from a rounded 29.97003.
+        self._fps = fps if isinstance(fps, Fraction) else Fraction(fps).limit_denominator(1001)
+        self._crf = crf
+        # The muxer goes by the suffix, and a rename is atomic only within a folder.
+        name = f".{self._path.stem}.{uuid.uuid4().hex[:8]}.part{self._path.suffix}"
+        self._part = self._path.with_name(name)
+        self._container: OutputContainer | None = None
+        self._reformatter = VideoReformatter()
+        self._num_frames = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._discard()
+
+    def write(self, image: np.ndarray) -> None:
+        """Adds a frame, (H, W, 3) uint8 RGB, all of the first one's size."""
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise UserError(f"{self._path} takes frames of shape (H, W, 3) and uint8, not {image.shape} {image.dtype}")
+        if self._container is None:
+            self._size = image.shape
+        if image.shape != self._size:
+            new, first = (f"{width}x{height}" for height, width, _ in (image.shape, self._size))
+            raise UserError(
+                f"{self._path} cannot take frame {self._num_frames} of size {new}, for its first was {first}: "
+                "resize the frames to one size"
+            )
+        try:
+            if self._container is None:
+                self._open(image.shape[0], image.shape[1])
+            self._encode(image)
+        except (FFmpegError, OSError) as error:
+            raise self._failure(error) from error
+        self._num_frames += 1
+
+    def _open(self, height: int, width: int) -> None:
+        codec = CODECS[self._path.suffix.lower()]
+        if codec == "libx264" and codec not in av.codecs_available:
+            codec = "mpeg4"
+        self._padding = ((0, height % 2), (0, width % 2), (0, 0)) if codec == "libx264" else None
+        if self._padding and (height % 2 or width % 2):
+            height, width = height + height % 2, width + width % 2
+            warnings.warn(f"{self._path} is written as {width}x{height}: H.264 needs an even size", stacklevel=4)
+        jpeg = codec == "mjpeg"
+        self._matrix = Colorspace.ITU601 if jpeg else matrix_of_height(height)  # JPEG has but one
+        self._range = ColorRange.JPEG if jpeg else ColorRange.MPEG
+        self._container = av.open(str(self._part.absolute()), "w")
+        self._stream = cast(
+            VideoStream, self._container.add_stream(codec, rate=self._fps, options=self._options(codec))
+        )
+        context = self._stream.codec_context
+        context.width, context.height = width, height
+        context.pix_fmt = self._format = "yuvj420p" if jpeg else "yuv420p"
+        context.time_base = 1 / self._fps
+        context.color_range = self._range
+        high = self._matrix == Colorspace.ITU709
+        context.colorspace = 1 if high else 6  # AVCOL_SPC_BT709, AVCOL_SPC_SMPTE170M
+        context.color_primaries = ColorPrimaries.BT709 if high else ColorPrimaries.SMPTE170M
+        context.color_trc = ColorTrc.BT709 if high else ColorTrc.SMPTE170M
+
+    def _options(self, codec: str) -> dict[str, str]:
+        if codec == "libx264":
+            return {"crf": str(self._crf)}
+        if codec == "libvpx-vp9":  # its scale ends at 63; without cpu-used it takes ten times as long as H.264
+            return {"crf": str(round(self._crf * 63 / MOST_CRF)), "b": "0", "cpu-used": "4", "row-mt": "1"}
+        # The quantiser of JPEG and MPEG-4 runs from 2 to 31.
+        scale = 2 + round(self._crf * 29 / MOST_CRF / 3)
+        return {"flags": "+qscale", "global_quality": str(scale * 118)}
+
+    def _encode(self, image: np.ndarray) -> None:
+        assert self._container is not None
+        if self._padding:
+            image = np.pad(image, self._padding, mode="edge")
+        frame = self._reformatter.reformat(
+            VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24"),
+            format=self._format,
+            dst_colorspace=self._matrix,
+            src_color_range=ColorRange.JPEG,
+            dst_color_range=self._range,
+        )
+        frame.pts, frame.time_base = self._num_frames, 1 / self._fps
+        self._container.mux(self._stream.encode(frame))
+
+    def _finish(self) -> None:
+        if self._container is None:
+            raise UserError(f"{self._path} was given no frames, so nothing was written: write at least one")
+        try:
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+            self._part.replace(self._path)
+        except (FFmpegError, OSError) as error:
+            raise self._failure(error) from error
+
+    def _discard(self) -> None:
+        """Removes what is left of an unfinished file; after a good end there is nothing."""
+        container, self._container = self._container, None
+        try:
+            if container is not None:
+                container.close()
+        except (FFmpegError, OSError):
+            pass  # the disk that is full cannot take the end of the file either
+        self._part.unlink(missing_ok=True)
+
+    def _failure(self, error: FFmpegError | OSError) -> UserError:
+        return UserError(
+            f"{self._path} cannot be written ({error.strerror}) at frame {self._num_frames}: "
+            "check the folder's permissions, the free space and the frame size"
+        )

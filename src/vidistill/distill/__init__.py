@@ -1,0 +1,53 @@
+"""The door to the distillation methods: what a method promises, and `METHODS`."""
+
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor, nn
+
+from vidistill.data.clip import Batch
+from vidistill.distill.delta import Delta
+from vidistill.distill.low_rank import LowRank
+from vidistill.distill.supervised import Supervised
+from vidistill.distill.teacher import FrozenTeacher
+
+
+class Method(Protocol):
+    """A method knows student, teacher and time; what outputs mean it asks the task.
+
+    Its life is three verbs: `prepare` rewrites a network into a student before training, `losses` is asked at each
+    step, `finish` leaves a plain module to deploy, with the same outputs and no training part.
+    """
+
+    name: ClassVar[str]
+    default_losses: ClassVar[dict[str, float]]
+
+    def prepare(self, network: nn.Module, example: Tensor) -> nn.Module:
+        """A student that obeys `outputs, state = student(frame, state)`. example: (1, 3, H, W) normalised frame."""
+        ...
+
+    def parameter_groups(self, student: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
+        """The student's trained parameters as optimiser groups."""
+        ...
+
+    def set_training(self, student: nn.Module) -> None:
+        """Puts the student into training mode; called before every step."""
+        ...
+
+    def losses(
+        self, student: nn.Module, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
+    ) -> dict[str, Tensor]:
+        """Named, unweighted losses of one batch of normalised clips; progress: 0…1 of the run."""
+        ...
+
+    def finish(self, student: nn.Module) -> nn.Module:
+        """The deployable student."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the method itself must remember to resume."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+METHODS: dict[str, type[Method]] = {"supervised": Supervised, "low_rank": LowRank, "delta": Delta}

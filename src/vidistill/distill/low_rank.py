@@ -1,0 +1,56 @@
+"""The delta student's cheap layers alone, on every frame: the baseline without key frames."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from vidistill.distill.conversion import Plan, Selection, plan_conversion, replace_layers
+from vidistill.distill.separable import ConvertibleLayer, Policy, start_from
+from vidistill.distill.stateful import PerFrame
+from vidistill.distill.supervised import Supervised
+
+
+@dataclass(kw_only=True)
+class LowRank(Supervised):
+    """Every converted layer becomes its separable bottleneck with the layer's bias, for good. See `Selection`."""
+
+    name: ClassVar[str] = "low_rank"
+
+    reduction: int = 4
+    policy: Policy = "out"
+    rank: int | None = None
+    convert: Sequence[str] = ("*",)
+    leave: Sequence[str] = ()
+    leave_first: int = 1
+    leave_last: int = 1
+
+    def prepare(self, network: nn.Module, example: Tensor) -> nn.Module:
+        selection = Selection(
+            self.reduction, self.policy, self.rank, self.convert, self.leave, self.leave_first, self.leave_last
+        )
+        return factorise(network, plan_conversion(network, example, selection))
+
+
+class LowRankNetwork(PerFrame):
+    """A per-frame network with factorised layers; `plan` says which."""
+
+    def __init__(self, network: nn.Module, plan: Plan) -> None:
+        super().__init__(network)
+        self.plan = plan
+
+
+def factorise(network: nn.Module, plan: Plan) -> LowRankNetwork:
+    """A copy of `network` whose converted layers are their separable approximations."""
+    network = copy.deepcopy(network)
+
+    def make(path: str, layer: ConvertibleLayer, student: nn.Sequential) -> nn.Module:
+        if layer.bias is not None:
+            student[1].register_parameter("bias", nn.Parameter(layer.bias.detach().clone()))
+        start_from(student, layer)
+        return student
+
+    replace_layers(network, plan, make)
+    return LowRankNetwork(network, plan)

@@ -1,0 +1,99 @@
+"""The cheap sibling of a layer: a separable bottleneck without a non-linearity, started from the layer's own weights.
+
+Source: Habibian et al., "Delta Distillation for Efficient Video Processing", ECCV 2022 (arXiv 2203.09594), candidate b
+of a linear block, and its initialisation by spatial singular value decomposition.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Policy = Literal["out", "min"]
+ConvertibleLayer = nn.Conv2d | nn.Linear
+
+
+def channels(layer: ConvertibleLayer) -> tuple[int, int]:
+    """Input and output channels of a convolution or linear layer."""
+    if isinstance(layer, nn.Conv2d):
+        return layer.in_channels, layer.out_channels
+    return layer.in_features, layer.out_features
+
+
+def bottleneck_rank(layer: ConvertibleLayer, *, reduction: int, policy: Policy) -> int:
+    """The bottleneck's channels C_r; 0 where the policy gives none.
+
+    "out": C_out // reduction where C_out > reduction; "min": min(C_in, C_out) // reduction where that is at least 1.
+    """
+    in_channels, out_channels = channels(layer)
+    if policy == "out":
+        return out_channels // reduction if out_channels > reduction else 0
+    return min(in_channels, out_channels) // reduction
+
+
+def full_rank(layer: ConvertibleLayer) -> int:
+    """The rank at which the separable bottleneck reproduces an ungrouped layer: min(C_in·k_h, C_out·k_w)."""
+    in_channels, out_channels = channels(layer)
+    height, width = layer.kernel_size if isinstance(layer, nn.Conv2d) else (1, 1)
+    return min(in_channels * height, out_channels * width)
+
+
+def separable(layer: ConvertibleLayer, rank: int) -> nn.Sequential:
+    """(k_h × 1, C_in → rank), then (1 × k_w, rank → C_out); for a linear layer two linear layers.
+
+    Stride, padding and dilation are split over the two, groups stay on the first. The change of a linear map has no
+    bias, so there is none. Weights are uninitialised: see `start_from`.
+    """
+    in_channels, out_channels = channels(layer)
+    if isinstance(layer, nn.Linear):
+        return nn.Sequential(nn.Linear(in_channels, rank, bias=False), nn.Linear(rank, out_channels, bias=False))
+    (k_h, k_w), (s_h, s_w), (d_h, d_w) = layer.kernel_size, layer.stride, layer.dilation
+    # a 1-wide kernel reads single columns, so all of the stride can already be taken by the first convolution
+    first_stride, second_stride = ((s_h, s_w), (1, 1)) if k_w == 1 else ((s_h, 1), (1, s_w))
+    first_padding: str | tuple[int, int] = "same"
+    second_padding: str | tuple[int, int] = "same"
+    if not isinstance(layer.padding, str):
+        first_padding, second_padding = (layer.padding[0], 0), (0, layer.padding[1])
+        if k_w == 1:
+            first_padding, second_padding = layer.padding, (0, 0)
+    elif layer.padding == "valid":
+        first_padding = second_padding = "valid"
+    reduce = nn.Conv2d(
+        in_channels, rank, (k_h, 1), stride=first_stride, padding=first_padding, dilation=(d_h, 1),
+        groups=layer.groups, bias=False,
+    )  # fmt: skip
+    expand = nn.Conv2d(
+        rank, out_channels, (1, k_w), stride=second_stride, padding=second_padding, dilation=(1, d_w), bias=False
+    )
+    return nn.Sequential(reduce, expand)
+
+
+@torch.no_grad()
+def start_from(student: nn.Sequential, layer: ConvertibleLayer) -> None:
+    """Starts the bottleneck from the layer's weights: the best separable approximation of its rank.
+
+    The kernel (n, c, h, w) as a matrix (c·h, n·w), its singular values split as √S to both sides. A grouped layer has
+    no such form: there the second convolution starts at 0, so that the key frame's output is held. [ours]
+    """
+    reduce, expand = student[0], student[1]
+    if isinstance(layer, nn.Conv2d) and layer.groups > 1:
+        nn.init.zeros_(expand.weight)
+        return
+    kernel = layer.weight.double()
+    if isinstance(layer, nn.Linear):
+        kernel = kernel[:, :, None, None]
+    n, c, h, w = kernel.shape
+    rank = reduce.weight.shape[0]
+    left, right = _truncated(kernel.permute(1, 2, 0, 3).reshape(c * h, n * w), rank)
+    reduce.weight.copy_(left.T.reshape(rank, c, h, 1).reshape(reduce.weight.shape))
+    expand.weight.copy_(right.reshape(rank, n, w).permute(1, 0, 2).reshape(expand.weight.shape))
+
+
+def _truncated(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """(rows, rank) and (rank, columns) whose product is the best approximation; 0 beyond the matrix's own rank."""
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    root = values[:rank].sqrt()
+    spare = max(0, rank - len(values))
+    left = nn.functional.pad(left[:, :rank] * root, (0, spare))
+    right = nn.functional.pad(root[:, None] * right[:rank], (0, 0, 0, spare))
+    return left, right

@@ -1,0 +1,26 @@
+"""State is an argument: `outputs, state = model(frame, state)`."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+State = dict[str, Tensor]  # every tensor has the batch first; entries under "key/" live until the next key frame
+
+KEY = "key/"
+
+
+class PerFrame(nn.Module):
+    """A network that sees each frame alone, behind the contract of one that keeps state: its state is empty."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frame: Tensor, state: State | None = None) -> tuple[Any, State]:
+        return self.network(frame), {}
+
+
+def without_key_frame(state: State) -> State | None:
+    """What a key frame leaves of a state: the recurrent entries; None where there are none."""
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith(KEY)}
+    return kept or None

@@ -1,0 +1,54 @@
+"""Ordinary training of a network that sees each frame alone: how teachers are made, and the baseline of every method."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from vidistill.data.clip import Batch
+from vidistill.distill.stateful import PerFrame
+from vidistill.distill.teacher import FrozenTeacher
+from vidistill.distill.norms import freeze_norms
+
+
+@dataclass(kw_only=True)
+class Supervised:
+    """Labels and, where there is a teacher, its soft predictions (Hinton et al. 2015), frame by frame.
+
+    freeze_norms: keep batch normalisation's statistics, as short runs from trained weights want.
+    """
+
+    name: ClassVar[str] = "supervised"
+    default_losses: ClassVar[dict[str, float]] = {"task": 1.0, "teacher": 1.0}
+
+    freeze_norms: bool = False
+
+    def prepare(self, network: nn.Module, example: Tensor) -> nn.Module:
+        return PerFrame(network)
+
+    def parameter_groups(self, student: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
+        return [{"params": [p for p in student.parameters() if p.requires_grad], "lr": learning_rate}]
+
+    def set_training(self, student: nn.Module) -> None:
+        student.train()
+        if self.freeze_norms:
+            freeze_norms(student)
+
+    def losses(
+        self, student: nn.Module, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
+    ) -> dict[str, Tensor]:
+        frames, labels = batch.student.flatten(0, 1), batch.labels.flatten(0, 1)
+        outputs, _ = student(frames)
+        losses = task.supervise(outputs, labels)
+        if teacher is not None:
+            losses |= task.compare(outputs, teacher(batch.teacher.flatten(0, 1)))
+        return losses
+
+    def finish(self, student: nn.Module) -> nn.Module:
+        return student
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass

@@ -1,0 +1,74 @@
+"""Semantic segmentation: a class for every pixel."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vidistill.data.clip import IGNORED
+
+
+def logits_of(outputs: Any) -> Tensor:
+    """The (B, K, h, w) logits in what a segmentation network returns: a tensor, {'out': …} or an object with `.logits`.
+
+    Errors: TypeError for anything else.
+    """
+    if isinstance(outputs, Tensor):
+        return outputs
+    if isinstance(outputs, Mapping):
+        for name in ("out", "logits"):
+            if name in outputs:
+                return outputs[name]
+    if isinstance(getattr(outputs, "logits", None), Tensor):
+        return outputs.logits
+    raise TypeError(f"a segmentation network returns logits, {{'out': logits}} or .logits, not {type(outputs).__name__}")
+
+
+def resize(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Logits bilinearly resized to (height, width)."""
+    if logits.shape[-2:] == size:
+        return logits
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+
+class Segmentation:
+    """Cross-entropy against labels, Kullback-Leibler divergence against a teacher, the arg-max as prediction.
+
+    class_weights: one factor per class for the cross-entropy, to help the rare ones; None for equal weights.
+    """
+
+    name = "segmentation"
+
+    def __init__(self, *, num_classes: int, class_weights: Sequence[float] | None = None) -> None:
+        if num_classes < 1:
+            raise ValueError("segmentation needs at least one class")
+        if class_weights is not None and len(class_weights) != num_classes:
+            raise ValueError(f"{len(class_weights)} class_weights for {num_classes} classes")
+        self.num_classes = num_classes
+        self.class_weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+
+    def supervise(self, outputs: Any, labels: Tensor) -> dict[str, Tensor]:
+        """`task`: cross-entropy, mean over a frame's labelled pixels, then over frames (0 for a frame without any).
+
+        labels: (B, H, W) int64, 255 ignored. The mean is per frame first, so that splitting a batch among processes
+        does not change it. With class weights each pixel's term is multiplied by its class's, nothing renormalised.
+        """
+        logits = resize(logits_of(outputs), (labels.shape[-2], labels.shape[-1]))
+        weights = None if self.class_weights is None else self.class_weights.to(logits.device)
+        per_pixel = F.cross_entropy(logits.float(), labels, weight=weights, ignore_index=IGNORED, reduction="none")
+        count = (labels != IGNORED).sum(dim=(1, 2)).clamp(min=1)
+        return {"task": (per_pixel.sum(dim=(1, 2)) / count).mean()}
+
+    def compare(self, student_outputs: Any, teacher_outputs: Any) -> dict[str, Tensor]:
+        """`teacher`: KL(teacher ‖ student) of the class distributions, mean over pixels; 0 for equal outputs."""
+        teacher = logits_of(teacher_outputs).detach().float()
+        student = resize(logits_of(student_outputs).float(), (teacher.shape[-2], teacher.shape[-1]))
+        target = teacher.log_softmax(dim=1)
+        per_pixel = F.kl_div(student.log_softmax(dim=1), target, reduction="none", log_target=True).sum(dim=1)
+        return {"teacher": per_pixel.mean()}
+
+    def decode(self, outputs: Any, *, size: tuple[int, int]) -> Tensor:
+        """(B, height, width) uint8 class ids: arg-max of the logits resized bilinearly to `size`."""
+        return resize(logits_of(outputs), size).argmax(dim=1).to(torch.uint8)

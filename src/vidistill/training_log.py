@@ -1,0 +1,52 @@
+"""What a run writes down as it trains: JSON lines always, TensorBoard by choice."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+class TrainingLog:
+    """Appends one JSON line a step to `metrics.jsonl`, after dropping what a resumed run will do again."""
+
+    def __init__(self, folder: Path, start_step: int, active: bool = True, tensorboard: bool = False) -> None:
+        self.active = active
+        self.path = folder / "metrics.jsonl"
+        self._writer: Any = None
+        if active:
+            folder.mkdir(parents=True, exist_ok=True)
+            kept = [line for line in read_log(self.path) if line["step"] <= start_step]
+            self._file = open(self.path, "w", buffering=1)  # noqa: SIM115 - closed in __exit__
+            self._file.writelines(json.dumps(line) + "\n" for line in kept)
+        if active and tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step)
+
+    def write(self, step: int, losses: dict[str, float], **rates: float) -> None:
+        if not self.active:
+            return
+        values = {name: float(value) for name, value in {**losses, **rates}.items()}
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
+
+    def __enter__(self) -> "TrainingLog":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.active:
+            self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The lines of a `metrics.jsonl`; a last line cut short by a kill is left out."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
