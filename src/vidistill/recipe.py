@@ -1,5 +1,6 @@
 """What a run is made of, and how it is built. The only module that knows every package's door."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 import yaml
 from torch import nn
 
-from vidistill.checkpoint import atomic_path
+from vidistill.checkpoint import atomic_path, load_student, load_weights
 from vidistill.config import Settings, call, choose, override, read_yaml, validate
 from vidistill.data import DATASETS
 from vidistill.data.augment import View
@@ -18,28 +19,38 @@ from vidistill.data.camera_motion import CameraMotion
 from vidistill.data.clip import VideoDataset
 from vidistill.data.training import ClipSettings, TrainingClips
 from vidistill.distill import METHODS, Method
+from vidistill.distill.card import Card
+from vidistill.distill.stateful import PerFrame, StatefulNetwork
 from vidistill.distill.teacher import FrozenTeacher
-from vidistill.models import MODELS
+from vidistill.errors import UserError
+from vidistill.evaluate import Setting
+from vidistill.models import build_network
 from vidistill.ops.normalise import Normalisation
 from vidistill.tasks import TASKS, Task
 from vidistill.train import OptimSettings, Training
 
 
 class NetworkSettings(Settings):
-    """A network by its name in a library, with the weights in `checkpoint` where there are some."""
+    """A network by its name in a library, with the weights in `checkpoint` where there are some.
+
+    A checkpoint that a run of ours saved knows its network, so the name may be left out.
+    """
 
     name: str | None = None
-    checkpoint: Path | None = None
+    library: str = "vidistill"
     options: dict[str, Any] = {}
+    checkpoint: Path | None = None
 
 
 class StudentSettings(NetworkSettings):
-    """The student starts as a copy of the teacher, or as a network of its own."""
+    """The student starts as a copy of the teacher, or is a network of its own."""
 
     from_: Literal["teacher"] | None = pydantic.Field(default=None, alias="from")
 
 
 class DataClipSettings(Settings):
+    """How training clips are drawn; see `ClipSettings`, `View` and `CameraMotion` for the units."""
+
     num_frames: int = pydantic.Field(2, ge=1)
     max_gap: int = pydantic.Field(9, ge=1)
     crop: tuple[int, int] | None = None
@@ -49,9 +60,14 @@ class DataClipSettings(Settings):
     noise: float = pydantic.Field(1.5, ge=0)
     motion: dict[str, float] = {}
 
+    def build(self, *, use_labels: bool) -> ClipSettings:
+        view = View(self.crop, self.scale, self.flip, self.colour)
+        motion = call(CameraMotion, dict(self.motion), where="data.clip.motion")
+        return ClipSettings(self.num_frames, self.max_gap, view, motion, use_labels, self.noise)
+
 
 class DataSettings(Settings):
-    """Sources are `{name: a key of DATASETS, …its options}`; labels: False trains from the teacher alone."""
+    """Sources are `{name: a key of DATASETS, …its options}`. labels: False trains from the teacher alone."""
 
     train: list[dict[str, Any]] = []
     evaluate: list[dict[str, Any]] = []
@@ -69,6 +85,8 @@ class Recipe(Settings):
     losses: dict[str, float] = {}
     data: DataSettings = DataSettings()
     optim: OptimSettings = OptimSettings()
+    normalisation: dict[str, tuple[float, float, float]] = {}
+    tensorboard: bool = False
     seed: int = 0
     out: Path = Path("runs/run")
 
@@ -85,7 +103,139 @@ def save_recipe(recipe: Recipe, path: str | Path) -> None:
         temporary.write_text(yaml.safe_dump(values, sort_keys=False))
 
 
-def build_dataset(source: dict[str, Any], *, where: str) -> VideoDataset:
-    options = dict(source)
-    builder = choose(DATASETS, options.pop("name", ""), where=where)
-    return call(builder, options, where=where)
+@dataclass
+class Run:
+    """A recipe, built: what trains, what it is compared with, and what it is scored on."""
+
+    recipe: Recipe
+    training: Training
+    teacher: StatefulNetwork | None
+    card: Card
+    evaluation: list[VideoDataset]
+    setting: Setting
+
+
+def build(recipe: Recipe) -> Run:
+    """Builds all that a run needs, with the random start of new weights decided by the seed.
+
+    Errors: UserError that names the recipe's key for anything unknown, missing or that does not fit together.
+    """
+    torch.manual_seed(recipe.seed)
+    train_sets = build_datasets(recipe.data.train, where="data.train")
+    evaluation = build_datasets(recipe.data.evaluate, where="data.evaluate")
+    labelled = next((d for d in [*train_sets, *evaluation] if d.num_classes), None)
+    teacher, teacher_card = _teacher(recipe, labelled)
+    task_options = _task_options(recipe, labelled, teacher_card)
+    task = build_task(task_options)
+    clips = TrainingClips(train_sets, recipe.data.clip.build(use_labels=recipe.data.labels))
+    network, spec = _student_network(recipe, teacher, teacher_card, task_options)
+    method = build_method(recipe.method)
+    student = method.prepare(network, torch.zeros(1, 3, *_frame_size(clips, recipe)))
+    normalisation = call(Normalisation, dict(recipe.normalisation), where="normalisation")
+    training = Training(
+        student, None if teacher is None else FrozenTeacher(teacher.network), method, task, clips,
+        {**method.default_losses, **recipe.losses}, recipe.optim, normalisation, recipe.seed, recipe.out,
+        recipe.tensorboard,
+    )  # fmt: skip
+    named = labelled or teacher_card
+    card = Card(
+        spec, method.form, task_options, student.plan.to_list() if student.plan else [], normalisation,
+        named.class_names if named else (), named.palette if named else (), getattr(method, "key_frame_interval", 1),
+    )  # fmt: skip
+    setting = Setting(task, task_options["num_classes"], normalisation)
+    return Run(recipe, training, teacher, card, evaluation, setting)
+
+
+def build_datasets(sources: Sequence[dict[str, Any]], *, where: str) -> list[VideoDataset]:
+    """The data sets of a list of sources. Errors: UserError for an unknown name or option."""
+    datasets = []
+    for number, source in enumerate(sources):
+        options = dict(source)
+        place = f"{where}.{number}"
+        builder = choose(DATASETS, str(options.pop("name", "")), where=place)
+        datasets.append(call(builder, options, where=place))
+    return datasets
+
+
+def build_task(options: dict[str, Any]) -> Task:
+    """A task from `{name, …its options}`."""
+    rest = dict(options)
+    return call(choose(TASKS, str(rest.pop("name", "")), where="task"), rest, where="task")
+
+
+def build_method(options: dict[str, Any]) -> Method:
+    """A method from `{name, …its options}`."""
+    rest = dict(options)
+    return call(choose(METHODS, str(rest.pop("name", "")), where="method"), rest, where="method")
+
+
+def _task_options(recipe: Recipe, labelled: VideoDataset | None, teacher: Card | None) -> dict[str, Any]:
+    """The task with its number of classes: the recipe's, else the teacher's, else the data's."""
+    options = dict(recipe.task)
+    if "num_classes" not in options:
+        known = teacher.task.get("num_classes") if teacher else None
+        known = known or (labelled.num_classes if labelled else None)
+        if not known:
+            raise UserError("task.num_classes: neither the data nor the teacher's checkpoint knows it; give it in the recipe")
+        options["num_classes"] = known
+    if labelled and labelled.num_classes != options["num_classes"] and recipe.data.labels:
+        raise UserError(f"task.num_classes is {options['num_classes']}, but {labelled.name} has {labelled.num_classes} classes")
+    return options
+
+
+def _teacher(recipe: Recipe, labelled: VideoDataset | None) -> tuple[StatefulNetwork | None, Card | None]:
+    settings = recipe.teacher
+    if settings is None:
+        return None, None
+    if settings.name is None:
+        if settings.checkpoint is None:
+            raise UserError("teacher: give a name, or the checkpoint of a run of ours")
+        student = load_student(settings.checkpoint)
+        assert student.card is not None
+        if student.card.form != "per_frame":
+            raise UserError(f"teacher.checkpoint {settings.checkpoint}: is a {student.card.form} student, not a network")
+        return student, student.card
+    num_classes = recipe.task.get("num_classes") or (labelled.num_classes if labelled else None)
+    network = _build(settings, num_classes)
+    if settings.checkpoint is not None:
+        load_weights(network, settings.checkpoint)
+    return PerFrame(network).eval(), None
+
+
+def _student_network(
+    recipe: Recipe, teacher: StatefulNetwork | None, teacher_card: Card | None, task_options: dict[str, Any]
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The network that the student starts as, and how its card names it."""
+    settings: NetworkSettings = recipe.student
+    if recipe.student.from_ == "teacher" or (settings.name is None and settings.checkpoint is None):
+        if teacher is None or recipe.teacher is None:
+            raise UserError("student: give a name, or a teacher to start from")
+        if teacher_card is not None:
+            return copy.deepcopy(teacher.network), teacher_card.network
+        return copy.deepcopy(teacher.network), _spec(recipe.teacher, task_options["num_classes"])
+    if settings.name is None:
+        started = load_student(settings.checkpoint or "")
+        assert started.card is not None
+        return started.network, started.card.network
+    network = _build(settings, task_options["num_classes"])
+    if settings.checkpoint is not None:
+        load_weights(network, settings.checkpoint)
+    return network, _spec(settings, task_options["num_classes"])
+
+
+def _spec(settings: NetworkSettings, num_classes: int) -> dict[str, Any]:
+    options = {"num_classes": num_classes} | settings.options
+    return {"name": settings.name, "library": settings.library, "options": options}
+
+
+def _build(settings: NetworkSettings, num_classes: int | None) -> nn.Module:
+    options = ({"num_classes": num_classes} if num_classes else {}) | settings.options
+    return build_network(settings.name or "", settings.library, options)
+
+
+def _frame_size(clips: TrainingClips, recipe: Recipe) -> tuple[int, int]:
+    if recipe.data.clip.crop is not None:
+        return recipe.data.clip.crop
+    sequence, index = clips.anchors[0]
+    height, width = sequence.image(index).shape[:2]
+    return height, width

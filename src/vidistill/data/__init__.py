@@ -3,6 +3,16 @@
 from collections.abc import Callable
 
 from vidistill.data.camvid import camvid
+from vidistill.data.cityscapes import cityscapes
 from vidistill.data.clip import VideoDataset
+from vidistill.data.davis import davis
+from vidistill.data.synthetic import synthetic
+from vidistill.data.videos import videos
 
-DATASETS: dict[str, Callable[..., VideoDataset]] = {"camvid": camvid}
+DATASETS: dict[str, Callable[..., VideoDataset]] = {
+    "camvid": camvid,
+    "cityscapes": cityscapes,
+    "davis": davis,
+    "synthetic": synthetic,
+    "videos": videos,
+}

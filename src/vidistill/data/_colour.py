@@ -1,8 +1,11 @@
 """How stored pixels become upright 8-bit RGB: matrix, range and orientation, all explicit."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
+from av.buffer import Buffer
 from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
@@ -58,11 +61,12 @@ class Orientation:
     @classmethod
     def of(cls, frame: VideoFrame) -> "Orientation":
         """The orientation in a frame's display matrix; an angle between quarter turns counts as the nearest."""
-        matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+        side_data = cast("Mapping[Type, Buffer]", frame.side_data)  # PyAV's stub knows but one of its keys
+        matrix = side_data.get(Type.DISPLAYMATRIX)
         if matrix is None:
             return cls()
         # Row vectors: (x, y) is shown at (a x + c y, b x + d y).
-        a, b, _, c, d = (int(value) for value in np.frombuffer(matrix, np.int32)[:5])
+        a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(matrix), np.int32)[:5])
         degrees = round(-frame.rotation / 90) % 4 * 90
         if abs(b) > abs(a):
             return cls(True, c < 0, b < 0, degrees)

@@ -4,6 +4,7 @@ import bisect
 import contextlib
 import operator
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -43,9 +44,9 @@ def open_video(path: str) -> tuple[InputContainer, VideoStream]:
         ) from error
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams or container.format.name == "tty":  # libav's "tty" draws text files as pictures
-        kinds = {stream.type for stream in container.streams} - {"video"} or {"nothing" if not streams else "text"}
+        found = sorted({"text" if streams else stream.type for stream in container.streams} - {"video"})
         container.close()
-        raise UserError(f"{path} holds no video, but {', '.join(sorted(kinds))}: give a file with a video stream")
+        raise UserError(f"{path} holds no video (only: {', '.join(found) or 'nothing'}): give a video")
     if streams[0].codec_context is None:
         container.close()
         raise UserError(f"{path} is in a codec that this PyAV cannot decode: re-encode it, e.g. as H.264")
@@ -53,40 +54,54 @@ def open_video(path: str) -> tuple[InputContainer, VideoStream]:
 
 
 class Packets:
-    """The packets of a video from its first key frame on; what comes before that cannot be decoded.
+    """The packets of a video; where it was joined midway, from its first key frame on: before, nothing can be decoded.
 
     `reliable` holds while each packet that `shows` is sure to give exactly one frame, stamped with the packet's pts.
     """
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+    def __init__(self, container: InputContainer, stream: VideoStream, *, joined: bool = False) -> None:
         self.reliable = True
         self.start_pts: int | None = None
         self._container, self._stream = container, stream
+        self._joined = joined
         self._codec = stream.codec_context.codec.canonical_name
         self._count = 0
+        self._last_dts: int | None = None
         self._end_pts = 0
 
     def __iter__(self) -> Iterator[Packet]:
         started = False
-        last_dts: int | None = None
         for packet in self._container.demux(self._stream):
             self._count += packet.size > 0 or packet.dts is not None
-            started = started or packet.is_keyframe
+            started = started or packet.is_keyframe or (not self._joined and self._indexed(packet))
             if packet.size == 0 or not started:
                 continue
-            if packet.pts is None or (packet.dts is not None and last_dts is not None and packet.dts <= last_dts):
-                self.reliable = False  # times are missing, or start over where files were joined end to end
+            if packet.pts is None:
+                self.reliable = False
+            if packet.dts is not None and self._last_dts is not None and packet.dts <= self._last_dts:
+                self.reliable = False  # times start over where files were joined end to end
             if self._codec == "mpeg4" and packet.size <= EMPTY_MPEG4_BYTES:
                 self.reliable = False
             if packet.pts is not None:
                 self.start_pts = packet.pts if self.start_pts is None else self.start_pts
                 self._end_pts = max(self._end_pts, packet.pts + (packet.duration or 0))
-            last_dts = packet.dts if packet.dts is not None else last_dts
+            self._last_dts = packet.dts if packet.dts is not None else self._last_dts
             yield packet
+
+    def _indexed(self, packet: Packet) -> bool:
+        """Whether the container says that one can start at this packet, whatever is left of the packet itself."""
+        entries = self._stream.index_entries
+        if packet.pts is None or len(entries) == 0:
+            return False
+        return entries[0].is_keyframe and entries[0].timestamp <= packet.pts
 
     def shows(self, packet: Packet) -> bool:
         """False for packets outside an edit list and for VP8's hidden reference frames (show_frame, RFC 6386 9.1)."""
         return not packet.is_discard and (self._codec != "vp8" or bool(memoryview(packet)[0] & 0x10))
+
+    def all_sent(self, pts: int) -> bool:
+        """Whether no packet yet to come can show a frame before `pts`: none is shown before it is decoded."""
+        return pts == self.start_pts or (self._last_dts is not None and pts <= self._last_dts)
 
     def declared_frames(self) -> int | None:
         """How many frames the container says there are; for Matroska, which tells only the time, about how many."""
@@ -107,7 +122,7 @@ class Packets:
         end = self._declared_end()
         if end is None or self._stream.time_base is None:
             return False
-        slack = max(0.1, 2 / float(self._stream.average_rate or 25))
+        slack = 0.5 / float(self._stream.average_rate or 25)  # times are rounded, and the last duration may be a guess
         return float(self._end_pts * self._stream.time_base) + slack < end
 
     def _declared_end(self) -> float | None:
@@ -115,9 +130,9 @@ class Packets:
         duration = self._container.duration
         if not self._container.format.name.startswith("matroska") or not duration:
             return None
-        tag = self._stream.metadata.get("DURATION", "").split(":")
-        if len(tag) == 3:
-            return min(duration / av.time_base, int(tag[0]) * 3600 + int(tag[1]) * 60 + float(tag[2]))
+        tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", self._stream.metadata.get("DURATION", ""))
+        if tag:
+            return min(duration / av.time_base, int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]))
         return duration / av.time_base if len(self._container.streams) == 1 else None
 
 
@@ -156,26 +171,31 @@ class FrameIndex:
 def scan_packets(path: str, first: VideoFrame) -> FrameIndex | None:
     """The index from packets alone; None where packets do not tell. `first`: the first frame that is shown."""
     container, stream = open_video(path)
+    time_base, rate = stream.time_base or Fraction(1), stream.average_rate or 25
     packets = Packets(container, stream)
     shown: list[tuple[int, int]] = []  # (pts, duration)
     keys: list[tuple[int, int | None]] = []  # (pts, dts)
+    cut = True
     # Where reading fails, what came before is intact, and decoding will name the frame.
     with container, contextlib.suppress(FFmpegError):
         for packet in packets:
             if packet.pts is None or not packets.reliable:
                 break
-            if packet.is_corrupt:  # reading in order ends here, before frames that were sent ahead
+            if packet.is_corrupt:
                 shown = [item for item in shown if item[0] < packet.pts]
                 break
             if packet.is_keyframe:
                 keys.append((packet.pts, packet.dts))
             if packets.shows(packet):
                 shown.append((packet.pts, packet.duration or 0))
-        time_base, rate = stream.time_base or Fraction(1), stream.average_rate or 25
+        else:
+            cut = packets.end_early()
     if not packets.reliable or first.pts is None:
         return None
+    if cut:  # reading in order ends before frames that were sent ahead of ones that are lost
+        shown = [item for item in shown if packets.all_sent(item[0])]
     # Leading pictures of an open GOP at the start refer to frames that are not there, and are not shown.
-    shown = sorted(item for item in shown if item[0] >= min(first.pts, keys[0][0]))
+    shown = sorted(item for item in shown if item[0] >= min(first.pts, packets.start_pts or 0))
     pts = np.array([item[0] for item in shown], np.int64)
     if len(pts) == 0 or pts[0] != first.pts or (np.diff(pts) == 0).any():
         return None

@@ -40,7 +40,7 @@ class Decoder:
         self._begin(sought=False)
 
     def _begin(self, *, sought: bool) -> None:
-        self._packets = Packets(self.container, self.stream)
+        self._packets = Packets(self.container, self.stream, joined=sought)
         self._sought = sought
         self._promised: list[int] = []  # heap of the pts of packets whose frames have not come yet
         self._fresh = True
@@ -58,8 +58,8 @@ class Decoder:
 
     def countable(self, frame: VideoFrame) -> bool:
         """Whether packets can tell frames. Not where the two fields of an interlaced frame may be two packets."""
-        whole = self.container.format.name.startswith(("mov", "matroska", "avi"))
-        return self.has_times(frame) and (whole or not frame.interlaced_frame)
+        whole = self.container.format.name.startswith(("mov", "matroska", "avi")) or not frame.interlaced_frame
+        return whole and self.has_times(frame)
 
     def seek(self, timestamp: int) -> None:
         """To a key frame at or before `timestamp`; not every format keeps that. `position` is the caller's to set."""
@@ -76,12 +76,11 @@ class Decoder:
                 self._check(frame)
                 self.position += 1
                 yield frame
-        missing = self._packets.reliable and bool(self._promised)
-        if self._failed or missing or (not self._sought and self.seekable and self._packets.end_early()):
+        if self._failed or (self._packets.reliable and self._promised):
             raise self.damage()
 
     def _batches(self) -> Iterator[list[VideoFrame]]:
-        """Frames by packet; after the first failure what the decoder still holds, and no more."""
+        """Frames by packet; after the last packet or the first failure what the decoder still holds, and no more."""
         try:
             for packet in self._packets:
                 if self._packets.shows(packet) and self._packets.reliable and packet.pts is not None:
@@ -91,6 +90,8 @@ class Decoder:
                     break
                 yield self._context.decode(packet)
         except FFmpegError:
+            self._failed = True
+        if not self._sought and self.seekable and self._packets.end_early():
             self._failed = True
         try:
             held = self._context.decode(None)
@@ -108,7 +109,7 @@ class Decoder:
                 f"{self.path} changes its picture size at frame {self.position}, from {was} to {now}: "
                 "re-encode it to one size"
             )
-        if frame.is_corrupt or not self._is_next(frame):
+        if frame.is_corrupt or not self._is_next(frame) or not self._is_sure(frame):
             raise self.damage()
 
     def _is_next(self, frame: VideoFrame) -> bool:
@@ -125,6 +126,12 @@ class Decoder:
         packets.reliable = False
         promised.clear()
         return True
+
+    def _is_sure(self, frame: VideoFrame) -> bool:
+        """False if the packets broke off and a frame before this one may be among the lost."""
+        if not self._failed or not self._packets.reliable or frame.pts is None:
+            return True
+        return self._packets.all_sent(frame.pts)
 
     def damage(self) -> UserError:
         where = f"breaks after frame {self.position - 1}" if self.position else "breaks at its first frame"

@@ -29,8 +29,9 @@ class View:
         height, width = size
         out_height, out_width = self.crop or size
         scale = float(np.exp(rng.uniform(*np.log(self.scale))))
-        spare_x, spare_y = width - out_width / scale, height - out_height / scale
-        left, top = (spare * (rng.uniform() if spare > 0 else 0.5) for spare in (spare_x, spare_y))
+        # in whole pixels, so that a crop that is not scaled is not blurred either
+        spare_x, spare_y = np.floor([width - out_width / scale, height - out_height / scale])
+        left, top = (rng.integers(spare + 1) if spare > 0 else spare // 2 for spare in (spare_x, spare_y))
         matrix = np.array([[1 / scale, 0, left], [0, 1 / scale, top], [0, 0, 1]], dtype=np.float64)
         # pixel centres: (x + 1/2) / scale - 1/2
         matrix[:2, 2] += 0.5 / scale - 0.5
@@ -49,8 +50,10 @@ def warp_image(image: Image, matrix: Matrix, size: tuple[int, int]) -> Image:
 def warp_labels(labels: LabelMap, matrix: Matrix, size: tuple[int, int]) -> LabelMap:
     """`labels` resampled to the nearest pixel; ignored beyond the border."""
     flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-    border = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": IGNORED}
-    return np.asarray(cv2.warpPerspective(labels, matrix, size[::-1], flags=flags, **border), dtype=np.uint8)
+    warped = cv2.warpPerspective(
+        labels, matrix, size[::-1], flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=IGNORED
+    )
+    return np.asarray(warped, dtype=np.uint8)
 
 
 def warp_clip(clip: Clip, matrices: list[Matrix], size: tuple[int, int]) -> Clip:

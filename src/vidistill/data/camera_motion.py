@@ -12,7 +12,7 @@ from vidistill.data.augment import Matrix
 
 @dataclass(frozen=True)
 class CameraMotion:
-    """Largest speeds per frame of the random motion; the picture's longer side is the unit of length."""
+    """Largest speeds per frame of the random motion, at its end; the picture's longer side is the unit of length."""
 
     translation: float = 0.004
     rotation_degrees: float = 0.15
@@ -36,7 +36,7 @@ class CameraMotion:
         for time in times:
             back = time - times[-1]
             span = max(1.0, times[-1] - times[0])
-            moved = speed * back * (1 + change * back / span)
+            moved = speed * back * (1 + change * back / (2 * span))
             matrices.append(_similarity(moved, centre))
         return matrices
 

@@ -1,11 +1,9 @@
 """CamVid as `split/*.jpg|png` with label images of the same name in `splitannot/` (Brostow et al. 2009)."""
 
-import re
 from pathlib import Path
 
 from vidistill.data.clip import VideoDataset
-from vidistill.data.images import ImageSequence, ids
-from vidistill.data.video import IMAGE_SUFFIXES, natural_key
+from vidistill.data.images import ImageSequence, consecutive_runs, ids, images_in, labelled_sequence
 from vidistill.errors import UserError
 
 CLASS_NAMES = (
@@ -28,28 +26,15 @@ def camvid(root: str | Path, *, split: str = "train") -> VideoDataset:
     folder = Path(root) / split
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; CamVid's root holds train, trainannot, val, valannot")
-    images = sorted((p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
+    images = images_in(folder)
     if not images:
         raise UserError(f"{folder}: there are no frames in it")
-    sequences = [_sequence(run, Path(root) / f"{split}annot") for run in _runs(images)]
+    runs = consecutive_runs(images, r"(.+?)_[a-zA-Z]*(\d+)", max_step=CONSECUTIVE)
+    sequences = [_sequence(run, Path(root) / f"{split}annot") for run in runs]
     return VideoDataset("camvid", sequences, CLASS_NAMES, PALETTE)
 
 
 def _sequence(images: list[Path], annotations: Path) -> ImageSequence:
     labels = [annotations / f"{image.stem}.png" for image in images]
-    present = [label if label.exists() else None for label in labels]
-    return ImageSequence(images[0].stem, images, present, ids(len(CLASS_NAMES), ignored=(VOID, 255)))
-
-
-def _runs(images: list[Path]) -> list[list[Path]]:
-    runs: list[list[Path]] = []
-    previous: tuple[str, int] | None = None
-    for image in images:
-        match = re.fullmatch(r"(.+?)_[a-zA-Z]*(\d+)", image.stem)
-        drive, frame = (match[1], int(match[2])) if match else (image.stem, 0)
-        if previous and previous[0] == drive and 0 < frame - previous[1] <= CONSECUTIVE:
-            runs[-1].append(image)
-        else:
-            runs.append([image])
-        previous = (drive, frame)
-    return runs
+    known = ids(len(CLASS_NAMES), ignored=(VOID, 255))
+    return labelled_sequence(images[0].stem, images, labels, known)

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vidistill.errors import UserError
+
 Image = NDArray[np.uint8]  # (H, W, 3), RGB, 0…255
 LabelMap = NDArray[np.uint8]  # (H, W), class ids, 255 is ignored
 IGNORED = 255
@@ -17,7 +19,8 @@ IGNORED = 255
 class FrameSequence(Protocol):
     """Consecutive frames of one size, with labels where there are some. A still image is a sequence of one frame."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def __len__(self) -> int: ...
 
@@ -105,6 +108,9 @@ class Batch:
 
 def collate(samples: Sequence[tuple[SampleKey, Clip]]) -> Batch:
     """One batch of clips of one size; both views are the same."""
+    sizes = sorted({clip.frames.shape[:3] for _, clip in samples})
+    if len(sizes) > 1:
+        raise UserError(f"the clips of a batch have several sizes (T, H, W) {sizes}; give them one with data.clip.crop")
     frames = torch.from_numpy(np.stack([clip.frames for _, clip in samples])).permute(0, 1, 4, 2, 3).contiguous()
     labels = torch.from_numpy(np.stack([clip.labels for _, clip in samples])).long()
     return Batch(frames, frames, labels, [key for key, _ in samples])

@@ -1,4 +1,4 @@
-"""Which frames a clip is made of, and in which order samples come. Every draw is a function of (seed, epoch, sample)."""
+"""Which frames a clip is made of, and in which order samples come; every draw a function of (seed, epoch, sample)."""
 
 from collections.abc import Iterator
 

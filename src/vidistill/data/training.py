@@ -38,10 +38,13 @@ class TrainingClips(Dataset[tuple[SampleKey, Clip]]):
             for sequence in dataset.sequences:
                 labelled = sequence.labelled()
                 frames = labelled if len(labelled) else range(len(sequence))
-                # the first frame of a video has none before it: as a still, camera motion would stand in for real motion
-                self.anchors += [(sequence, i) for i in frames if i > 0 or len(sequence) == 1 or clip.num_frames == 1]
+                # a video's first frames have too few before them: as stills, they would hide the video's real motion
+                needed = clip.num_frames - 1 if len(sequence) >= clip.num_frames else 0
+                self.anchors += [(sequence, i) for i in frames if i >= needed]
         if not self.anchors:
-            raise UserError("the training data holds no frame to end a clip with; check data.train with `vidistill check`")
+            raise UserError(
+                "the training data has no frame to end a clip with; check data.train with `vidistill check`"
+            )
 
     def __len__(self) -> int:
         return len(self.anchors)

@@ -81,7 +81,7 @@ class VideoReader:
         self.path = str(path)
         folder = "://" not in self.path and Path(path).is_dir()
         self._source: _Source = (
-            FrameFolder(Path(path), Fraction(fps)) if folder else VideoFile(self.path, num_threads=num_threads)
+            FrameFolder(Path(path), frame_rate(fps)) if folder else VideoFile(self.path, num_threads=num_threads)
         )
         self.width = self._source.width
         self.height = self._source.height
@@ -162,8 +162,6 @@ class FrameFolder:
     colour_range = "full"
 
     def __init__(self, path: Path, fps: Fraction) -> None:
-        if fps <= 0:
-            raise UserError(f"{path} cannot be played at {float(fps):g} frames a second: give fps above 0")
         images = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != ".")
         self._files = sorted(images, key=natural_key)
         if not self._files:
@@ -210,6 +208,13 @@ def verify(path: str | Path) -> str | None:
     except UserError as error:
         return str(error)
     return None
+
+
+def frame_rate(fps: float | Fraction) -> Fraction:
+    """`fps` as a fraction: 29.97003 is 30000/1001, the largest denominator in use (NTSC); a Fraction stays itself."""
+    if not 0.001 <= fps <= 1000:
+        raise UserError(f"a video cannot have {fps} frames a second: give fps from 0.001 to 1000")
+    return fps if isinstance(fps, Fraction) else Fraction(fps).limit_denominator(1001)
 
 
 def natural_key(path: str | Path) -> tuple[tuple[int, int, str], ...]:

@@ -16,11 +16,11 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from av.video.stream import VideoStream
 
 from vidistill.data._colour import matrix_of_height
+from vidistill.data.video import frame_rate
 from vidistill.errors import UserError
 
 CODECS = {
     ".mp4": "libx264",
-    ".m4v": "libx264",
     ".mov": "libx264",
     ".mkv": "libx264",
     ".webm": "libvpx-vp9",
@@ -32,7 +32,7 @@ MOST_CRF = 51
 class VideoWriter:
     """Writes frames to a video file, whose name decides codec and container.
 
-    H.264 for mp4, m4v, mov and mkv (MPEG-4 where PyAV lacks libx264), VP9 for webm, Motion JPEG for avi; all 4:2:0,
+    H.264 for mp4, mov and mkv (MPEG-4 where PyAV lacks libx264), VP9 for webm, Motion JPEG for avi; all 4:2:0,
     colours tagged: BT.709 from 720 lines on and BT.601 below, limited range; Motion JPEG is always BT.601, full range.
     H.264 needs an even size: an odd one is padded by repeating its last row or column, with a warning.
 
@@ -48,10 +48,9 @@ class VideoWriter:
             raise UserError(f"{path} is not named as a video that can be written: use one of {', '.join(CODECS)}")
         if not self._path.parent.is_dir():
             raise UserError(f"{path} cannot be written: there is no folder {self._path.parent}; make it first")
-        if not (0 < fps < 1000 and 0 <= crf <= MOST_CRF):
-            raise UserError(f"{path} cannot have fps={fps}, crf={crf}: fps is above 0, and crf from 0 to {MOST_CRF}")
-        # 1001 is the largest denominator in use (NTSC), and recovers it from a rounded 29.97003.
-        self._fps = fps if isinstance(fps, Fraction) else Fraction(fps).limit_denominator(1001)
+        if not 0 <= crf <= MOST_CRF:
+            raise UserError(f"{path} cannot be written with crf={crf}: give crf from 0 (best) to {MOST_CRF}")
+        self._fps = frame_rate(fps)
         self._crf = crf
         # The muxer goes by the suffix, and a rename is atomic only within a folder.
         name = f".{self._path.stem}.{uuid.uuid4().hex[:8]}.part{self._path.suffix}"
@@ -99,7 +98,7 @@ class VideoWriter:
         self._padding = ((0, height % 2), (0, width % 2), (0, 0)) if codec == "libx264" else None
         if self._padding and (height % 2 or width % 2):
             height, width = height + height % 2, width + width % 2
-            warnings.warn(f"{self._path} is written as {width}x{height}: H.264 needs an even size", stacklevel=4)
+            warnings.warn(f"{self._path} is written as {width}x{height}: H.264 needs an even size", stacklevel=3)
         jpeg = codec == "mjpeg"
         self._matrix = Colorspace.ITU601 if jpeg else matrix_of_height(height)  # JPEG has but one
         self._range = ColorRange.JPEG if jpeg else ColorRange.MPEG
@@ -116,15 +115,15 @@ class VideoWriter:
         context.colorspace = 1 if high else 6  # AVCOL_SPC_BT709, AVCOL_SPC_SMPTE170M
         context.color_primaries = ColorPrimaries.BT709 if high else ColorPrimaries.SMPTE170M
         context.color_trc = ColorTrc.BT709 if high else ColorTrc.SMPTE170M
+        self._container.start_encoding()  # opens the file now; by itself it would wait for the encoder's first packet
 
     def _options(self, codec: str) -> dict[str, str]:
         if codec == "libx264":
             return {"crf": str(self._crf)}
-        if codec == "libvpx-vp9":  # its scale ends at 63; without cpu-used it takes ten times as long as H.264
+        if codec == "libvpx-vp9":  # its scale ends at 63, and its usual speed is for archives
             return {"crf": str(round(self._crf * 63 / MOST_CRF)), "b": "0", "cpu-used": "4", "row-mt": "1"}
-        # The quantiser of JPEG and MPEG-4 runs from 2 to 31.
-        scale = 2 + round(self._crf * 29 / MOST_CRF / 3)
-        return {"flags": "+qscale", "global_quality": str(scale * 118)}
+        # JPEG and MPEG-4 have a quantiser of 2 (best) to 31, here in libav's unit (FF_QP2LAMBDA).
+        return {"flags": "+qscale", "global_quality": str((2 + self._crf // 5) * 118)}
 
     def _encode(self, image: np.ndarray) -> None:
         assert self._container is not None

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from vidistill.data.clip import Batch
 from vidistill.distill.delta import Delta
 from vidistill.distill.low_rank import LowRank
+from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.supervised import Supervised
 from vidistill.distill.teacher import FrozenTeacher
 
@@ -19,27 +20,28 @@ class Method(Protocol):
     """
 
     name: ClassVar[str]
+    form: ClassVar[str]  # of the finished student, see Card
     default_losses: ClassVar[dict[str, float]]
 
-    def prepare(self, network: nn.Module, example: Tensor) -> nn.Module:
+    def prepare(self, network: nn.Module, example: Tensor) -> StatefulNetwork:
         """A student that obeys `outputs, state = student(frame, state)`. example: (1, 3, H, W) normalised frame."""
         ...
 
-    def parameter_groups(self, student: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, student: StatefulNetwork, learning_rate: float) -> list[dict[str, Any]]:
         """The student's trained parameters as optimiser groups."""
         ...
 
-    def set_training(self, student: nn.Module) -> None:
+    def set_training(self, student: StatefulNetwork) -> None:
         """Puts the student into training mode; called before every step."""
         ...
 
     def losses(
-        self, student: nn.Module, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
+        self, student: StatefulNetwork, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
     ) -> dict[str, Tensor]:
         """Named, unweighted losses of one batch of normalised clips; progress: 0…1 of the run."""
         ...
 
-    def finish(self, student: nn.Module) -> nn.Module:
+    def finish(self, student: StatefulNetwork) -> StatefulNetwork:
         """The deployable student."""
         ...
 

@@ -17,7 +17,7 @@ from vidistill.distill.conversion import Selection, plan_conversion
 from vidistill.distill.delta_network import DeltaNetwork, convert
 from vidistill.distill.norms import evaluating, freeze_norms
 from vidistill.distill.separable import Policy
-from vidistill.distill.stateful import State
+from vidistill.distill.stateful import State, StatefulNetwork
 from vidistill.distill.teacher import FrozenTeacher
 
 
@@ -35,6 +35,7 @@ class Delta:
     """
 
     name: ClassVar[str] = "delta"
+    form: ClassVar[str] = "delta"
     default_losses: ClassVar[dict[str, float]] = {"task": 1.0, "teacher": 1.0, "delta": 0.01}
 
     reduction: int = 4
@@ -61,7 +62,7 @@ class Delta:
             layer.student.requires_grad_(True)
         return student
 
-    def parameter_groups(self, student: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, student: StatefulNetwork, learning_rate: float) -> list[dict[str, Any]]:
         cheap = {id(p) for layer in _delta(student).delta_layers().values() for p in layer.student.parameters()}
         trained = [p for p in student.parameters() if p.requires_grad]
         key_path = [p for p in trained if id(p) not in cheap]
@@ -74,13 +75,13 @@ class Delta:
         ]
         return [*groups, {"params": key_path, "lr": learning_rate}] if key_path else groups
 
-    def set_training(self, student: nn.Module) -> None:
+    def set_training(self, student: StatefulNetwork) -> None:
         student.train()
         if self.freeze_norms or not self.train_key_path:
             freeze_norms(student)
 
     def losses(
-        self, student: nn.Module, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
+        self, student: StatefulNetwork, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
     ) -> dict[str, Tensor]:
         """The first frame of each clip is its key frame. Task losses are means over the frames that are trained.
 
@@ -138,7 +139,7 @@ class Delta:
             self._first_delta = max(float(first), 1e-12)
         return gap / self._first_delta
 
-    def finish(self, student: nn.Module) -> nn.Module:
+    def finish(self, student: StatefulNetwork) -> StatefulNetwork:
         network = _delta(student)
         network.folds = True
         return network.eval().requires_grad_(False)
@@ -186,7 +187,7 @@ def _delta_gap(changes: dict[str, Tensor], reference: _Reference, t: int) -> Ten
     return torch.stack(gaps).mean()
 
 
-def _delta(student: nn.Module) -> DeltaNetwork:
+def _delta(student: StatefulNetwork) -> DeltaNetwork:
     if not isinstance(student, DeltaNetwork):
         raise TypeError(f"delta distillation trains what its prepare() returned, not a {type(student).__name__}")
     return student

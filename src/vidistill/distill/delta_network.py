@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vidistill.distill.conversion import Plan, replace_layers
 from vidistill.distill.separable import ConvertibleLayer, start_from
-from vidistill.distill.stateful import KEY, State
+from vidistill.distill.stateful import KEY, State, StatefulNetwork
 from vidistill.distill.tape import Tape
 from vidistill.errors import UserError
 
@@ -47,7 +47,7 @@ class DeltaLayer(nn.Module):
         return key_output - self.student(key_input)
 
 
-class DeltaNetwork(nn.Module):
+class DeltaNetwork(StatefulNetwork):
     """`outputs, state = network(frame, state)`; without a state the frame is a key frame.
 
     A key frame's state holds each converted layer's input and output. Where `folds` is set, as `finish` does, the
@@ -95,8 +95,8 @@ class DeltaNetwork(nn.Module):
         return {module.path: module for module in self.network.modules() if isinstance(module, DeltaLayer)}
 
 
-def convert(network: nn.Module, plan: Plan) -> DeltaNetwork:
-    """A delta network on a copy of `network`, its students started from the layers' own weights."""
+def convert(network: nn.Module, plan: Plan, *, start: bool = True) -> DeltaNetwork:
+    """A delta network on a copy of `network`, its students started from the layers' weights unless `start` is False."""
     network = copy.deepcopy(network)
     tape = Tape()
     for module in network.modules():
@@ -104,7 +104,8 @@ def convert(network: nn.Module, plan: Plan) -> DeltaNetwork:
             module.inplace = False  # an activation in place would overwrite what the layer before it keeps
 
     def make(path: str, layer: ConvertibleLayer, student: nn.Sequential) -> nn.Module:
-        start_from(student, layer)
+        if start:
+            start_from(student, layer)
         return DeltaLayer(path, layer, student, tape)
 
     replace_layers(network, plan, make)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vidistill.distill.conversion import Plan, Selection, plan_conversion, replace_layers
 from vidistill.distill.separable import ConvertibleLayer, Policy, start_from
-from vidistill.distill.stateful import PerFrame
+from vidistill.distill.stateful import PerFrame, StatefulNetwork
 from vidistill.distill.supervised import Supervised
 
 
@@ -18,6 +18,7 @@ class LowRank(Supervised):
     """Every converted layer becomes its separable bottleneck with the layer's bias, for good. See `Selection`."""
 
     name: ClassVar[str] = "low_rank"
+    form: ClassVar[str] = "low_rank"
 
     reduction: int = 4
     policy: Policy = "out"
@@ -27,7 +28,7 @@ class LowRank(Supervised):
     leave_first: int = 1
     leave_last: int = 1
 
-    def prepare(self, network: nn.Module, example: Tensor) -> nn.Module:
+    def prepare(self, network: nn.Module, example: Tensor) -> StatefulNetwork:
         selection = Selection(
             self.reduction, self.policy, self.rank, self.convert, self.leave, self.leave_first, self.leave_last
         )
@@ -42,14 +43,15 @@ class LowRankNetwork(PerFrame):
         self.plan = plan
 
 
-def factorise(network: nn.Module, plan: Plan) -> LowRankNetwork:
-    """A copy of `network` whose converted layers are their separable approximations."""
+def factorise(network: nn.Module, plan: Plan, *, start: bool = True) -> LowRankNetwork:
+    """A copy of `network` whose converted layers are their separable approximations, unless `start` is False."""
     network = copy.deepcopy(network)
 
     def make(path: str, layer: ConvertibleLayer, student: nn.Sequential) -> nn.Module:
         if layer.bias is not None:
             student[1].register_parameter("bias", nn.Parameter(layer.bias.detach().clone()))
-        start_from(student, layer)
+        if start:
+            start_from(student, layer)
         return student
 
     replace_layers(network, plan, make)

@@ -1,5 +1,6 @@
 """Batch normalisation during and after distillation."""
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidistill.distill.delta_network import DeltaLayer
+from vidistill.distill.stateful import StatefulNetwork
 
 
 def freeze_norms(module: nn.Module) -> None:
@@ -38,7 +40,7 @@ class _Tracer(fx.Tracer):
 
 
 @torch.no_grad()
-def fuse_norms(student: nn.Module, example: Tensor) -> int:
+def fuse_norms(student: StatefulNetwork, example: Tensor) -> int:
     """Fuses each batch normalisation into the convolution or delta layer ahead of it, in place; returns how many.
 
     student: obeys `outputs, state = student(frame, state)` and holds its network as `.network`, in evaluation mode.
@@ -46,7 +48,7 @@ def fuse_norms(student: nn.Module, example: Tensor) -> int:
     consumer, both are called once, and nothing later changes the norm's output in place, which a run on `example`
     shows. The pairs are found in the graph; a network that torch.fx cannot trace is left as it is.
     """
-    network: nn.Module = student.network
+    network = student.network
     try:
         graph = _Tracer().trace(network)
     except Exception:  # tracing runs the user's forward on proxies, which may fail in any way
@@ -75,7 +77,7 @@ def _fusible_pair(node: fx.Node, modules: dict[str, nn.Module]) -> tuple[nn.Modu
     return modules[source.target], modules[node.target]
 
 
-def _overwritten_norms(student: nn.Module, example: Tensor) -> set[str]:
+def _overwritten_norms(student: StatefulNetwork, example: Tensor) -> set[str]:
     """The paths of the norms whose output is changed in place later in a run."""
     outputs: dict[str, tuple[Tensor, int]] = {}
 
@@ -112,3 +114,10 @@ def _fuse(layer: nn.Module, norm: nn.Module) -> bool:
     if isinstance(layer, DeltaLayer):
         layer.student[1].weight.mul_(scale[:, None, None, None])
     return True
+
+
+def fused_copy(student: StatefulNetwork, example: Tensor) -> StatefulNetwork:
+    """A copy of the student with its norms fused, for running; the student itself stays as it was trained."""
+    fused = copy.deepcopy(student)
+    fuse_norms(fused, example)
+    return fused

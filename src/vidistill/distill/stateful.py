@@ -4,12 +4,30 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vidistill.distill.card import Card
+from vidistill.distill.conversion import Plan
+
 State = dict[str, Tensor]  # every tensor has the batch first; entries under "key/" live until the next key frame
 
 KEY = "key/"
 
 
-class PerFrame(nn.Module):
+class StatefulNetwork(nn.Module):
+    """`outputs, state = model(frame, state)`, (B, 3, H, W) frames, state=None to start or for a key frame.
+
+    Nothing is left behind on the module between calls. `network` is the network inside. `card` says what a stream or
+    report needs to know of a saved student; None for one that was never saved. `plan`: of its converted layers, if any.
+    """
+
+    network: nn.Module
+    plan: Plan | None = None
+    card: Card | None = None
+
+    def forward(self, frame: Tensor, state: State | None = None) -> tuple[Any, State]:
+        raise NotImplementedError
+
+
+class PerFrame(StatefulNetwork):
     """A network that sees each frame alone, behind the contract of one that keeps state: its state is empty."""
 
     def __init__(self, network: nn.Module) -> None:

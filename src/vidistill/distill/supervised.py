@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from vidistill.data.clip import Batch
-from vidistill.distill.stateful import PerFrame
-from vidistill.distill.teacher import FrozenTeacher
 from vidistill.distill.norms import freeze_norms
+from vidistill.distill.stateful import PerFrame, StatefulNetwork
+from vidistill.distill.teacher import FrozenTeacher
 
 
 @dataclass(kw_only=True)
@@ -19,23 +19,24 @@ class Supervised:
     """
 
     name: ClassVar[str] = "supervised"
+    form: ClassVar[str] = "per_frame"
     default_losses: ClassVar[dict[str, float]] = {"task": 1.0, "teacher": 1.0}
 
     freeze_norms: bool = False
 
-    def prepare(self, network: nn.Module, example: Tensor) -> nn.Module:
+    def prepare(self, network: nn.Module, example: Tensor) -> StatefulNetwork:
         return PerFrame(network)
 
-    def parameter_groups(self, student: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, student: StatefulNetwork, learning_rate: float) -> list[dict[str, Any]]:
         return [{"params": [p for p in student.parameters() if p.requires_grad], "lr": learning_rate}]
 
-    def set_training(self, student: nn.Module) -> None:
+    def set_training(self, student: StatefulNetwork) -> None:
         student.train()
         if self.freeze_norms:
             freeze_norms(student)
 
     def losses(
-        self, student: nn.Module, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
+        self, student: StatefulNetwork, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
     ) -> dict[str, Tensor]:
         frames, labels = batch.student.flatten(0, 1), batch.labels.flatten(0, 1)
         outputs, _ = student(frames)
@@ -44,8 +45,8 @@ class Supervised:
             losses |= task.compare(outputs, teacher(batch.teacher.flatten(0, 1)))
         return losses
 
-    def finish(self, student: nn.Module) -> nn.Module:
-        return student
+    def finish(self, student: StatefulNetwork) -> StatefulNetwork:
+        return student.eval().requires_grad_(False)
 
     def state_dict(self) -> dict[str, Any]:
         return {}

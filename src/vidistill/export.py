@@ -1,0 +1,145 @@
+"""A student as ONNX graphs whose state is inputs and outputs, with parity checked as part of the export."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from vidistill.checkpoint import atomic_path
+from vidistill.distill.delta_network import DeltaNetwork
+from vidistill.distill.norms import fused_copy
+from vidistill.distill.stateful import State, StatefulNetwork
+from vidistill.errors import UserError
+
+PARITY = 1e-4  # of the output's scale
+DELTA_FRAMES = 3
+
+
+class KeyGraph(nn.Module):
+    """frame → outputs and the state, folded, for the delta graph. Tensors are flat, in a fixed order."""
+
+    def __init__(self, student: StatefulNetwork) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
+        outputs, state = self.student(frame)
+        if isinstance(self.student, DeltaNetwork):
+            state = self.student.fold(state)
+        return (*tensors_of(outputs), *state.values())
+
+
+class DeltaGraph(nn.Module):
+    """frame and the key frame's state → outputs. The state of a folded student does not change between key frames."""
+
+    def __init__(self, student: StatefulNetwork) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, frame: Tensor, state: State) -> tuple[Tensor, ...]:
+        outputs, _ = self.student(frame, state)
+        return tuple(tensors_of(outputs))
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The graphs' files and the largest gap to torch, as a part of the output's scale."""
+
+    key: Path
+    delta: Path | None
+    gap: float
+
+
+def tensors_of(outputs: Any) -> list[Tensor]:
+    """The tensors in a network's outputs, in order."""
+    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+
+def export_onnx(student: StatefulNetwork, folder: str | Path, *, size: tuple[int, int]) -> Exported:
+    """Writes `key.onnx` and, for a student with key frames, `delta.onnx`, for frames of `size` (height, width).
+
+    key: input `frame` (1, 3, H, W) normalised; outputs `output` (`output.1`, …) and each state tensor by its name.
+    delta: inputs `frame` and the state's names, of which a network may need only some; outputs as before.
+    Before either file takes its place, ONNX Runtime runs a key frame and three delta frames beside torch. Errors:
+    UserError where packages are missing, the network cannot be traced, or the outputs differ.
+    """
+    runtime = _require_onnx()
+    folder = Path(folder)
+    example = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    fused = fused_copy(student.cpu(), example)
+    key_graph, delta_graph = KeyGraph(fused).eval(), DeltaGraph(fused).eval()
+    with torch.no_grad():
+        outputs, state = fused(example)
+        state = fused.fold(state) if isinstance(fused, DeltaNetwork) else state
+    names = [f"output.{i}" if i else "output" for i in range(len(tensors_of(outputs)))]
+    with atomic_path(folder / "key.onnx") as key_file, atomic_path(folder / "delta.onnx") as delta_file:
+        _export(key_graph, (example,), {}, key_file, ["frame"], [*names, *state])
+        if state:
+            _export(delta_graph, (example,), {"state": state}, delta_file, ["frame", *state], names)
+        gap = _parity(runtime, fused, key_file, delta_file if state else None, example)
+        if not gap < PARITY:
+            raise UserError(f"{folder}: ONNX Runtime's outputs differ from torch's by {gap:.1e} of their scale; not written")
+    if not state:
+        (folder / "delta.onnx").unlink()
+    return Exported(folder / "key.onnx", folder / "delta.onnx" if state else None, gap)
+
+
+def _require_onnx() -> Any:
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401 - torch's exporter needs it
+    except ImportError as error:
+        raise UserError("export needs ONNX; pip install 'vidistill[export]'") from error
+    return onnxruntime
+
+
+def _export(
+    graph: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], path: Path, inputs: Sequence[str], outputs: Sequence[str]
+) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                graph, args, str(path), kwargs=kwargs, input_names=list(inputs), output_names=list(outputs),
+                dynamo=True, external_data=False, verbose=False,
+            )  # fmt: skip
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise UserError(f"the network cannot be exported: {str(error).splitlines()[0]}") from error
+
+
+def _parity(runtime: Any, student: StatefulNetwork, key: Path, delta: Path | None, example: Tensor) -> float:
+    """The largest gap over a key frame and three delta frames, as a part of the output's scale."""
+    key_session = _session(runtime, key)
+    found = key_session.run(None, {"frame": example.numpy()})
+    named = dict(zip([output.name for output in key_session.get_outputs()], found, strict=True))
+    with torch.inference_mode():
+        outputs, state = student(example)
+        gaps = [_gap(outputs, found)]
+        if delta is not None:
+            session = _session(runtime, delta)
+            wanted = [value.name for value in session.get_inputs()]
+            generator = torch.Generator().manual_seed(1)
+            for _ in range(DELTA_FRAMES):
+                frame = example + 0.1 * torch.randn(example.shape, generator=generator)
+                outputs, state = student(frame, state)
+                found = session.run(None, {name: frame.numpy() if name == "frame" else named[name] for name in wanted})
+                gaps.append(_gap(outputs, found))
+    return max(gaps)
+
+
+def _session(runtime: Any, path: Path) -> Any:
+    return runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def _gap(outputs: Any, found: Sequence[np.ndarray]) -> float:
+    """The largest absolute difference of any output, divided by that output's largest value."""
+    return max(
+        float((torch.from_numpy(b) - a).abs().max() / a.abs().max().clamp(min=1e-12))
+        for a, b in zip(tensors_of(outputs), found, strict=False)
+    )

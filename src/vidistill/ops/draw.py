@@ -1,0 +1,43 @@
+"""Predictions as pictures."""
+
+import colorsys
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]  # (H, W, 3) RGB
+Colour = tuple[int, int, int]
+
+
+def palette_of(num_classes: int, colours: Sequence[Colour] = ()) -> NDArray[np.uint8]:
+    """(256, 3) colours by class id: those given, then well-spread hues; 255 (ignored) is black."""
+    table = np.zeros((256, 3), dtype=np.uint8)
+    for i in range(min(num_classes, 255)):
+        hue = colorsys.hsv_to_rgb(i * 0.618 % 1, 0.65, 0.95)
+        table[i] = colours[i] if i < len(colours) else [round(255 * c) for c in hue]
+    return table
+
+
+def overlay(image: Picture, labels: NDArray[np.uint8], palette: NDArray[np.uint8], *, strength: float = 0.55) -> Picture:
+    """The frame with its classes' colours laid over it."""
+    mixed = image * (1 - strength) + palette[labels] * strength
+    return np.rint(mixed).astype(np.uint8)
+
+
+def difference(image: Picture, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Picture:
+    """The frame in grey with the pixels where the two maps disagree in red."""
+    grey = image.mean(axis=-1, keepdims=True).repeat(3, axis=-1) * 0.6 + 60
+    grey[first != second] = (230, 40, 40)
+    return np.rint(grey).astype(np.uint8)
+
+
+def caption(image: Picture, text: str) -> Picture:
+    """The frame with white text on a dark bar at its top left, sized to the frame."""
+    picture = np.ascontiguousarray(image)
+    scale = max(0.3, min(image.shape[:2]) / 600)
+    (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    cv2.rectangle(picture, (0, 0), (width + 8, height + base + 6), (20, 20, 20), -1)
+    cv2.putText(picture, text, (4, height + 4), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
+    return picture

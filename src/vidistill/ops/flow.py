@@ -1,0 +1,54 @@
+"""Optical flow between real frames, and predictions carried along it."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+FLOW_SOURCE = "OpenCV DIS medium"
+
+
+@dataclass(frozen=True)
+class Correspondence:
+    """Where each pixel of frame t is in frame t+1. rows, columns: (H, W) nearest pixels; visible: (H, W) bool."""
+
+    rows: NDArray[np.intp]
+    columns: NDArray[np.intp]
+    visible: NDArray[np.bool_]
+
+    def carry_back(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A map of frame t+1 in the pixels of frame t, nearest sampling; meaningless where not visible."""
+        return labels[self.rows, self.columns]
+
+
+def estimate_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(H, W, 2) displacement (x, y) in pixels from `first` to `second`, (H, W, 3) RGB frames."""
+    height, width = first.shape[:2]
+    if min(height, width) < 16:  # DIS needs a patch pyramid
+        return np.zeros((height, width, 2), dtype=np.float32)
+    greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second)]
+    estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return np.asarray(estimator.calc(greys[0], greys[1], None), dtype=np.float32)
+
+
+def correspond(forward: NDArray[np.float32], backward: NDArray[np.float32]) -> Correspondence:
+    """Correspondence along `forward`, a pixel being visible where `backward` leads back to it and the frame holds it.
+
+    The check is Sundaram, Brox & Keutzer's (2010): |f + b|² < 0.01 (|f|² + |b|²) + 0.5.
+    """
+    height, width = forward.shape[:2]
+    grid_y, grid_x = np.mgrid[0:height, 0:width]
+    columns = np.rint(grid_x + forward[..., 0]).astype(np.intp)
+    rows = np.rint(grid_y + forward[..., 1]).astype(np.intp)
+    inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+    columns, rows = columns.clip(0, width - 1), rows.clip(0, height - 1)
+    back = backward[rows, columns]
+    gap = ((forward + back) ** 2).sum(axis=-1)
+    size = (forward**2).sum(axis=-1) + (back**2).sum(axis=-1)
+    return Correspondence(rows, columns, inside & (gap < 0.01 * size + 0.5))
+
+
+def estimate_correspondence(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Correspondence:
+    """Correspondence of two RGB frames by estimated flow, both ways."""
+    return correspond(estimate_flow(first, second), estimate_flow(second, first))

@@ -1,0 +1,54 @@
+"""Counts and the figures that follow from them."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+IGNORED = 255
+
+
+class ConfusionMatrix:
+    """Pixels by true (row) and predicted (column) class over everything scored. Pixels labelled 255 do not count."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.counts: NDArray[np.int64] = np.zeros((num_classes, num_classes), dtype=np.int64)
+
+    def update(self, labels: NDArray[np.uint8], predictions: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> None:
+        """Adds a frame. labels, predictions: class ids of one shape; valid: pixels to count, all by default."""
+        num_classes = len(self.counts)
+        counted = labels != IGNORED if valid is None else valid & (labels != IGNORED)
+        pairs = labels[counted].astype(np.int64) * num_classes + predictions[counted]
+        self.counts += np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+    def iou(self) -> NDArray[np.float64]:
+        """Per class: tp / max(1, pos + pred − tp)."""
+        tp = np.diag(self.counts)
+        union = self.counts.sum(axis=0) + self.counts.sum(axis=1) - tp
+        return tp / np.maximum(1, union)
+
+    def mean_iou(self, *, present_only: bool = False) -> float | None:
+        """Mean over classes, those that never occur counting 0 as the field's protocol has it, or left out.
+
+        None where nothing was counted.
+        """
+        if not self.counts.any():
+            return None
+        iou = self.iou()
+        if present_only:
+            iou = iou[(self.counts.sum(axis=0) + self.counts.sum(axis=1)) > 0]
+        return float(iou.mean())
+
+
+class Share:
+    """A share of pixels, counted up."""
+
+    def __init__(self) -> None:
+        self.part = 0
+        self.whole = 0
+
+    def update(self, part: int, whole: int) -> None:
+        self.part += int(part)
+        self.whole += int(whole)
+
+    @property
+    def value(self) -> float | None:
+        return self.part / self.whole if self.whole else None

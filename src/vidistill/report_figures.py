@@ -1,0 +1,334 @@
+"""The figures of a report as embedded pictures: each drawn once, then coloured for light and for dark pages."""
+
+import base64
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK, GRID, TEACHER, STUDENT = "#3b424c", "#dde1e7", "#6e7781", "#1f6fb2"
+BASELINES = ("#c2570c", "#2c8053", "#8250a8", "#a8456c", "#7d6608")
+DARK = {
+    INK: "#c6cdd6", GRID: "#343b46", TEACHER: "#98a2ae", STUDENT: "#62aeea",
+    **dict(zip(BASELINES, ("#f08c46", "#5cb98a", "#b58ad8", "#e07fa6", "#c9ae3f"), strict=True)),
+}  # fmt: skip
+STYLE: Any = {
+    "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": GRID,
+    "grid.color": GRID, "axes.grid": True, "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
+    "font.size": 10, "legend.frameon": False, "text.parse_math": False, "svg.hashsalt": "vidistill",
+}  # fmt: skip
+DIFFERENCE = "#dc1e1e"
+QUALITIES = {"miou": "mIoU", "agreement": "Agreement with the teacher"}
+NO_RATES = ("step", "learning_rate", "samples_per_second")
+MOST_POINTS = 600  # of a training curve
+PLACES = ((9, 0, "left"), (-9, 0, "right"), (0, 13, "center"), (0, -13, "center"), (9, 13, "left"), (9, -13, "left"))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image for light and dark pages as data URIs, with what it shows in words."""
+
+    light: str
+    dark: str
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class StripRow:
+    """A frame of the strip. images: data URI by column; agreement: share of pixels, None without both predictions."""
+
+    distance: int | None
+    agreement: float | None
+    images: dict[str, str]
+
+
+def number(tree: Any, *keys: str) -> float | None:
+    """The finite number under nested keys, None where any of them is missing or null."""
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    known = isinstance(tree, int | float) and not isinstance(tree, bool) and math.isfinite(tree)
+    return float(tree) if known else None
+
+
+def networks(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Teacher, student and baselines of a run's results, those that have any."""
+    baselines = results.get("baselines") or {}
+    found = {"teacher": results.get("teacher"), "student": results.get("student")}
+    found |= {str(name): scores for name, scores in baselines.items() if name not in found}
+    return {name: scores for name, scores in found.items() if isinstance(scores, dict) and scores}
+
+
+def quality_against_cost(results: dict[str, Any]) -> list[Picture]:
+    """A scatter for each cost that is known of two networks or more: time on the student's device, then GMAC."""
+    quality = "miou" if len(_known(results, "metrics", "miou")) > 1 else "agreement"
+    scores, found = _known(results, "metrics", quality), networks(results)
+    if quality == "agreement" and "teacher" in found:
+        scores = {"teacher": 1.0} | scores
+    costs = {"latency_ms": "milliseconds a frame, amortised", "gmacs": "GMAC a frame, amortised"}
+    pictures = []
+    for key, unit in costs.items():
+        cost = _known(results, key, "amortised")
+        if key == "latency_ms":
+            cost = {name: x for name, x in cost.items() if same_device(found[name], found.get("student"))}
+        points = {name: (cost[name], score) for name, score in scores.items() if name in cost}
+        if len(points) > 1:
+            caption = f"{QUALITIES[quality]} against {unit}; up and left is better"
+            alt = caption + ": " + "; ".join(f"{name} {y:.3f} at {x:.4g}" for name, (x, y) in points.items())
+            draw = partial(_scatter, colours=_colours(results), xlabel=unit, ylabel=QUALITIES[quality])
+            pictures.append(_picture(partial(draw, points=points), alt, caption))
+    return pictures
+
+
+def _known(results: dict[str, Any], *keys: str) -> dict[str, float]:
+    values = {name: number(scores, *keys) for name, scores in networks(results).items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _colours(results: dict[str, Any]) -> dict[str, str]:
+    baselines = [name for name in networks(results) if name not in ("teacher", "student")]
+    return {"teacher": TEACHER, "student": STUDENT} | dict(zip(baselines, cycle(BASELINES), strict=False))
+
+
+def _scatter(
+    axes: "Axes", *, points: dict[str, tuple[float, float]], colours: dict[str, str], xlabel: str, ylabel: str
+) -> None:
+    for name, (x, y) in points.items():
+        marker = {"teacher": "s", "student": "o"}.get(name, "D")
+        axes.scatter([x], [y], s=70 if name == "student" else 45, color=colours[name], marker=marker, zorder=3)
+    low, high = min(y for _, y in points.values()), max(y for _, y in points.values())
+    margin = max(0.18 * (high - low), 0.005)
+    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(low - margin, high + margin))
+    axes.set_xlim(0, 1.18 * max(x for x, _ in points.values()) or 1)
+    _name_points(axes, points, colours)
+
+
+def _name_points(axes: "Axes", points: dict[str, tuple[float, float]], colours: dict[str, str]) -> None:
+    """Writes each name beside its point, on the first side where it neither leaves the axes nor covers another."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.transforms import Bbox
+
+    renderer = FigureCanvasAgg(axes.figure).get_renderer()  # type: ignore[arg-type]
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]
+    centres = axes.transData.transform(list(points.values()))
+    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in centres]
+    for name, point in points.items():
+        for dx, dy, side in PLACES:
+            text = axes.annotate(name, point, (dx, dy), textcoords="offset points", ha=side, va="center")
+            text.set_color(colours[name])
+            box = text.get_window_extent(renderer)
+            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
+            if (inside and not box.count_overlaps(taken)) or (dx, dy, side) == PLACES[-1]:
+                break
+            text.remove()
+        taken.append(box)
+
+
+def quality_by_distance(results: dict[str, Any]) -> list[Picture]:
+    """Lines over the distance to the key frame, one picture for each quality that is known at more than one."""
+    pictures = []
+    for key, label in QUALITIES.items():
+        lines = {}
+        for name, scores in networks(results).items():
+            values = (scores.get("metrics") or {}).get(f"{key}_by_distance") or []
+            curve = [_nan(value) for value in values]
+            if name != "teacher" and len(curve) > 1 and not np.isnan(curve).all():
+                lines[name] = curve
+        level = number(results, "teacher", "metrics", key)
+        if lines:
+            words = "; ".join(f"{name} {_span(curve)}" for name, curve in lines.items())
+            alt = f"{label} by distance to the key frame: {words}" + (f"; teacher {level:.3f}" if level else "")
+            caption = f"{label} by distance to the key frame"
+            draw = partial(_lines, lines=lines, colours=_colours(results), level=level, ylabel=label)
+            pictures.append(_picture(draw, alt, caption))
+    return pictures
+
+
+def _nan(value: Any) -> float:
+    known = number({"value": value}, "value")
+    return math.nan if known is None else known
+
+
+def _span(curve: Sequence[float]) -> str:
+    known = [value for value in curve if not math.isnan(value)]
+    return f"from {known[0]:.3f} to {known[-1]:.3f}"
+
+
+def _lines(
+    axes: "Axes", *, lines: dict[str, list[float]], colours: dict[str, str], level: float | None, ylabel: str
+) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    if level is not None:
+        axes.axhline(level, color=TEACHER, linestyle="--", label="teacher")
+    for name, curve in lines.items():
+        label = name.lstrip("_")  # matplotlib keeps names with a leading underscore out of legends
+        axes.plot(range(len(curve)), curve, color=colours[name], marker="o", markersize=4, label=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="frames since the key frame", ylabel=ylabel)
+    axes.legend()
+
+
+def latencies(results: dict[str, Any]) -> Picture | None:
+    """The student's bars by kind of frame, with the teacher's frame as a line where both ran on one device.
+
+    None for a student without delta frames.
+    """
+    times = networks(results).get("student", {}).get("latency_ms")
+    kinds = {"key": "key frame", "first_delta": "first delta frame", "delta": "delta frame"}
+    bars = {label: [number(times, key, p) for p in ("p50", "p95", "p99")] for key, label in kinds.items()}
+    bars["amortised"] = [number(times, "amortised"), None, None]
+    shown = {label: values for label, values in bars.items() if values[0] is not None}
+    if not {"first delta frame", "delta frame"} & shown.keys():
+        return None
+    teacher, student = results.get("teacher"), results.get("student")
+    level = frame_milliseconds(teacher) if same_device(teacher, student) else None
+    words = "; ".join(f"{label} {values[0]:.4g}" for label, values in shown.items())
+    alt = f"The student's milliseconds a frame: {words}" + (f"; teacher {level:.4g}" if level is not None else "")
+    caption = "The student's time a frame; bars are p50 (amortised: the mean), ticks p95 and p99"
+    return _picture(partial(_bars, bars=shown, teacher=level), alt, caption)
+
+
+def frame_milliseconds(scores: Any) -> float | None:
+    """The median time of a frame of a network that takes every frame alone."""
+    amortised = number(scores, "latency_ms", "amortised")
+    return number(scores, "latency_ms", "key", "p50") if amortised is None else amortised
+
+
+def same_device(teacher: Any, student: Any) -> bool:
+    """Whether both were timed on one device, or on none that is known."""
+    devices = {scores.get("device") for scores in (teacher, student) if isinstance(scores, dict)}
+    return len(devices - {None}) < 2
+
+
+def _bars(axes: "Axes", bars: dict[str, list[float | None]], teacher: float | None) -> None:
+    for y, (label, (median, *whiskers)) in enumerate(bars.items()):
+        assert median is not None
+        axes.barh([y], [median], height=0.55, color=STUDENT, alpha=0.45 if label == "amortised" else 0.85)
+        ends = [value for value in whiskers if value is not None]
+        if ends:
+            axes.plot([median, max(ends)], [y, y], color=INK, linewidth=1)
+            axes.plot(ends, [y] * len(ends), color=INK, marker="|", markersize=9, linestyle="none")
+        axes.annotate(f"{median:.4g}", (max([median, *ends]), y), (6, 0), textcoords="offset points", va="center")
+    if teacher is not None:
+        axes.axvline(teacher, color=TEACHER, linestyle="--", label=f"teacher {teacher:.4g}")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axes.set_yticks(range(len(bars)), list(bars))
+    axes.grid(visible=False, axis="y")
+    axes.set(xlabel="milliseconds", ylim=(len(bars) - 0.5, -0.5))
+    axes.set_xlim(0, 1.12 * axes.get_xlim()[1])
+
+
+def loss_curves(log: list[dict[str, float]]) -> Picture | None:
+    """Every loss that was logged, raw and smoothed, on a log axis; None for fewer than two steps."""
+    names = dict.fromkeys(name for line in log for name in line if name not in NO_RATES)
+    curves = {name: np.array([_nan(line.get(name)) for line in log]) for name in sorted(names, key="loss".__ne__)}
+    curves = {name: np.where(curve > 0, curve, math.nan) for name, curve in curves.items()}
+    curves = {name: curve for name, curve in curves.items() if (curve > 0).sum() > 1}
+    if not curves:
+        return None
+    if len(curves) == 2 and "loss" in curves and len({curve.tobytes() for curve in curves.values()}) == 1:
+        del curves["loss"]  # the one loss there is
+    steps = np.array([_nan(line.get("step")) for line in log])
+    words = "; ".join(f"{name} {_span(_smooth(curve).tolist())}" for name, curve in curves.items())
+    alt = f"Losses over {len(log)} training steps, smoothed: {words}"
+    caption = "Losses in training, smoothed; single steps faint"
+    return _picture(partial(_curves, steps=steps, curves=curves), alt, caption)
+
+
+def _smooth(curve: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A running mean over a fiftieth of the curve that leaves out what is missing."""
+    window = np.ones(2 * (len(curve) // 100) + 1)
+    known = np.isfinite(curve)
+    weight = np.convolve(known, window, "same")
+    total = np.convolve(np.where(known, curve, 0), window, "same")
+    return np.where(weight > 0, total / np.maximum(weight, 1), math.nan)
+
+
+def _curves(axes: "Axes", steps: NDArray[np.float64], curves: dict[str, NDArray[np.float64]]) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    colours = dict(zip(curves, cycle((STUDENT, *BASELINES)), strict=False))
+    stride = -(-len(steps) // MOST_POINTS)
+    for name, curve in curves.items():
+        axes.plot(steps[::stride], curve[::stride], color=colours[name], alpha=0.22, linewidth=0.7)
+        label = name.lstrip("_")
+        axes.plot(steps[::stride], _smooth(curve)[::stride], color=colours[name], linewidth=1.6, label=label)
+    axes.set(yscale="log", xlabel="step", ylabel="loss")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.legend()
+
+
+def _picture(draw: Callable[["Axes"], None], alt: str, caption: str) -> Picture:
+    """Draws without pyplot, so that no global figure is left behind."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure: Figure = Figure(figsize=(5.6, 3.7), layout="constrained")
+        draw(figure.add_subplot())
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    dark = re.sub("|".join(DARK), lambda found: DARK[found.group()], svg)
+    return Picture(_svg(svg), _svg(dark), alt, caption)
+
+
+def _svg(text: str) -> str:
+    return data_uri(text.encode(), "image/svg+xml")
+
+
+def data_uri(contents: bytes, kind: str) -> str:
+    """The contents as an address of themselves."""
+    return f"data:{kind};base64,{base64.b64encode(contents).decode()}"
+
+
+def strip(path: Path) -> tuple[list[StripRow], list[tuple[str, str]]]:
+    """The rows of a strip.npz, and the (name, #rrggbb) of each class that occurs in it."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    labels = {name: arrays[name] for name in ("teacher", "student") if name in arrays}
+    palette = np.zeros((256, 3), np.uint8)
+    colours = arrays.get("palette", np.zeros((0, 3), np.uint8))
+    palette[: len(colours)] = colours
+    rows = []
+    for i, frame in enumerate(arrays["frames"]):
+        predictions = {name: maps[i] for name, maps in labels.items()}
+        images = {"input": _image(frame, "jpeg")} | {n: _image(palette[m], "png") for n, m in predictions.items()}
+        agreement = None
+        if len(predictions) == 2:
+            differs = predictions["teacher"] != predictions["student"]
+            agreement = float(1 - differs.mean())
+            images["difference"] = _image(_difference(frame, differs), "jpeg")
+        rows.append(StripRow(int(arrays["distances"][i]) if "distances" in arrays else None, agreement, images))
+    occurring = {int(k) for maps in labels.values() for k in np.unique(maps)}
+    names = arrays.get("class_names", np.zeros(0, str))
+    return rows, [(str(name), f"#{bytes(palette[k]).hex()}") for k, name in enumerate(names) if k in occurring]
+
+
+def _difference(frame: NDArray[np.uint8], differs: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    grey = (0.5 * frame.mean(axis=-1, keepdims=True) + 96).astype(np.uint8)  # pale, so that red stands out
+    return np.where(differs[..., None], np.array(bytearray.fromhex(DIFFERENCE[1:]), np.uint8), grey)
+
+
+def _image(pixels: NDArray[np.uint8], form: str) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    image = Image.fromarray(pixels)
+    image.thumbnail((640, 640), Image.Resampling.LANCZOS if form == "jpeg" else Image.Resampling.NEAREST)
+    image.save(buffer, form, **({"quality": 85} if form == "jpeg" else {"optimize": True}))
+    return data_uri(buffer.getvalue(), f"image/{form}")

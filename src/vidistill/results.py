@@ -1,0 +1,118 @@
+"""What a run found: quality and cost of the student beside the teacher's, as `results.json` keeps them."""
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vidistill.checkpoint import atomic_path
+from vidistill.data.clip import FrameSequence, VideoDataset
+from vidistill.distill.conversion import Plan
+from vidistill.distill.hold import HeldOutput
+from vidistill.distill.norms import fused_copy
+from vidistill.distill.stateful import StatefulNetwork
+from vidistill.evaluate import Setting, evaluate
+from vidistill.profile import count_parameters, describe_device, measure_latency, peak_memory_mb, stateful_gmacs
+
+MEASURED_FRAMES = 10
+PACKAGES = ("vidistill", "torch", "torchvision", "av", "accelerate", "numpy", "opencv-python-headless")
+
+
+def compare(
+    student: StatefulNetwork, teacher: StatefulNetwork | None, datasets: Sequence[VideoDataset], setting: Setting
+) -> dict[str, Any]:
+    """Student and teacher, and for key-frame schemes the control that holds the key frame's output.
+
+    `metrics` are those of the first data set, `more_metrics` those of the others by name; cost is measured on frames
+    of the first. The student must have its card. Without data sets there are no figures but the plan's.
+    """
+    assert student.card is not None
+    interval = student.card.key_frame_interval
+    models: dict[str, StatefulNetwork] = {"student": student} | ({"teacher": teacher} if teacher else {})
+    costs = {}
+    if datasets:
+        costs = profile_models(models, sample_frames(longest(datasets[0].sequences), setting), interval=interval)
+    intervals = {"student": interval, "teacher": 1, "hold": interval}
+    if teacher is not None and interval > 1:
+        models["hold"] = HeldOutput(teacher.network)
+    found: dict[str, dict[str, Any]] = {}
+    for name, model in models.items():
+        metrics = [
+            evaluate(model, dataset.sequences, setting, key_frame_interval=intervals[name], teacher=teacher)
+            for dataset in datasets
+        ]
+        more = {dataset.name: scores for dataset, scores in zip(datasets[1:], metrics[1:], strict=True)}
+        found[name] = {"metrics": metrics[0] if metrics else None, "more_metrics": more, **costs.get(name, {})}
+    return {
+        "teacher": found.get("teacher"),
+        "student": found["student"],
+        "baselines": {"hold": found["hold"]} if "hold" in found else {},
+        "plan": summarise(student.plan),
+        "environment": environment(setting.device),
+    }
+
+
+def sample_frames(sequence: FrameSequence, setting: Setting) -> torch.Tensor:
+    """The sequence's first frames, (N, 3, H, W), normalised, on the device."""
+    images = np.stack([sequence.image(i) for i in range(min(len(sequence), MEASURED_FRAMES))])
+    return setting.normalisation(torch.from_numpy(images).permute(0, 3, 1, 2).to(setting.device))
+
+
+def longest(sequences: Sequence[FrameSequence]) -> FrameSequence:
+    """The sequence with the most frames."""
+    return max(sequences, key=len)
+
+
+def profile_models(
+    models: dict[str, StatefulNetwork], frames: torch.Tensor, *, interval: int, compiled: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Parameters, GMACs, latency and peak memory of each model on (N, 3, H, W) frames, measured side by side.
+
+    All have their norms fused alike. compiled: latency of torch.compile's code instead of eager torch's.
+    """
+    size = (frames.shape[-2], frames.shape[-1])
+    fused = {name: fused_copy(model, frames[:1]) for name, model in models.items()}
+    timed = {name: torch.compile(model) if compiled else model for name, model in fused.items()}
+    latency = measure_latency(timed, frames, key_frame_interval=interval, warmup=3 if compiled else 2)
+    return {
+        name: {
+            "gmacs": stateful_gmacs(model, size, key_frame_interval=interval),
+            "latency_ms": latency[name],
+            "parameters": count_parameters(model),
+            "peak_memory_mb": peak_memory_mb(fused[name], frames[:1]),
+            "device": describe_device(frames.device) + (", compiled" if compiled else ", eager"),
+            "precision": str(frames.dtype).removeprefix("torch."),
+            "size": list(size),
+        }
+        for name, model in models.items()
+    }
+
+
+def summarise(plan: Plan | None) -> dict[str, Any] | None:
+    """A conversion plan in a few values."""
+    if plan is None:
+        return None
+    left = [{"path": layer.path, "reason": layer.reason} for layer in plan.layers if not layer.rank]
+    return {"converted": len(plan.converted), "layers": len(plan.layers), "share": plan.share, "left": left}
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, machine and decoder that the figures were made with."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {"device": describe_device(device), "python": platform.python_version(), "decoder": "PyAV", **versions}
+
+
+def write_results(results: dict[str, Any], path: str | Path) -> None:
+    """Atomic JSON, floats in full."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(results, indent=2))

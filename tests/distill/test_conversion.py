@@ -1,0 +1,98 @@
+import pytest
+import torch
+from torch import nn
+
+from tests.networks import TinySegmenter
+from vidistill.distill.conversion import Plan, Selection, plan_conversion, replace_layers
+from vidistill.errors import UserError
+
+FRAME = torch.zeros(1, 3, 16, 24)
+
+
+def reasons(plan: Plan) -> dict[str, str]:
+    return {layer.path: layer.reason for layer in plan.layers}
+
+
+def test_first_and_last_are_left_and_macs_are_right(network: TinySegmenter) -> None:
+    plan = plan_conversion(network, FRAME, Selection())
+    assert reasons(plan) == {"stem.0": "first or last layer", "body.0": "", "mix": "", "head": "first or last layer"}
+    by_path = {layer.path: layer for layer in plan.layers}
+    pixels = 8 * 12
+    assert by_path["body.0"].macs == pixels * 8 * 16 * 9
+    # (3×1, 8 → 4) on 8 rows and 12 columns, then (1×3, 4 → 16): padding 2 at dilation 2 keeps the size
+    assert by_path["body.0"].student_macs == pixels * (8 * 4 * 3 + 4 * 16 * 3)
+    assert by_path["stem.0"].macs == pixels * 3 * 8 * 9
+    whole = pixels * (3 * 8 * 9 + 8 * 16 * 9 + 16 * 16 + 16 * 4)
+    assert plan.share == pytest.approx(pixels * (8 * 16 * 9 + 16 * 16) / whole)
+
+
+def test_patterns_choose(network: TinySegmenter) -> None:
+    plan = plan_conversion(network, FRAME, Selection(convert=("body.*", "stem.*"), leave_first=0, leave_last=0))
+    assert [layer.path for layer in plan.converted] == ["stem.0", "body.0"]
+    assert reasons(plan)["mix"] == "left by the recipe's patterns"
+
+
+def test_a_pattern_without_a_match_shows_what_exists(network: TinySegmenter) -> None:
+    with pytest.raises(UserError, match=r"'boddy\.\*' matches no layer.*body\.0"):
+        plan_conversion(network, FRAME, Selection(convert=("boddy.*",)))
+
+
+class Odd(nn.Module):
+    """One layer of every kind that must be left."""
+
+    class Custom(nn.Conv2d):
+        pass
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 1)
+        self.custom = self.Custom(16, 16, 3, padding=1)
+        self.depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.reflected = nn.Conv2d(16, 16, 3, padding=1, padding_mode="reflect")
+        self.narrow = nn.Conv2d(16, 3, 3, padding=1)
+        self.costly = nn.Conv2d(3, 16, 1)
+        self.grouped = nn.Conv2d(16, 24, 3, padding=1, groups=4)
+        self.linear = nn.Linear(24, 24)
+        self.spare = nn.Conv2d(3, 3, 1)
+        self.last = nn.Conv2d(24, 2, 1)
+
+    def forward(self, x):
+        x = self.reflected(self.depthwise(self.custom(self.first(x))))
+        x = self.grouped(self.costly(self.narrow(x)))
+        return self.last(self.linear(x.movedim(1, -1)).movedim(-1, 1))
+
+
+def test_everything_left_has_its_reason() -> None:
+    found = reasons(plan_conversion(Odd(), FRAME, Selection()))
+    assert found == {
+        "first": "first or last layer",
+        "custom": "a Custom, not exactly Conv2d or Linear",
+        "depthwise": "depthwise",
+        "reflected": "padding_mode reflect",
+        "narrow": "too few channels for a reduction of 4",
+        "costly": "the student would cost as much",
+        "grouped": "its 4 groups do not divide the bottleneck's 6 channels",
+        "linear": "",
+        "spare": "never called as a module in a run of the network",
+        "last": "first or last layer",
+    }
+
+
+def test_a_layer_with_two_parents_is_replaced_in_both(network: TinySegmenter) -> None:
+    network.again = network.mix
+    plan = plan_conversion(network, FRAME, Selection())
+    replace_layers(network, plan, lambda path, layer, student: nn.Identity())
+    assert network.again is network.mix
+    assert isinstance(network.mix, nn.Identity)
+
+
+def test_a_plan_survives_its_list(network: TinySegmenter) -> None:
+    plan = plan_conversion(network, FRAME, Selection())
+    assert Plan.from_list(plan.to_list()) == plan
+    assert "2 of 4 layers converted" in str(plan)
+
+
+def test_a_plan_for_another_network_is_refused(network: TinySegmenter) -> None:
+    plan = plan_conversion(network, FRAME, Selection())
+    with pytest.raises(UserError, match=r"no convolution or linear layer 'body\.0'"):
+        replace_layers(nn.Sequential(nn.Conv2d(3, 4, 1)), plan, lambda path, layer, student: student)

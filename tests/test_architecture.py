@@ -1,0 +1,79 @@
+"""Imports point one way: a unit imports only what stands to its right in this list, and siblings never meet."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "vidistill"
+LAYERS = [
+    {"__main__"},
+    {"cli"},
+    {"demo"},
+    {"check", "run"},
+    {"recipe"},
+    {"train", "showcase", "report", "results"},
+    {"training_log", "report_figures", "evaluate"},
+    {"stream_outputs"},
+    {"stream", "export"},
+    {"checkpoint", "key_frames"},
+    {"distill"},
+    {"tasks"},
+    {"models"},
+    {"data"},
+    {"profile", "ops"},
+    {"config"},
+    {"progress"},
+    {"errors"},
+]
+LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
+DOORS = ("distill", "tasks", "models", "data")
+# the files of a package that its methods, tasks, networks and data sets share
+SHARED = {
+    "distill": {"stateful", "card", "teacher", "norms", "tape", "separable", "conversion", "delta_network"},
+    "tasks": set(),
+    "models": {"libraries"},
+    "data": {"clip", "images", "video", "sampling", "augment", "camera_motion", "_colour", "_packets", "_video_file"},
+}
+
+
+def imports(path: Path) -> list[str]:
+    """The vidistill modules that a file imports, dotted, without the package's own name."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vidistill"):
+            module = (node.module or "").removeprefix("vidistill").removeprefix(".")
+            found += [module] if module else [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            found += [alias.name.removeprefix("vidistill.") for alias in node.names if alias.name.startswith("vidistill.")]
+    return [name for name in found if name and not name.startswith("__")]
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
+
+
+def test_every_unit_has_a_place() -> None:
+    units = {path.relative_to(SOURCE).parts[0].removesuffix(".py") for path in modules()}
+    assert units == set(LEVEL)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_point_right(path: Path) -> None:
+    unit = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    for name in imports(path):
+        other = name.split(".")[0]
+        assert other == unit or LEVEL[other] > LEVEL[unit], f"{unit} imports {other}"
+
+
+@pytest.mark.parametrize("package", DOORS)
+def test_siblings_share_only_what_is_shared(package: str) -> None:
+    for path in (SOURCE / package).glob("*.py"):
+        if path.stem == "__init__":
+            continue
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[0] == package:
+                assert len(parts) > 1, f"{path.stem} imports its own door"
+                # low_rank is Supervised on another network: a refinement, not a sibling
+                assert parts[1] in SHARED[package] or (path.stem, parts[1]) == ("low_rank", "supervised")

@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from vidistill.distill.delta import Delta
+from vidistill.distill.stateful import PerFrame
+from vidistill.errors import UserError
+from vidistill import export
+from vidistill.export import export_onnx
+
+
+@pytest.mark.parametrize("size", [(32, 48), (21, 35)])
+@torch.no_grad()
+def test_key_and_three_delta_frames_in_onnx_runtime(network, tmp_path: Path, size) -> None:
+    """The files alone, driven as a user would: state goes in and out by name."""
+    method = Delta()
+    student = method.finish(method.prepare(network, torch.zeros(1, 3, *size)))
+    exported = export_onnx(student, tmp_path, size=size)
+    key = onnxruntime.InferenceSession(exported.key, providers=["CPUExecutionProvider"])
+    delta = onnxruntime.InferenceSession(exported.delta, providers=["CPUExecutionProvider"])
+    frames = torch.randn(4, 1, 3, *size)
+    names = [output.name for output in key.get_outputs()]
+    found = dict(zip(names, key.run(None, {"frame": frames[0].numpy()}), strict=True))
+    expected, state = student(frames[0])
+    np.testing.assert_allclose(found["output"], expected.numpy(), atol=1e-5)
+    assert sorted(names) == ["key/body.0.offset", "key/mix.offset", "output"]
+    held = {name: value for name, value in found.items() if name != "output"}
+    for frame in frames[1:]:
+        expected, state = student(frame, state)
+        (output,) = delta.run(None, {"frame": frame.numpy(), **held})
+        np.testing.assert_allclose(output, expected.numpy(), atol=1e-5)
+
+
+def test_a_network_without_state_is_one_graph(network, tmp_path: Path) -> None:
+    exported = export_onnx(PerFrame(network).eval(), tmp_path, size=(16, 24))
+    assert exported.delta is None
+    assert [path.name for path in tmp_path.iterdir()] == ["key.onnx"]
+
+
+def test_outputs_that_differ_are_not_written(network, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(export, "PARITY", 0.0)
+    with pytest.raises(UserError, match="differ from torch's"):
+        export_onnx(PerFrame(network).eval(), tmp_path, size=(16, 24))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,85 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vidistill.distill.delta import Delta
+from vidistill.distill.stateful import PerFrame
+from vidistill.profile import PeakMemory, count_macs, count_parameters, measure_latency, peak_memory_mb, stateful_gmacs
+
+
+def test_macs_by_hand() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 6, (3, 1), stride=2, groups=2)
+            self.norm = nn.BatchNorm2d(6)
+
+        def forward(self, x):
+            y = self.norm(self.conv(x)).flatten(2)  # (1, 6, 4·5)
+            return F.linear(y, torch.ones(7, 20, device=x.device))
+
+    macs = count_macs(Mixed().eval(), torch.zeros(1, 4, 9, 9))
+    assert macs == 4 * 5 * 6 * (2 * 3) + 6 * 20 * 7
+
+
+def test_published_and_deployed_count(network) -> None:
+    method = Delta()
+    student = method.finish(method.prepare(network, torch.zeros(1, 3, 16, 24)))
+    pixels = 8 * 12
+    ends = pixels * (3 * 8 * 9 + 16 * 4)
+    teacher = ends + pixels * (8 * 16 * 9 + 16 * 16)
+    students = pixels * (8 * 4 * 3 + 4 * 16 * 3) + pixels * (16 * 4 + 4 * 16)
+    found = stateful_gmacs(student, (16, 24), key_frame_interval=5)
+    assert found["key"] == pytest.approx(teacher / 1e9)
+    assert found["delta"] == pytest.approx((ends + students) / 1e9)
+    assert found["amortised"] == pytest.approx((teacher + 4 * (ends + students)) / 5 / 1e9)
+    assert found["amortised_deployed"] == pytest.approx(found["amortised"] + students / 5 / 1e9)
+    plain = stateful_gmacs(PerFrame(network), (16, 24), key_frame_interval=5)
+    assert set(plain.values()) == {teacher / 1e9}
+
+
+def test_parameters_are_counted_once(network) -> None:
+    shared = nn.Sequential(network.mix, network.mix)
+    assert count_parameters(shared) == 16 * 16 + 16
+
+
+def test_peak_memory_by_hand() -> None:
+    with PeakMemory() as memory:
+        first = torch.zeros(1000)  # 4000 bytes
+        second = first + 1  # 8000 alive
+        del first
+        third = second + 1  # 8000 alive
+        del second, third
+        torch.zeros(10)
+    assert memory.peak == 8000
+    assert memory.alive == 0
+
+
+def test_views_and_in_place_results_take_no_memory() -> None:
+    with PeakMemory() as memory:
+        x = torch.zeros(100)
+        x.view(10, 10).add_(1)
+    assert memory.peak == 400
+
+
+def test_latency_has_what_the_model_has(network) -> None:
+    method = Delta()
+    student = method.finish(method.prepare(network, torch.zeros(1, 3, 16, 24)))
+    found = measure_latency(
+        {"student": student, "teacher": PerFrame(network)}, torch.zeros(2, 3, 16, 24), key_frame_interval=4, cycles=3
+    )
+    assert found["teacher"]["delta"] is None
+    for part in ("key", "first_delta", "delta"):
+        percentiles = found["student"][part]
+        assert 0 < percentiles["p50"] <= percentiles["p95"] <= percentiles["p99"]
+
+
+def test_a_students_memory_holds_its_state(network) -> None:
+    method = Delta()
+    student = method.finish(method.prepare(network, torch.zeros(1, 3, 16, 24)))
+    found = peak_memory_mb(student, torch.zeros(1, 3, 16, 24))
+    offsets = 2 * 16 * 8 * 12 * 4 / 1e6
+    assert found["delta"] >= offsets
+    assert found["key"] > 0
+    assert peak_memory_mb(PerFrame(network), torch.zeros(1, 3, 16, 24))["delta"] is None

@@ -1,0 +1,131 @@
+"""The loop's promises, each on a real run of a tiny network."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training_program import training_of
+from vidistill.checkpoint import load_checkpoint
+from vidistill.errors import UserError
+from vidistill.train import OptimSettings, learning_rate_factor, train, weighted_sum
+
+PROGRAM = [sys.executable, "-m", "tests.training_program"]
+ROOT = Path(__file__).parent.parent
+
+
+def environment(**extra: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **extra}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(folder / "checkpoint.pt")["student"]
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def test_the_loss_falls_and_every_step_is_logged(tmp_path: Path) -> None:
+    training = training_of(tmp_path, steps=30)
+    train(training)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 31))
+    assert np.mean([line["loss"] for line in lines[-5:]]) < np.mean([line["loss"] for line in lines[:5]])
+    for line in lines:
+        weighted = sum(training.loss_weights[name] * line[name] for name in ("task", "teacher", "delta") if name in line)
+        assert line["loss"] == pytest.approx(weighted, rel=1e-5)
+    assert "delta" in lines[0]
+    assert "delta" not in lines[-1]
+
+
+def test_the_teacher_is_the_same_to_the_bit(tmp_path: Path) -> None:
+    training = training_of(tmp_path, steps=5)
+    assert training.teacher is not None
+    before = {name: tensor.clone() for name, tensor in training.teacher.network.state_dict().items()}
+    train(training)
+    assert same(training.teacher.network.state_dict(), before)
+
+
+def test_killed_mid_epoch_with_two_workers_and_resumed_ends_bit_for_bit(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    options = ["--steps", "14", "--workers", "2"]
+    subprocess.run([*PROGRAM, str(whole), *options], check=True, env=environment(), cwd=ROOT)
+    killed = subprocess.Popen([*PROGRAM, str(cut), *options, "--announce", "9"], env=environment(), cwd=ROOT, stdout=subprocess.PIPE)
+    assert killed.stdout is not None
+    killed.stdout.readline()  # step 9 is done; the last checkpoint is of step 8
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert load_checkpoint(cut / "checkpoint.pt")["step"] < 14
+    subprocess.run([*PROGRAM, str(cut), *options], check=True, env=environment(), cwd=ROOT)
+    assert same(weights(cut), weights(whole))
+    losses = [[json.loads(line)["loss"] for line in open(folder / "metrics.jsonl")] for folder in (whole, cut)]
+    assert losses[0] == losses[1]
+
+
+def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    subprocess.run([*PROGRAM, str(one), "--steps", "6"], check=True, env=environment(), cwd=ROOT)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "tests.training_program", str(two), "--steps", "6"]
+    subprocess.run(command, check=True, env=environment(ACCELERATE_USE_CPU="true"), cwd=ROOT, capture_output=True)
+    found, expected = weights(two), weights(one)
+    moved = 0.0
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=1e-5)
+        moved = max(moved, float((tensor - training_of(tmp_path, steps=1).student.state_dict()[name]).abs().max()))
+    assert moved > 1e-3, "six steps must have changed something"
+
+
+def test_accumulated_batches_train_what_one_batch_does(tmp_path: Path) -> None:
+    for name, accumulate in (("one", 1), ("two", 2)):
+        train(training_of(tmp_path / name, steps=5, accumulate=accumulate))
+    expected = weights(tmp_path / "one")
+    for name, tensor in weights(tmp_path / "two").items():
+        torch.testing.assert_close(tensor, expected[name], atol=1e-5, rtol=1e-5)
+
+
+def test_bfloat16_trains(tmp_path: Path) -> None:
+    train(training_of(tmp_path, steps=3, precision="bf16"))
+    assert all(tensor.dtype != torch.bfloat16 for tensor in weights(tmp_path).values())
+
+
+def test_a_loss_that_is_not_finite_names_itself_and_the_batch(tmp_path: Path) -> None:
+    train(training_of(tmp_path, steps=2))
+    kept = weights(tmp_path)
+    training = training_of(tmp_path, steps=9)
+    compare = training.task.compare
+    training.task.compare = lambda *outputs: {name: loss * float("nan") for name, loss in compare(*outputs).items()}
+    with pytest.raises(UserError, match=r"step 2: the loss 'teacher' is nan on the batch \[epoch \d+ sample \d+; "):
+        train(training)
+    assert same(weights(tmp_path), kept)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    train(training_of(tmp_path, steps=1))
+    with pytest.raises(UserError, match="does not fit this recipe"):
+        train(training_of(tmp_path, steps=2, reduction=2))
+
+
+def test_a_loss_without_a_weight_is_refused() -> None:
+    with pytest.raises(UserError, match="'delta'"):
+        weighted_sum({"delta": torch.tensor(1.0)}, {"task": 1.0})
+
+
+def test_learning_rate_by_hand() -> None:
+    optim = OptimSettings(steps=100, warmup_steps=10, power=1.0)
+    factors = [learning_rate_factor(step, optim) for step in (0, 9, 10, 55, 99)]
+    assert factors == pytest.approx([0.1, 1.0, 1.0, 0.5, 1 / 90])
+
+
+def test_tensorboard_by_choice(tmp_path: Path) -> None:
+    training = training_of(tmp_path, steps=1)
+    training.tensorboard = True
+    train(training)
+    assert list((tmp_path / "tensorboard").iterdir())
