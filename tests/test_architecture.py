@@ -33,7 +33,18 @@ SHARED = {
     "distill": {"stateful", "card", "teacher", "norms", "tape", "separable", "conversion", "delta_network"},
     "tasks": set(),
     "models": {"libraries"},
-    "data": {"clip", "images", "video", "sampling", "augment", "camera_motion", "_colour", "_packets", "_video_file"},
+    "data": {
+        "clip",
+        "images",
+        "resized",
+        "video",
+        "sampling",
+        "augment",
+        "camera_motion",
+        "_colour",
+        "_packets",
+        "_video_file",
+    },
 }
 
 
@@ -45,7 +56,9 @@ def imports(path: Path) -> list[str]:
             module = (node.module or "").removeprefix("vidistill").removeprefix(".")
             found += [module] if module else [alias.name for alias in node.names]
         elif isinstance(node, ast.Import):
-            found += [alias.name.removeprefix("vidistill.") for alias in node.names if alias.name.startswith("vidistill.")]
+            found += [
+                alias.name.removeprefix("vidistill.") for alias in node.names if alias.name.startswith("vidistill.")
+            ]
     return [name for name in found if name and not name.startswith("__")]
 
 

@@ -20,9 +20,14 @@ CARD = Card({}, "per_frame", {"name": "segmentation", "num_classes": 4})
 def test_a_write_that_fails_keeps_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text("earlier")
-    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def write_half() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
     assert path.read_text() == "earlier"
     assert list(tmp_path.iterdir()) == [path]
 

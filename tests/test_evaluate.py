@@ -66,7 +66,12 @@ def test_every_figure_against_the_plain_version(network, dataset, interval: int)
     assert found["miou"] == pytest.approx(np.mean(expected))
     assert found["agreement_by_distance"] == pytest.approx([np.concatenate(a).mean() for a in agree])
     assert found["flip_rate"] == pytest.approx(np.concatenate([f.ravel() for f in flips]).mean())
-    present = [k for k in range(4) if any((x == k).any() for x in firsts) or any(((b == k) & (a != 255)).any() for a, b in zip(firsts, seconds, strict=True))]
+    present = [
+        k
+        for k in range(4)
+        if any((x == k).any() for x in firsts)
+        or any(((b == k) & (a != 255)).any() for a, b in zip(firsts, seconds, strict=True))
+    ]
     assert found["temporal_consistency"] == pytest.approx(miou(firsts, seconds) * 4 / len(present))
     assert found["num_scored"] == found["num_frames"] == 10
 

@@ -5,10 +5,10 @@ import onnxruntime
 import pytest
 import torch
 
+from vidistill import export
 from vidistill.distill.delta import Delta
 from vidistill.distill.stateful import PerFrame
 from vidistill.errors import UserError
-from vidistill import export
 from vidistill.export import export_onnx
 
 

@@ -95,7 +95,9 @@ def test_times_are_passed_on(path, images) -> None:
     assert next(iter(outputs)).pts_seconds == 1.5
 
 
-@pytest.mark.parametrize("frame", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 4), np.uint8)])
+@pytest.mark.parametrize(
+    "frame", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 4), np.uint8)]
+)
 def test_what_is_no_frame_is_refused(path, frame) -> None:
     with pytest.raises(UserError, match=r"frame 0: a frame is \(height, width, 3\) uint8"):
         list(stream(path)([frame]))

@@ -15,6 +15,7 @@ from tests.training_program import training_of
 from vidistill.checkpoint import load_checkpoint
 from vidistill.errors import UserError
 from vidistill.train import OptimSettings, learning_rate_factor, train, weighted_sum
+from vidistill.training_log import read_log
 
 PROGRAM = [sys.executable, "-m", "tests.training_program"]
 ROOT = Path(__file__).parent.parent
@@ -39,7 +40,9 @@ def test_the_loss_falls_and_every_step_is_logged(tmp_path: Path) -> None:
     assert [line["step"] for line in lines] == list(range(1, 31))
     assert np.mean([line["loss"] for line in lines[-5:]]) < np.mean([line["loss"] for line in lines[:5]])
     for line in lines:
-        weighted = sum(training.loss_weights[name] * line[name] for name in ("task", "teacher", "delta") if name in line)
+        weighted = sum(
+            training.loss_weights[name] * line[name] for name in ("task", "teacher", "delta") if name in line
+        )
         assert line["loss"] == pytest.approx(weighted, rel=1e-5)
     assert "delta" in lines[0]
     assert "delta" not in lines[-1]
@@ -57,7 +60,9 @@ def test_killed_mid_epoch_with_two_workers_and_resumed_ends_bit_for_bit(tmp_path
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     options = ["--steps", "14", "--workers", "2"]
     subprocess.run([*PROGRAM, str(whole), *options], check=True, env=environment(), cwd=ROOT)
-    killed = subprocess.Popen([*PROGRAM, str(cut), *options, "--announce", "9"], env=environment(), cwd=ROOT, stdout=subprocess.PIPE)
+    killed = subprocess.Popen(
+        [*PROGRAM, str(cut), *options, "--announce", "9"], env=environment(), cwd=ROOT, stdout=subprocess.PIPE
+    )
     assert killed.stdout is not None
     killed.stdout.readline()  # step 9 is done; the last checkpoint is of step 8
     os.kill(killed.pid, signal.SIGKILL)
@@ -65,7 +70,7 @@ def test_killed_mid_epoch_with_two_workers_and_resumed_ends_bit_for_bit(tmp_path
     assert load_checkpoint(cut / "checkpoint.pt")["step"] < 14
     subprocess.run([*PROGRAM, str(cut), *options], check=True, env=environment(), cwd=ROOT)
     assert same(weights(cut), weights(whole))
-    losses = [[json.loads(line)["loss"] for line in open(folder / "metrics.jsonl")] for folder in (whole, cut)]
+    losses = [[line["loss"] for line in read_log(folder / "metrics.jsonl")] for folder in (whole, cut)]
     assert losses[0] == losses[1]
 
 

@@ -30,7 +30,9 @@ def check_recipe(path: str | Path, assignments: Sequence[str]) -> list[str]:
     size = recipe.data.clip.crop or clips.anchors[0][0].image(clips.anchors[0][1]).shape[:2]
     costs = stateful_gmacs(student, (size[0], size[1]), key_frame_interval=run.card.key_frame_interval)
     print(f"{len(clips)} training samples; student {run.card.form} of {run.card.network.get('name')}")
-    print(f"GMAC per frame at {size[1]}×{size[0]}: " + ", ".join(f"{name} {value:.2f}" for name, value in costs.items()))
+    print(
+        f"GMAC per frame at {size[1]}×{size[0]}: " + ", ".join(f"{name} {value:.2f}" for name, value in costs.items())
+    )
     if student.plan is not None:
         print(student.plan)
     return []

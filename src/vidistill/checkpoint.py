@@ -81,7 +81,9 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such checkpoint") from error
     except Exception as error:
-        raise UserError(f"{path}: is not a checkpoint of tensors ({type(error).__name__}); give another file") from error
+        raise UserError(
+            f"{path}: is not a checkpoint of tensors ({type(error).__name__}); give another file"
+        ) from error
 
 
 def save_student(path: str | Path, student: StatefulNetwork, card: Card, *, half: bool = False) -> None:
@@ -145,7 +147,8 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
             raise UserError(f"{path}: cannot be read as safetensors ({error})") from error
     else:
         tensors = load_checkpoint(path)
-    inner = tensors.get("state_dict", tensors)
+    nested = tensors.get("state_dict")
+    inner: dict[str, Tensor] = nested if isinstance(nested, dict) else tensors
     own = set(network.state_dict())
     if not own & set(inner) and all(name.startswith("network.") for name in inner):
         inner = {name.removeprefix("network."): tensor for name, tensor in inner.items()}
@@ -157,7 +160,9 @@ def _load_tensors(module: nn.Module, tensors: dict[str, Tensor], path: str | Pat
     missing, unknown = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
     if missing or unknown:
         first = f"lacks '{missing[0]}'" if missing else f"has '{unknown[0]}', which the network has not"
-        raise UserError(f"{path}: does not fit the network: it {first} ({len(missing)} missing, {len(unknown)} unknown)")
+        raise UserError(
+            f"{path}: does not fit the network: it {first} ({len(missing)} missing, {len(unknown)} unknown)"
+        )
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
             raise UserError(f"{path}: '{name}' is {tuple(tensor.shape)}, the network's is {tuple(own[name].shape)}")

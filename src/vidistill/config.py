@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import pydantic
 import yaml
@@ -65,12 +65,23 @@ def validate(model: type[S], values: dict[str, Any], *, where: str) -> S:
 def call(factory: Callable[..., T], options: dict[str, Any], *, where: str) -> T:
     """`factory(**options)` with the options checked against its signature. Errors: as `validate`, and ValueErrors."""
     try:
-        return pydantic.validate_call(config={"arbitrary_types_allowed": True})(factory)(**options)
+        checked = _options_of(factory).model_validate(options)
+        return factory(**{name: getattr(checked, name) for name in checked.model_fields_set})
     except pydantic.ValidationError as error:
-        choices = [name for name in inspect.signature(factory).parameters if name != "self"]
-        raise UserError(f"{where}: {_first(error, choices)}") from None
+        raise UserError(f"{where}: {_first(error, list(inspect.signature(factory).parameters))}") from None
     except ValueError as error:
         raise UserError(f"{where}: {error}") from None
+
+
+def _options_of(factory: Callable[..., Any]) -> type[pydantic.BaseModel]:
+    """Settings with the factory's parameters, of a function or a class."""
+    hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)  # type: ignore[misc]
+    fields: dict[str, Any] = {
+        name: (hints.get(name, Any), ... if parameter.default is parameter.empty else parameter.default)
+        for name, parameter in inspect.signature(factory).parameters.items()
+    }
+    config = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    return pydantic.create_model("Options", __config__=config, **fields)
 
 
 def choose(door: dict[str, T], name: str, *, where: str) -> T:

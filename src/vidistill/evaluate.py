@@ -19,6 +19,8 @@ from vidistill.tasks import Task
 
 STILL = 2  # grey levels a channel may differ by where "the image does not change"
 
+CPU = torch.device("cpu")
+
 Prediction = NDArray[np.uint8]  # (H, W) class ids
 
 
@@ -29,7 +31,7 @@ class Setting:
     task: Task
     num_classes: int
     normalisation: Normalisation
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,13 @@ class SegmentationScores:
 
     def _protocol(self) -> str:
         return (
-            f"mIoU: one confusion matrix per distance to the key frame (0…{self.interval - 1}) over all key-frame phases, "
-            f"mean over {len(self.consistency.counts)} classes, 255 ignored, logits resized bilinearly to the labels, "
+            f"mIoU: one confusion matrix per distance to the key frame (0…{self.interval - 1}) over all key-frame "
+            f"phases, mean over {len(self.consistency.counts)} classes, 255 ignored, logits resized bilinearly to the labels, "
             f"then mean over distances; {self.num_labelled} labelled of {self.num_frames} frames. "
             "Agreement: share of pixels with the teacher's class, mean over distances. "
             f"Temporal consistency: mIoU of consecutive predictions along the flow ({FLOW_SOURCE}), nearest, occluded "
-            f"left out, one matrix over all pairs and phases, classes that occur. Flip rate: share of pixels whose class "
-            f"changes where no channel changes by more than {STILL} levels."
+            "left out, one matrix over all pairs and phases, classes that occur. Flip rate: share of pixels whose "
+            f"class changes where no channel changes by more than {STILL} levels."
         )
 
 

@@ -84,7 +84,9 @@ def export_onnx(student: StatefulNetwork, folder: str | Path, *, size: tuple[int
             _export(delta_graph, (example,), {"state": state}, delta_file, ["frame", *state], names)
         gap = _parity(runtime, fused, key_file, delta_file if state else None, example)
         if not gap < PARITY:
-            raise UserError(f"{folder}: ONNX Runtime's outputs differ from torch's by {gap:.1e} of their scale; not written")
+            raise UserError(
+                f"{folder}: ONNX Runtime's outputs differ from torch's by {gap:.1e} of their scale; not written"
+            )
     if not state:
         (folder / "delta.onnx").unlink()
     return Exported(folder / "key.onnx", folder / "delta.onnx" if state else None, gap)
@@ -100,7 +102,12 @@ def _require_onnx() -> Any:
 
 
 def _export(
-    graph: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], path: Path, inputs: Sequence[str], outputs: Sequence[str]
+    graph: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    path: Path,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
 ) -> None:
     try:
         with warnings.catch_warnings():

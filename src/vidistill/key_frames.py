@@ -1,4 +1,4 @@
-"""When to take a key frame: fixed, adaptive, or only the first. A policy is outside the model and keeps no state itself.
+"""When to take a key frame: fixed, adaptive, or only the first. A policy is outside the model and keeps no state.
 
 A policy is called as `is_key, memory = policy(frame, memory)`, with memory None at the start; memory is a flat dict of
 tensors, saved and restored with a stream's state.

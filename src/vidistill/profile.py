@@ -146,7 +146,7 @@ class PeakMemory(TorchDispatchMode):
 
 
 def peak_memory_mb(model: Forward, frame: Tensor) -> dict[str, float | None]:
-    """Peak MB (10⁶ bytes) of tensors alive during a key frame and a settled delta frame, state included, weights not."""
+    """Peak MB (10⁶ bytes) of tensors alive during a key and a settled delta frame, state included, weights not."""
     with torch.no_grad(), PeakMemory() as key:
         _, state = model(frame)
     if not state:

@@ -51,13 +51,13 @@ class StudentSettings(NetworkSettings):
 class DataClipSettings(Settings):
     """How training clips are drawn; see `ClipSettings`, `View` and `CameraMotion` for the units."""
 
-    num_frames: int = pydantic.Field(2, ge=1)
-    max_gap: int = pydantic.Field(9, ge=1)
+    num_frames: int = pydantic.Field(default=2, ge=1)
+    max_gap: int = pydantic.Field(default=9, ge=1)
     crop: tuple[int, int] | None = None
     scale: tuple[float, float] = (1.0, 1.0)
     flip: bool = True
-    colour: float = pydantic.Field(0.0, ge=0, le=1)
-    noise: float = pydantic.Field(1.5, ge=0)
+    colour: float = pydantic.Field(default=0.0, ge=0, le=1)
+    noise: float = pydantic.Field(default=1.5, ge=0)
     motion: dict[str, float] = {}
 
     def build(self, *, use_labels: bool) -> ClipSettings:
@@ -176,10 +176,14 @@ def _task_options(recipe: Recipe, labelled: VideoDataset | None, teacher: Card |
         known = teacher.task.get("num_classes") if teacher else None
         known = known or (labelled.num_classes if labelled else None)
         if not known:
-            raise UserError("task.num_classes: neither the data nor the teacher's checkpoint knows it; give it in the recipe")
+            raise UserError(
+                "task.num_classes: neither the data nor the teacher's checkpoint knows it; give it in the recipe"
+            )
         options["num_classes"] = known
     if labelled and labelled.num_classes != options["num_classes"] and recipe.data.labels:
-        raise UserError(f"task.num_classes is {options['num_classes']}, but {labelled.name} has {labelled.num_classes} classes")
+        raise UserError(
+            f"task.num_classes is {options['num_classes']}, but {labelled.name} has {labelled.num_classes} classes"
+        )
     return options
 
 
@@ -193,7 +197,9 @@ def _teacher(recipe: Recipe, labelled: VideoDataset | None) -> tuple[StatefulNet
         student = load_student(settings.checkpoint)
         assert student.card is not None
         if student.card.form != "per_frame":
-            raise UserError(f"teacher.checkpoint {settings.checkpoint}: is a {student.card.form} student, not a network")
+            raise UserError(
+                f"teacher.checkpoint {settings.checkpoint}: is a {student.card.form} student, not a network"
+            )
         return student, student.card
     num_classes = recipe.task.get("num_classes") or (labelled.num_classes if labelled else None)
     network = _build(settings, num_classes)

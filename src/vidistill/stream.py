@@ -68,7 +68,9 @@ class Stream:
     def step(self, image: Image, pts_seconds: float | None = None) -> StreamOutput:
         """The output of the next frame. Errors: UserError for anything but an (H, W, 3) uint8 frame."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise UserError(f"frame {self.index}: a frame is (height, width, 3) uint8 RGB, not {image.shape} {image.dtype}")
+            raise UserError(
+                f"frame {self.index}: a frame is (height, width, 3) uint8 RGB, not {image.shape} {image.dtype}"
+            )
         frame = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].to(self.device)
         if image.shape != self._size:
             self._size, self._memory = image.shape, None

@@ -27,7 +27,9 @@ class Sink(AbstractContextManager["Sink"], Protocol):
     def write(self, output: StreamOutput) -> None: ...
 
 
-def open_sink(out: str, *, fps: float | Fraction, class_names: Sequence[str], palette: Sequence[tuple[int, int, int]]) -> Sink:
+def open_sink(
+    out: str, *, fps: float | Fraction, class_names: Sequence[str], palette: Sequence[tuple[int, int, int]]
+) -> Sink:
     """By the name of `out`: a video file, a .jsonl file, "-" for JSON lines on standard output, else a folder of masks.
 
     Errors: UserError where `out` has another file suffix, or is a folder that is there already.

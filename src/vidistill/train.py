@@ -5,12 +5,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from vidistill.checkpoint import load_checkpoint, save_checkpoint
@@ -19,6 +18,7 @@ from vidistill.data.clip import Batch, collate
 from vidistill.data.sampling import EpochSampler
 from vidistill.data.training import TrainingClips
 from vidistill.distill import Method
+from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.teacher import FrozenTeacher
 from vidistill.errors import UserError
 from vidistill.ops.normalise import Normalisation
@@ -31,7 +31,7 @@ class OptimSettings(Settings):
     """How long, how fast and how precisely a run trains. batch_size counts clips over all processes and steps of
     accumulation together; clip_norm 0 means no gradient clipping."""
 
-    name: str = "sgd"
+    name: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 1e-3
     steps: int = 1000
     batch_size: int = 4
@@ -41,7 +41,7 @@ class OptimSettings(Settings):
     warmup_steps: int = 0
     power: float = 0.9
     clip_norm: float = 0.0
-    precision: str = "no"
+    precision: Literal["no", "bf16", "fp16"] = "no"
     num_workers: int = 1
     checkpoint_every: int = 100
 
@@ -50,7 +50,7 @@ class OptimSettings(Settings):
 class Training:
     """All that a run trains with; `vidistill.recipe.build` makes it from a recipe."""
 
-    student: nn.Module
+    student: StatefulNetwork
     teacher: FrozenTeacher | None
     method: Method
     task: Task
@@ -68,7 +68,7 @@ class Learner(nn.Module):
 
     def __init__(self, training: Training) -> None:
         super().__init__()
-        self.student = training.student
+        self.student: StatefulNetwork = training.student
         self.training_parts = training
 
     def forward(self, batch: Batch, *, progress: float) -> dict[str, Tensor]:
@@ -79,7 +79,7 @@ class Learner(nn.Module):
         return parts.method.losses(self.student, parts.teacher, parts.task, seen, progress=progress)
 
 
-def train(training: Training, *, should_stop: Callable[[int], bool] = lambda step: False) -> nn.Module:
+def train(training: Training, *, should_stop: Callable[[int], bool] = lambda step: False) -> StatefulNetwork:
     """Trains the student to the last step, from the run folder's checkpoint where there is one; returns the student.
 
     Writes `metrics.jsonl` and `checkpoint.pt`. should_stop(step) ends the run early, after a checkpoint.
@@ -96,7 +96,9 @@ def train(training: Training, *, should_stop: Callable[[int], bool] = lambda ste
     learner, optimizer = accelerator.prepare(learner, optimizer)
     batches = _batches(training, accelerator, start_step=step)
     with TrainingLog(training.folder, step, accelerator.is_main_process, training.tensorboard) as log:
-        steps = track(range(step, optim.steps), "training", total=optim.steps - step, quiet=not accelerator.is_main_process)
+        steps = track(
+            range(step, optim.steps), "training", total=optim.steps - step, quiet=not accelerator.is_main_process
+        )
         for step in steps:
             began = time.perf_counter()
             losses = _step(learner, accelerator, optimizer, batches, training, step)
@@ -200,9 +202,16 @@ def _batches(training: Training, accelerator: Accelerator, *, start_step: int) -
         collate_fn=collate,
         pin_memory=accelerator.device.type == "cuda",
         worker_init_fn=_one_thread,
-        multiprocessing_context="fork" if optim.num_workers else None,
     )
-    return iter(loader)
+    return _unwrapped(iter(loader))
+
+
+def _unwrapped(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """A worker's UserError arrives as a traceback in one string; its last line is the sentence."""
+    try:
+        yield from batches
+    except UserError as error:
+        raise UserError(str(error).strip().splitlines()[-1].removeprefix("vidistill.errors.UserError: ")) from None
 
 
 def _one_thread(worker: int) -> None:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from vidistill.models import MODELS, build_network
 from vidistill.errors import UserError
+from vidistill.models import MODELS, build_network
 from vidistill.profile import count_macs
 
 # GMAC of the convolutions alone at 1024×2048, 19 classes: from the authors' networks
@@ -32,7 +32,7 @@ def test_odd_sizes_and_batches(size) -> None:
 def test_unknown_names_show_the_nearest() -> None:
     with pytest.raises(UserError, match=r"no network 'ddrnet_23slim'.*ddrnet_23_slim"):
         build_network("ddrnet_23slim")
-    with pytest.raises(UserError, match="no library 'torchvison'.*torchvision"):
+    with pytest.raises(UserError, match=r"no library 'torchvison'.*torchvision"):
         build_network("x", "torchvison")
     with pytest.raises(UserError, match="torchvision has no model 'lraspp'"):
         build_network("lraspp", "torchvision")

@@ -76,7 +76,7 @@ def test_full_rank_is_the_network_on_every_frame(network, frames) -> None:
 def test_streams_concatenate_and_split(network, frames) -> None:
     student = student_of(network)
     student.folds = True
-    together, state = student(frames[0])
+    _together, state = student(frames[0])
     after, state = student(frames[1], state)
     for i in range(2):
         _, own = student(frames[0, i : i + 1])
@@ -100,7 +100,7 @@ def test_a_layer_called_twice_keeps_two_states(frames) -> None:
 
     network = Shared()
     student = student_of(network, rank=10**6)
-    outputs, state = student(frames[0])
+    _outputs, state = student(frames[0])
     assert {name.split("/")[1].rsplit(".", 1)[0] for name in state} == {"twice", "twice#1"}
     for form in (state, student.fold(state)):
         assert scale_gap(student(frames[1], form)[0], network(frames[1])) < 1e-5

@@ -74,7 +74,14 @@ def test_start_is_the_best_approximation_of_its_rank() -> None:
 
 @pytest.mark.parametrize(
     ("in_channels", "out_channels", "policy", "expected"),
-    [(32, 64, "out", 16), (64, 4, "out", 0), (64, 5, "out", 1), (8, 64, "min", 2), (3, 64, "min", 0), (64, 7, "min", 1)],
+    [
+        (32, 64, "out", 16),
+        (64, 4, "out", 0),
+        (64, 5, "out", 1),
+        (8, 64, "min", 2),
+        (3, 64, "min", 0),
+        (64, 7, "min", 1),
+    ],
 )
 def test_rank_by_hand(in_channels: int, out_channels: int, policy, expected: int) -> None:
     assert bottleneck_rank(nn.Conv2d(in_channels, out_channels, 3), reduction=4, policy=policy) == expected

@@ -1,5 +1,6 @@
 """Training samples: clips drawn from the sequences of one or several data sets."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -8,7 +9,7 @@ from torch.utils.data import Dataset
 
 from vidistill.data.augment import View, change_colour, warp_clip
 from vidistill.data.camera_motion import CameraMotion
-from vidistill.data.clip import IGNORED, Clip, FrameSequence, SampleKey, VideoDataset
+from vidistill.data.clip import IGNORED, Clip, FrameSequence, Image, SampleKey, VideoDataset
 from vidistill.data.sampling import paired_indices
 from vidistill.errors import UserError
 
@@ -25,6 +26,26 @@ class ClipSettings:
     noise: float = 1.5  # standard deviation, in grey levels, of what a sensor adds to each frame of a moved still
 
 
+class FrameCache:
+    """Decoded frames, the last used up to `limit` bytes: seeking in a video costs far more than a training step."""
+
+    def __init__(self, limit: int = 256 * 2**20) -> None:
+        self.limit = limit
+        self._held = 0
+        self._frames: OrderedDict[tuple[int, int], Image] = OrderedDict()
+
+    def image(self, sequence: FrameSequence, index: int) -> Image:
+        key = (id(sequence), index)
+        image = self._frames.pop(key, None)
+        if image is None:
+            image = sequence.image(index)
+            self._held += image.nbytes
+        self._frames[key] = image
+        while self._held > self.limit and len(self._frames) > 1:
+            self._held -= self._frames.popitem(last=False)[1].nbytes
+        return image
+
+
 class TrainingClips(Dataset[tuple[SampleKey, Clip]]):
     """One sample per anchor: every labelled frame, and every frame of the sequences that have no labels at all.
 
@@ -33,6 +54,7 @@ class TrainingClips(Dataset[tuple[SampleKey, Clip]]):
 
     def __init__(self, datasets: Sequence[VideoDataset], clip: ClipSettings) -> None:
         self.clip = clip
+        self.cache = FrameCache()
         self.anchors: list[tuple[FrameSequence, int]] = []
         for dataset in datasets:
             for sequence in dataset.sequences:
@@ -53,7 +75,7 @@ class TrainingClips(Dataset[tuple[SampleKey, Clip]]):
         rng = key.generator()
         sequence, anchor = self.anchors[key.sample]
         indices = paired_indices(anchor, num_frames=self.clip.num_frames, max_gap=self.clip.max_gap, rng=rng)
-        images = [sequence.image(i) for i in sorted(set(indices))]
+        images = [self.cache.image(sequence, i) for i in sorted(set(indices))]
         size = images[0].shape[:2]
         if any(image.shape[:2] != size for image in images):
             raise UserError(f"{sequence.name}: the frames {indices} have several sizes; `vidistill check` lists them")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vidistill.data.clip import FrameSequence, Image, LabelMap, VideoDataset
 from vidistill.data.images import ImageSequence, images_in
+from vidistill.data.resized import ResizedSequence
 from vidistill.data.video import VIDEO_SUFFIXES, VideoReader, natural_key, verify
 from vidistill.errors import UserError
 
@@ -17,16 +18,19 @@ MAX_OPEN = 16  # a decoder holds up to 17 pictures; another one of the same vide
 Range = tuple[int, int]  # [first, end)
 
 
-def videos(root: str | Path, *, frames: Range | None = None) -> VideoDataset:
+def videos(root: str | Path, *, frames: Range | None = None, height: int | None = None) -> VideoDataset:
     """Every video file in `root` and the folders in it, and every folder of images in it as one video; or one file.
 
     Images beside video files are not frames: they are left out. Natural order; hidden files and folders are ignored.
     frames: [first, end) of each video; one that ends before `first` is an error, for a file when it is used.
-    Errors: no such path; no videos in it; an empty range.
+    height: resizes all frames to that height, the width in proportion.
+    Errors: no such path; no videos in it; an empty range; no such height.
     """
     root = Path(root)
     if frames is not None and not 0 <= frames[0] < frames[1]:
         raise UserError(f"frames: {list(frames)} is no range of frames; give [first, end) with 0 <= first < end")
+    if height is not None and height < 1:
+        raise UserError(f"height: {height} is no height; give a number of pixels")
     if not root.exists():
         raise UserError(f"{root}: there is no such file or folder; check the path")
     readers = OpenReaders()
@@ -41,6 +45,8 @@ def videos(root: str | Path, *, frames: Range | None = None) -> VideoDataset:
         raise UserError(
             f"{root}: there are no videos in it; give a folder of videos ({', '.join(VIDEO_SUFFIXES)}) or of frames"
         )
+    if height is not None:
+        sequences = [ResizedSequence(sequence, height) for sequence in sequences]
     return VideoDataset("videos", sequences)
 
 

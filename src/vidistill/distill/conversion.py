@@ -187,7 +187,9 @@ def _separable_macs(layer: ConvertibleLayer, rank: int, input_shape: torch.Size,
     return first + batch * height * width * rank * out_channels * layer.kernel_size[1]
 
 
-def replace_layers(network: nn.Module, plan: Plan, make: Callable[[str, ConvertibleLayer, nn.Sequential], nn.Module]) -> None:
+def replace_layers(
+    network: nn.Module, plan: Plan, make: Callable[[str, ConvertibleLayer, nn.Sequential], nn.Module]
+) -> None:
     """Puts make(path, layer, uninitialised separable student) in the place of every converted layer.
 
     A layer that several parents hold is replaced in all of them by one and the same module. Errors: UserError for a
@@ -200,7 +202,9 @@ def replace_layers(network: nn.Module, plan: Plan, make: Callable[[str, Converti
     for entry in plan.converted:
         layer = paths.get(entry.path)
         if not isinstance(layer, nn.Conv2d | nn.Linear):
-            raise UserError(f"the network has no convolution or linear layer '{entry.path}'; {nearest(entry.path, paths)}")
+            raise UserError(
+                f"the network has no convolution or linear layer '{entry.path}'; {nearest(entry.path, paths)}"
+            )
         student = separable(layer, entry.rank).to(layer.weight.device, layer.weight.dtype)
         new = make(entry.path, layer, student)
         for place in places[id(layer)]:

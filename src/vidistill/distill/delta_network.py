@@ -42,6 +42,12 @@ class DeltaLayer(nn.Module):
             tape.changes[name] = change
         return tape.read[f"{name}.output"] + change
 
+    def last_kernel(self) -> Tensor:
+        """The kernel of the student's last layer: scaling its first axis scales the student's output channels."""
+        last = self.student[-1]
+        assert isinstance(last, nn.Conv2d | nn.Linear)
+        return last.weight
+
     def fold(self, key_input: Tensor, key_output: Tensor) -> Tensor:
         """The constant c of the folded form."""
         return key_output - self.student(key_input)
@@ -101,7 +107,7 @@ def convert(network: nn.Module, plan: Plan, *, start: bool = True) -> DeltaNetwo
     tape = Tape()
     for module in network.modules():
         if getattr(module, "inplace", False) is True:
-            module.inplace = False  # an activation in place would overwrite what the layer before it keeps
+            setattr(module, "inplace", False)  # noqa: B010 - an activation in place would overwrite what the layer before it keeps
 
     def make(path: str, layer: ConvertibleLayer, student: nn.Sequential) -> nn.Module:
         if start:

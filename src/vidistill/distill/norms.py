@@ -54,27 +54,27 @@ def fuse_norms(student: StatefulNetwork, example: Tensor) -> int:
     except Exception:  # tracing runs the user's forward on proxies, which may fail in any way
         return 0
     modules = dict(network.named_modules())
-    calls = Counter(id(modules[node.target]) for node in graph.nodes if node.op == "call_module")
+    calls = Counter(id(modules[str(node.target)]) for node in graph.nodes if node.op == "call_module")
     overwritten = _overwritten_norms(student, example)
     fused = 0
     for node in graph.nodes:
         pair = _fusible_pair(node, modules)
-        if pair is None or node.target in overwritten or calls[id(pair[0])] > 1 or calls[id(pair[1])] > 1:
+        if pair is None or str(node.target) in overwritten or calls[id(pair[0])] > 1 or calls[id(pair[1])] > 1:
             continue
         if _fuse(*pair):
-            network.set_submodule(node.target, nn.Identity())
+            network.set_submodule(str(node.target), nn.Identity())
             fused += 1
     return fused
 
 
 def _fusible_pair(node: fx.Node, modules: dict[str, nn.Module]) -> tuple[nn.Module, nn.Module] | None:
     """The layer and the norm, where `node` is a norm that alone consumes a layer's output."""
-    if node.op != "call_module" or not _is_plain_norm(modules[node.target]) or len(node.args) != 1:
+    if node.op != "call_module" or not _is_plain_norm(modules[str(node.target)]) or len(node.args) != 1:
         return None
     source = node.args[0]
     if not isinstance(source, fx.Node) or source.op != "call_module" or len(source.users) != 1:
         return None
-    return modules[source.target], modules[node.target]
+    return modules[str(source.target)], modules[str(node.target)]
 
 
 def _overwritten_norms(student: StatefulNetwork, example: Tensor) -> set[str]:
@@ -112,7 +112,7 @@ def _fuse(layer: nn.Module, norm: nn.Module) -> bool:
     conv.bias = nn.Parameter(old_bias * scale + shift, requires_grad=False)
     conv.weight.mul_(scale[:, None, None, None])
     if isinstance(layer, DeltaLayer):
-        layer.student[1].weight.mul_(scale[:, None, None, None])
+        layer.last_kernel().mul_(scale[:, None, None, None])
     return True
 
 

@@ -50,14 +50,7 @@ def separable(layer: ConvertibleLayer, rank: int) -> nn.Sequential:
     (k_h, k_w), (s_h, s_w), (d_h, d_w) = layer.kernel_size, layer.stride, layer.dilation
     # a 1-wide kernel reads single columns, so all of the stride can already be taken by the first convolution
     first_stride, second_stride = ((s_h, s_w), (1, 1)) if k_w == 1 else ((s_h, 1), (1, s_w))
-    first_padding: str | tuple[int, int] = "same"
-    second_padding: str | tuple[int, int] = "same"
-    if not isinstance(layer.padding, str):
-        first_padding, second_padding = (layer.padding[0], 0), (0, layer.padding[1])
-        if k_w == 1:
-            first_padding, second_padding = layer.padding, (0, 0)
-    elif layer.padding == "valid":
-        first_padding = second_padding = "valid"
+    first_padding, second_padding = _split_padding(layer)
     reduce = nn.Conv2d(
         in_channels, rank, (k_h, 1), stride=first_stride, padding=first_padding, dilation=(d_h, 1),
         groups=layer.groups, bias=False,
@@ -68,6 +61,14 @@ def separable(layer: ConvertibleLayer, rank: int) -> nn.Sequential:
     return nn.Sequential(reduce, expand)
 
 
+def _split_padding(layer: nn.Conv2d) -> tuple[str | tuple[int, int], str | tuple[int, int]]:
+    if isinstance(layer.padding, str):
+        return layer.padding, layer.padding
+    height, width = layer.padding[0], layer.padding[1]
+    # with a 1-wide kernel the first convolution strides over the width, so it must see that padding too
+    return ((height, width), (0, 0)) if layer.kernel_size[1] == 1 else ((height, 0), (0, width))
+
+
 @torch.no_grad()
 def start_from(student: nn.Sequential, layer: ConvertibleLayer) -> None:
     """Starts the bottleneck from the layer's weights: the best separable approximation of its rank.
@@ -75,18 +76,23 @@ def start_from(student: nn.Sequential, layer: ConvertibleLayer) -> None:
     The kernel (n, c, h, w) as a matrix (c·h, n·w), its singular values split as √S to both sides. A grouped layer has
     no such form: there the second convolution starts at 0, so that the key frame's output is held. [ours]
     """
-    reduce, expand = student[0], student[1]
+    reduce, expand = _kernel(student[0]), _kernel(student[1])
     if isinstance(layer, nn.Conv2d) and layer.groups > 1:
-        nn.init.zeros_(expand.weight)
+        nn.init.zeros_(expand)
         return
     kernel = layer.weight.double()
     if isinstance(layer, nn.Linear):
         kernel = kernel[:, :, None, None]
     n, c, h, w = kernel.shape
-    rank = reduce.weight.shape[0]
+    rank = reduce.shape[0]
     left, right = _truncated(kernel.permute(1, 2, 0, 3).reshape(c * h, n * w), rank)
-    reduce.weight.copy_(left.T.reshape(rank, c, h, 1).reshape(reduce.weight.shape))
-    expand.weight.copy_(right.reshape(rank, n, w).permute(1, 0, 2).reshape(expand.weight.shape))
+    reduce.copy_(left.T.reshape(rank, c, h, 1).reshape(reduce.shape))
+    expand.copy_(right.reshape(rank, n, w).permute(1, 0, 2).reshape(expand.shape))
+
+
+def _kernel(layer: nn.Module) -> Tensor:
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    return layer.weight
 
 
 def _truncated(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Ordinary training of a network that sees each frame alone: how teachers are made, and the baseline of every method."""
+"""Ordinary training of a network that sees each frame alone: how teachers are made, and every method's baseline."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar

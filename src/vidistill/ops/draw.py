@@ -20,7 +20,9 @@ def palette_of(num_classes: int, colours: Sequence[Colour] = ()) -> NDArray[np.u
     return table
 
 
-def overlay(image: Picture, labels: NDArray[np.uint8], palette: NDArray[np.uint8], *, strength: float = 0.55) -> Picture:
+def overlay(
+    image: Picture, labels: NDArray[np.uint8], palette: NDArray[np.uint8], *, strength: float = 0.55
+) -> Picture:
     """The frame with its classes' colours laid over it."""
     mixed = image * (1 - strength) + palette[labels] * strength
     return np.rint(mixed).astype(np.uint8)

@@ -29,7 +29,8 @@ def estimate_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArra
         return np.zeros((height, width, 2), dtype=np.float32)
     greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second)]
     estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    return np.asarray(estimator.calc(greys[0], greys[1], None), dtype=np.float32)
+    start = np.zeros((height, width, 2), dtype=np.float32)
+    return np.asarray(estimator.calc(greys[0], greys[1], start), dtype=np.float32)
 
 
 def correspond(forward: NDArray[np.float32], backward: NDArray[np.float32]) -> Correspondence:

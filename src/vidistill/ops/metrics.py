@@ -12,7 +12,9 @@ class ConfusionMatrix:
     def __init__(self, num_classes: int) -> None:
         self.counts: NDArray[np.int64] = np.zeros((num_classes, num_classes), dtype=np.int64)
 
-    def update(self, labels: NDArray[np.uint8], predictions: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> None:
+    def update(
+        self, labels: NDArray[np.uint8], predictions: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None
+    ) -> None:
         """Adds a frame. labels, predictions: class ids of one shape; valid: pixels to count, all by default."""
         num_classes = len(self.counts)
         counted = labels != IGNORED if valid is None else valid & (labels != IGNORED)

@@ -13,7 +13,7 @@ from vidistill.tasks.segmentation import Segmentation
 
 
 class Task(Protocol):
-    """What methods, evaluation and streams may ask of any task. Outputs are whatever the network returns for a frame."""
+    """What methods, evaluation and streams may ask of any task. Outputs are whatever the network returns."""
 
     name: str
 

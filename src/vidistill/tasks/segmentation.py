@@ -23,7 +23,9 @@ def logits_of(outputs: Any) -> Tensor:
                 return outputs[name]
     if isinstance(getattr(outputs, "logits", None), Tensor):
         return outputs.logits
-    raise TypeError(f"a segmentation network returns logits, {{'out': logits}} or .logits, not {type(outputs).__name__}")
+    raise TypeError(
+        f"a segmentation network returns logits, {{'out': logits}} or .logits, not {type(outputs).__name__}"
+    )
 
 
 def resize(logits: Tensor, size: tuple[int, int]) -> Tensor:

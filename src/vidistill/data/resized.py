@@ -1,0 +1,49 @@
+"""Any sequence at another size."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from vidistill.data.clip import FrameSequence, Image, LabelMap
+
+
+@dataclass(frozen=True)
+class ResizedSequence:
+    """A sequence whose frames are resized to `height`, the width in proportion: averaged down, bilinear up."""
+
+    sequence: FrameSequence
+    height: int
+
+    @property
+    def name(self) -> str:
+        return self.sequence.name
+
+    def __len__(self) -> int:
+        return len(self.sequence)
+
+    def _resized(self, image: Image) -> Image:
+        height, width = image.shape[:2]
+        size = (max(1, round(width * self.height / height)), self.height)
+        method = cv2.INTER_AREA if self.height < height else cv2.INTER_LINEAR
+        return np.asarray(cv2.resize(image, size, interpolation=method), dtype=np.uint8)
+
+    def image(self, index: int) -> Image:
+        return self._resized(self.sequence.image(index))
+
+    def images(self) -> Iterator[Image]:
+        return (self._resized(image) for image in self.sequence.images())
+
+    def labels(self, index: int) -> LabelMap | None:
+        labels = self.sequence.labels(index)
+        if labels is None:
+            return None
+        size = (max(1, round(labels.shape[1] * self.height / labels.shape[0])), self.height)
+        return np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.uint8)
+
+    def labelled(self) -> Sequence[int]:
+        return self.sequence.labelled()
+
+    def problems(self) -> list[str]:
+        return self.sequence.problems()

@@ -1,0 +1,78 @@
+"""The same promises on real video. VIDISTILL_DATA names the folder; see CONTRIBUTING.md."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vidistill.checkpoint import load_student
+from vidistill.data.camvid import camvid
+from vidistill.data.davis import davis
+from vidistill.data.video import VideoReader
+from vidistill.data.videos import videos
+from vidistill.demo import demo_teacher
+from vidistill.distill.delta import Delta
+from vidistill.distill.stateful import PerFrame
+from vidistill.evaluate import Setting, evaluate
+from vidistill.ops.normalise import Normalisation
+from vidistill.tasks.segmentation import Segmentation
+
+pytestmark = pytest.mark.real_data
+DATA = Path(os.environ.get("VIDISTILL_DATA", "data"))
+SETTING = Setting(Segmentation(num_classes=11), 11, Normalisation())
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> None:
+    torch.set_num_threads(2)
+
+
+def test_camvid_is_stills_and_one_consecutive_sequence() -> None:
+    train, val = camvid(DATA / "camvid", split="train"), camvid(DATA / "camvid", split="val")
+    assert [len(sequence) for sequence in train.sequences] == [1] * 367
+    assert [len(sequence) for sequence in val.sequences] == [50]
+    assert val.problems() == []
+
+
+def test_davis_has_a_mask_for_every_frame() -> None:
+    dataset = davis(DATA / "davis")
+    assert len(dataset.sequences) == 14
+    assert all(len(sequence.labelled()) == len(sequence) for sequence in dataset.sequences)
+    assert set(np.unique(dataset.sequences[0].labels(0))) <= {0, 1}
+
+
+def test_every_clip_is_whole() -> None:
+    assert videos(DATA / "unlabelled").problems() == []
+
+
+def test_random_access_is_sequential_access() -> None:
+    path = DATA / "unlabelled" / "carnd_solidWhiteRight.mp4"
+    with VideoReader(path) as reader:
+        wanted = {0: None, 37: None, 150: None, 220: None}
+        for frame in reader:
+            if frame.index in wanted:
+                wanted[frame.index] = frame.image
+        assert reader.num_frames == 221
+        for index in (220, 37, 150, 0):
+            assert np.array_equal(reader[index].image, wanted[index])
+
+
+def test_the_packaged_teacher_scores_what_its_recipe_says() -> None:
+    teacher = load_student(demo_teacher())
+    found = evaluate(teacher, camvid(DATA / "camvid", split="val").sequences, SETTING, key_frame_interval=1)
+    assert found["num_scored"] == 50
+    assert found["miou"] >= 0.60
+
+
+def test_delta_students_on_camvid_before_any_training() -> None:
+    """The SVD start alone, key frame every 3, keeps most of the teacher; holding its output keeps less."""
+    teacher = load_student(demo_teacher())
+    method = Delta(key_frame_interval=3)
+    student = method.finish(method.prepare(teacher.network, torch.zeros(1, 3, 360, 480)))
+    sequences = camvid(DATA / "camvid", split="val").sequences
+    ours = evaluate(student, sequences, SETTING, key_frame_interval=3, teacher=PerFrame(teacher.network))
+    assert ours["miou_by_distance"][0] >= 0.60
+    assert ours["agreement_by_distance"][0] > 0.9999, "key frames are the teacher's"
+    assert ours["miou"] > 0.9 * ours["miou_by_distance"][0]
