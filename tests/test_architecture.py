@@ -14,7 +14,7 @@ LAYERS = [
     {"recipe"},
     {"train", "showcase", "report", "results"},
     {"training_log", "report_figures", "evaluate"},
-    {"stream_outputs"},
+    {"report_table", "stream_outputs"},
     {"stream", "export"},
     {"checkpoint", "key_frames"},
     {"distill"},

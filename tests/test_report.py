@@ -15,8 +15,9 @@ import yaml
 
 from vidistill import report, report_figures
 from vidistill.errors import UserError
-from vidistill.report import headline, results_table, write_report
+from vidistill.report import write_report
 from vidistill.report_figures import Picture
+from vidistill.report_table import headline, results_table
 
 VOID = {"meta", "img", "source", "br", "link", "input", "hr"}
 HOSTILE = "<script>alert('x')</script>"

@@ -157,7 +157,7 @@ def profile(
     from vidistill.checkpoint import load_student
     from vidistill.distill.stateful import PerFrame, StatefulNetwork
     from vidistill.models import build_network
-    from vidistill.report import results_table
+    from vidistill.report_table import results_table
     from vidistill.results import profile_models
 
     if threads:
@@ -231,7 +231,7 @@ def list_names() -> None:
 
 
 def _show(results: dict[str, Any], folder: Path) -> None:
-    from vidistill.report import results_table
+    from vidistill.report_table import results_table
 
     print(results_table(results))
     for title, name in (("student", "student.safetensors"), ("results", "results.json"), ("page", "report.html")):

@@ -88,8 +88,8 @@ class SegmentationScores:
     def _protocol(self) -> str:
         return (
             f"mIoU: one confusion matrix per distance to the key frame (0…{self.interval - 1}) over all key-frame "
-            f"phases, mean over {len(self.consistency.counts)} classes, 255 ignored, logits resized bilinearly to the labels, "
-            f"then mean over distances; {self.num_labelled} labelled of {self.num_frames} frames. "
+            f"phases, mean over {len(self.consistency.counts)} classes, 255 ignored, logits resized bilinearly to the "
+            f"labels, then mean over distances; {self.num_labelled} labelled of {self.num_frames} frames. "
             "Agreement: share of pixels with the teacher's class, mean over distances. "
             f"Temporal consistency: mIoU of consecutive predictions along the flow ({FLOW_SOURCE}), nearest, occluded "
             "left out, one matrix over all pairs and phases, classes that occur. Flip rate: share of pixels whose "

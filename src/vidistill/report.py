@@ -1,10 +1,9 @@
 """A run's folder → one page that needs nothing else: headline, table, figures, frames, video and protocol."""
 
 import json
-import math
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -14,130 +13,14 @@ import yaml
 
 from vidistill import report_figures as figures
 from vidistill.errors import UserError
-from vidistill.report_figures import Picture, networks, number
+from vidistill.report_figures import Picture
+from vidistill.report_table import headline, networks, number, part_of, results_table, table_rows
 from vidistill.training_log import read_log
 
 MOST_VIDEO_BYTES = 20_000_000
-UNKNOWN = "–"
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, EOFError, yaml.YAMLError, zipfile.BadZipFile, zlib.error)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the table. keys: where its numbers stand under `part`, one cell holds them all."""
-
-    label: str
-    part: str
-    keys: Sequence[tuple[str, ...]]
-    decimals: int | None = None
-    scale: float = 1.0
-
-
-def _times(label: str, kind: str) -> Row:
-    return Row(f"ms, {label}: p50 / p95 / p99", "latency_ms", [(kind, p) for p in ("p50", "p95", "p99")])
-
-
-ROWS = (
-    Row("mIoU", "metrics", [("miou",)], decimals=4),
-    Row("agreement with the teacher", "metrics", [("agreement",)], decimals=4),
-    Row("temporal consistency", "metrics", [("temporal_consistency",)], decimals=4),
-    Row("flip rate", "metrics", [("flip_rate",)], decimals=4),
-    Row("frames: labelled / all", "metrics", [("num_scored",), ("num_frames",)], decimals=0),
-    Row("GMAC, key frame", "gmacs", [("key",)]),
-    Row("GMAC, delta frame", "gmacs", [("delta",)]),
-    Row("GMAC, amortised", "gmacs", [("amortised",)]),
-    Row("GMAC, amortised as deployed", "gmacs", [("amortised_deployed",)]),
-    _times("key frame", "key"),
-    _times("first delta frame", "first_delta"),
-    _times("delta frame", "delta"),
-    Row("ms, amortised", "latency_ms", [("amortised",)]),
-    Row("parameters, millions", "parameters", [()], scale=1e-6),
-    Row("peak memory, MB: key / delta frame", "peak_memory_mb", [("key",), ("delta",)]),
-)
-
-
-def results_table(results: dict[str, Any]) -> str:
-    """Teacher, student and baselines as a Markdown table; "" where there is nothing to show.
-
-    An unknown number is "–". Costs that are unknown of every network are left out, metrics where none was scored.
-    """
-    lines = [["", *networks(results)], *([row.label, *cells] for row, cells in _rows(results))]
-    if len(lines) == 1:
-        return ""
-    lines = [[" ".join(cell.split()).replace("|", "\\|") for cell in line] for line in lines]
-    first, *others = (max(3, *map(len, column)) for column in zip(*lines, strict=True))
-    lines = [[line[0].ljust(first), *map(str.rjust, line[1:], others)] for line in lines]
-    lines.insert(1, ["-" * first, *("-" * (width - 1) + ":" for width in others)])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _rows(results: dict[str, Any]) -> list[tuple[Row, list[str]]]:
-    rows, found = [], networks(results).values()
-    scored = any(_part(scores, "metrics") for scores in found)
-    for row in ROWS:
-        cells = [[number(scores, row.part, *key) for key in row.keys] for scores in found]
-        known = [abs(value) * row.scale for cell in cells for value in cell if value is not None]
-        if known or (scored and row.part == "metrics"):
-            decimals = row.decimals
-            if decimals is None:  # four digits of the largest
-                decimals = min(4, max(1, 3 - math.floor(math.log10(max([*known, 1e-3]) or 1))))
-            rows.append((row, [_cell(cell, row.scale, decimals) for cell in cells]))
-    return rows
-
-
-def _cell(values: Sequence[float | None], scale: float, decimals: int) -> str:
-    if all(value is None for value in values):
-        return UNKNOWN
-    return " / ".join(UNKNOWN if value is None else f"{value * scale:.{decimals}f}" for value in values)
-
-
-def headline(results: dict[str, Any], *, name: str) -> str:
-    """One sentence of the numbers that are known: against the teacher where there is one, else on their own."""
-    found = networks(results)
-    clauses = _compared(found["teacher"], found["student"]) if {"teacher", "student"} <= found.keys() else []
-    clauses = clauses or _alone(found.get("student") or found.get("teacher"))
-    return f"{name}: {'; '.join(clauses) or 'nothing has been measured yet'}."
-
-
-def _compared(teacher: dict[str, Any], student: dict[str, Any]) -> list[str]:
-    clauses, amortised = [], []
-    teacher_ms = figures.frame_milliseconds(teacher) if figures.same_device(teacher, student) else None
-    if delta := _ratio(number(student, "latency_ms", "delta", "p50"), teacher_ms):
-        clauses.append(f"a delta frame takes {delta} of the teacher's time")
-    if time := _ratio(number(student, "latency_ms", "amortised"), teacher_ms):
-        amortised.append(f"{time} of the teacher's time")
-    if gmacs := _ratio(number(student, "gmacs", "amortised"), number(teacher, "gmacs", "amortised")):
-        amortised.append(f"{gmacs} of the teacher's GMACs" if not amortised else f"{gmacs} of the GMACs")
-    if amortised:
-        key, delta_gmacs = number(student, "gmacs", "key"), number(student, "gmacs", "delta")
-        frame = "amortised, a frame" if delta or delta_gmacs not in (None, key) else "a frame"
-        clauses.append(f"{frame} takes {' and '.join(amortised)}")
-    agreement = number(student, "metrics", "agreement")
-    if kept := _ratio(number(student, "metrics", "miou"), number(teacher, "metrics", "miou"), decimals=3):
-        more = "" if agreement is None else f" (agreement {agreement:.3f})"
-        clauses.append(f"the student keeps {kept} of the teacher's mIoU{more}")
-    elif agreement is not None:
-        clauses.append(f"the student agrees with the teacher on {agreement:.3f} of the pixels")
-    return clauses
-
-
-def _ratio(part: float | None, whole: float | None, *, decimals: int = 2) -> str:
-    if part is None or not whole:
-        return ""
-    return f"{part / whole:.{decimals}f}" if part / whole >= 0.1 else f"{part / whole:.2g}"
-
-
-def _alone(scores: dict[str, Any] | None) -> list[str]:
-    miou, gmacs = number(scores, "metrics", "miou"), number(scores, "gmacs", "amortised")
-    milliseconds, parameters = figures.frame_milliseconds(scores), number(scores, "parameters")
-    return [
-        *([] if miou is None else [f"mIoU {miou:.3f}"]),
-        *([] if gmacs is None else [f"{gmacs:.3g} GMACs a frame"]),
-        *([] if milliseconds is None else [f"{milliseconds:.3g} ms a frame"]),
-        *([] if parameters is None else [f"{parameters / 1e6:.3g} million parameters"]),
-    ]
 
 
 @dataclass
@@ -164,9 +47,9 @@ class _Run:
     @property
     def name(self) -> str:
         """As results.json has it, else the network's; with the method, unless that is in the name already."""
-        roles = [self.results, *(_part(self.recipe, role) for role in ("student", "teacher"))]
+        roles = [self.results, *(part_of(self.recipe, role) for role in ("student", "teacher"))]
         name = str(next((role["name"] for role in roles if role.get("name")), self.folder.resolve().name))
-        method = str(_part(self.recipe, "method").get("name") or "supervised").replace("_", " ")
+        method = str(part_of(self.recipe, "method").get("name") or "supervised").replace("_", " ")
         return name if method == "supervised" or method in name else f"{name} by {method} distillation"
 
 
@@ -174,11 +57,6 @@ def _mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("it holds no keys and values")
     return value
-
-
-def _part(tree: dict[str, Any], key: str) -> dict[str, Any]:
-    part = tree.get(key)
-    return part if isinstance(part, dict) else {}
 
 
 def write_report(folder: Path) -> Path:
@@ -202,7 +80,7 @@ def _page(run: _Run) -> str:
         _section("Figures", _figures(run)),
         _section("Frames", _strip(run)),
         _section("Side by side", _video(run)),
-        _section("What was converted", _plan(_part(run.results, "plan"))),
+        _section("What was converted", _plan(part_of(run.results, "plan"))),
         _section("How it was measured", _protocols(run.results)),
         _section("The run", _settings(run)),
     ]
@@ -225,10 +103,10 @@ def _sentence(run: _Run) -> str:
 
 
 def _facts(run: _Run) -> str:
-    method, environment = _part(run.recipe, "method"), _part(run.results, "environment")
+    method, environment = part_of(run.recipe, "method"), part_of(run.results, "environment")
     interval, threads, seed = method.get("key_frame_interval"), environment.get("threads"), run.recipe.get("seed")
     facts = [
-        *(part.get("name") for part in (_part(run.recipe, "task"), method)),
+        *(part.get("name") for part in (part_of(run.recipe, "task"), method)),
         interval and f"key frame every {interval}",
         environment.get("device"),
         threads and f"{threads} threads",
@@ -249,7 +127,7 @@ def _table(run: _Run) -> str:
     names, body, part = [escape(name) for name in networks(run.results)], "", ""
     if not results_table(run.results):
         return ""
-    for row, cells in _rows(run.results):
+    for row, cells in table_rows(run.results):
         rule = ' class="rule"' if row.part != part else ""
         body += f'<tr{rule}><th scope="row">{row.label}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>\n'
         part = row.part
@@ -334,7 +212,7 @@ def _protocols(results: dict[str, Any]) -> str:
     for name, scores in networks(results).items():
         size = "×".join(map(str, scores.get("size") or []))
         timed = ", ".join(str(fact) for fact in (scores.get("device"), scores.get("precision"), size) if fact)
-        for sentence in (_part(scores, "metrics").get("protocol"), timed and f"Timed on {timed}."):
+        for sentence in (part_of(scores, "metrics").get("protocol"), timed and f"Timed on {timed}."):
             if sentence:
                 said.setdefault(str(sentence), []).append(name)
     if not said:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vidistill.report_table import frame_milliseconds, networks, number, same_device
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -52,22 +54,6 @@ class StripRow:
     distance: int | None
     agreement: float | None
     images: dict[str, str]
-
-
-def number(tree: Any, *keys: str) -> float | None:
-    """The finite number under nested keys, None where any of them is missing or null."""
-    for key in keys:
-        tree = tree.get(key) if isinstance(tree, dict) else None
-    known = isinstance(tree, int | float) and not isinstance(tree, bool) and math.isfinite(tree)
-    return float(tree) if known else None
-
-
-def networks(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Teacher, student and baselines of a run's results, those that have any."""
-    baselines = results.get("baselines") or {}
-    found = {"teacher": results.get("teacher"), "student": results.get("student")}
-    found |= {str(name): scores for name, scores in baselines.items() if name not in found}
-    return {name: scores for name, scores in found.items() if isinstance(scores, dict) and scores}
 
 
 def quality_against_cost(results: dict[str, Any]) -> list[Picture]:
@@ -198,18 +184,6 @@ def latencies(results: dict[str, Any]) -> Picture | None:
     alt = f"The student's milliseconds a frame: {words}" + (f"; teacher {level:.4g}" if level is not None else "")
     caption = "The student's time a frame; bars are p50 (amortised: the mean), ticks p95 and p99"
     return _picture(partial(_bars, bars=shown, teacher=level), alt, caption)
-
-
-def frame_milliseconds(scores: Any) -> float | None:
-    """The median time of a frame of a network that takes every frame alone."""
-    amortised = number(scores, "latency_ms", "amortised")
-    return number(scores, "latency_ms", "key", "p50") if amortised is None else amortised
-
-
-def same_device(teacher: Any, student: Any) -> bool:
-    """Whether both were timed on one device, or on none that is known."""
-    devices = {scores.get("device") for scores in (teacher, student) if isinstance(scores, dict)}
-    return len(devices - {None}) < 2
 
 
 def _bars(axes: "Axes", bars: dict[str, list[float | None]], teacher: float | None) -> None:
