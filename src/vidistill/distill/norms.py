@@ -39,6 +39,7 @@ class _Tracer(fx.Tracer):
         return isinstance(module, DeltaLayer) or super().is_leaf_module(module, qualified_name)
 
 
+@torch.inference_mode(mode=False)
 @torch.no_grad()
 def fuse_norms(student: StatefulNetwork, example: Tensor) -> int:
     """Fuses each batch normalisation into the convolution or delta layer ahead of it, in place; returns how many.
@@ -55,7 +56,7 @@ def fuse_norms(student: StatefulNetwork, example: Tensor) -> int:
         return 0
     modules = dict(network.named_modules())
     calls = Counter(id(modules[str(node.target)]) for node in graph.nodes if node.op == "call_module")
-    overwritten = _overwritten_norms(student, example)
+    overwritten = _overwritten_norms(student, example.clone())  # a clone of an inference tensor is a normal one
     fused = 0
     for node in graph.nodes:
         pair = _fusible_pair(node, modules)
