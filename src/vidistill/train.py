@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -86,6 +87,7 @@ def train(training: Training, *, should_stop: Callable[[int], bool] = lambda ste
     Errors: UserError when a loss is not finite (it names the loss and the batch) or a checkpoint does not fit.
     """
     optim = training.optim
+    AcceleratorState._reset_state()  # accelerate's settings outlive a run: a second one may want another precision
     accelerator = Accelerator(mixed_precision=optim.precision, gradient_accumulation_steps=optim.accumulate)
     learner = Learner(training)
     optimizer = _optimizer(training)
