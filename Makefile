@@ -13,7 +13,7 @@ test: $(READY)  ## style, types and tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadscope
 
 check: $(READY)  ## the real-data checks; VIDISTILL_DATA names the folder
 	$(BIN)/pytest tests/real_data -m real_data

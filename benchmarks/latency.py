@@ -1,0 +1,59 @@
+"""Latency of DDRNet-23-slim and its delta student, side by side in one run: sizes × runtimes × precisions, as Markdown.
+
+Usage: python benchmarks/latency.py [--sizes 480x360 1024x512] [--runtimes eager compiled] [--precisions float32]
+Weights do not change the time, so the student is fresh from its SVD start.
+"""
+
+import argparse
+
+import torch
+
+from vidistill.distill.delta import Delta
+from vidistill.distill.stateful import PerFrame
+from vidistill.models import MODELS
+from vidistill.profile import describe_device
+from vidistill.results import profile_models
+
+INTERVAL = 10
+HEAD = "| size | runtime | precision | teacher p50 / p99 | key | first delta | delta p50 / p99 | delta: teacher ÷ | "
+HEAD += "amortised at 10: teacher ÷ | worst frame: teacher × |"
+
+
+def row(size: str, runtime: str, precision: str) -> str:
+    width, height = map(int, size.split("x"))
+    dtype = getattr(torch, precision)
+    network = MODELS["ddrnet_23_slim"](num_classes=19).eval()
+    method = Delta(key_frame_interval=INTERVAL)
+    student = method.finish(method.prepare(network, torch.zeros(1, 3, 128, 128)))
+    models = {"teacher": PerFrame(network).eval().to(dtype), "student": student.to(dtype)}
+    frames = torch.randn(4, 3, height, width, dtype=dtype)
+    with torch.no_grad():
+        measured = profile_models(models, frames, interval=INTERVAL, compiled=runtime == "compiled")
+    teacher, times = measured["teacher"]["latency_ms"], measured["student"]["latency_ms"]
+    base = teacher["key"]["p50"]
+    worst = max(times[kind]["p50"] for kind in ("key", "first_delta", "delta"))
+    cells = [
+        size, runtime, precision, f"{base:.1f} / {teacher['key']['p99']:.1f}", f"{times['key']['p50']:.1f}",
+        f"{times['first_delta']['p50']:.1f}", f"{times['delta']['p50']:.1f} / {times['delta']['p99']:.1f}",
+        f"{base / times['delta']['p50']:.2f}", f"{base / times['amortised']:.2f}", f"{worst / base:.2f}",
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", nargs="+", default=["480x360", "1024x512"])
+    parser.add_argument("--runtimes", nargs="+", default=["eager", "compiled"])
+    parser.add_argument("--precisions", nargs="+", default=["float32"])
+    arguments = parser.parse_args()
+    print(f"{describe_device(torch.device('cpu'))}; milliseconds, batch 1, γ = 4, norms fused on both sides\n")
+    print(HEAD + "\n" + "|---" * HEAD.count(" | ") + "|---|", flush=True)
+    for size in arguments.sizes:
+        for runtime in arguments.runtimes:
+            for precision in arguments.precisions:
+                torch.compiler.reset()
+                print(row(size, runtime, precision), flush=True)
+
+
+if __name__ == "__main__":
+    main()
