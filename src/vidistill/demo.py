@@ -36,7 +36,7 @@ def run_demo(out: Path, video: Path | None, assignments: Sequence[str]) -> dict[
             "evaluate": [{"name": "videos", "root": str(clip), "frames": [split, length]}],
             "clip": {"crop": [192, 320], "scale": [0.8, 1.2]},
         },
-        "optim": {"name": "adamw", "learning_rate": 1e-4, "steps": 150, "batch_size": 4},
+        "optim": {"name": "adamw", "learning_rate": 3e-4, "steps": 150, "batch_size": 4},
         "out": str(out),
     }
     recipe = validate(Recipe, override(values, assignments), where="demo")
