@@ -1,0 +1,89 @@
+"""Real networks go the whole way: conversion, training, saving, streaming, ONNX and back, by names in a recipe."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from vidistill.checkpoint import load_student, save_student
+from vidistill.data.synthetic import synthetic
+from vidistill.distill.delta import Delta
+from vidistill.distill.norms import fused_copy
+from vidistill.export import export_onnx, tensors_of
+from vidistill.models import build_network
+from vidistill.recipe import Recipe, build
+from vidistill.stream import Stream
+from vidistill.tasks.segmentation import logits_of
+from vidistill.train import train
+
+SIZE = (48, 64)
+NETWORKS = [
+    ("vidistill", "ddrnet_23_slim", "out"),
+    ("torchvision", "lraspp_mobilenet_v3_large", "min"),
+    ("torchvision", "deeplabv3_resnet50", "out"),
+]
+
+
+@pytest.mark.parametrize(("library", "name", "policy"), NETWORKS, ids=[name for _, name, _ in NETWORKS])
+def test_the_whole_way(library: str, name: str, policy: str, tmp_path: Path) -> None:
+    recipe = Recipe.model_validate(
+        {
+            "task": {"name": "segmentation", "num_classes": 4},
+            "teacher": {"library": library, "name": name},
+            "student": {"from": "teacher"},
+            "method": {"name": "delta", "policy": policy, "key_frame_interval": 4},
+            "data": {"train": [{"name": "synthetic", "num_frames": 4, "size": SIZE}], "clip": {"max_gap": 2}},
+            "optim": {"steps": 1, "batch_size": 2, "num_workers": 0},
+            "out": str(tmp_path / "run"),
+        }
+    )
+    run = build(recipe)
+    print(run.training.student.plan)
+    assert run.training.student.plan.share >= 0.8
+    before = {k: v.clone() for k, v in run.training.student.state_dict().items()}
+    student = run.training.method.finish(train(run.training))
+    assert any(not torch.equal(v, before[k]) for k, v in student.state_dict().items())
+
+    save_student(tmp_path / "student.safetensors", student, run.card)
+    loaded = load_student(tmp_path / "student.safetensors")
+    images = list(synthetic(num_sequences=1, num_frames=4, size=SIZE).sequences[0].images())
+    labels = [output.labels for output in Stream(load_student(tmp_path / "student.safetensors"))(images)]
+
+    exported = export_onnx(loaded, tmp_path / "onnx", size=SIZE)
+    key, delta = (
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        for path in (exported.key, exported.delta)
+    )
+    frames = [run.card.normalisation(torch.from_numpy(image).permute(2, 0, 1)[None]) for image in images]
+    held = dict(zip([o.name for o in key.get_outputs()], key.run(None, {"frame": frames[0].numpy()}), strict=True))
+    state = None
+    for index, frame in enumerate(frames):
+        with torch.no_grad():
+            outputs, state = loaded(frame, state)
+        wanted = {i.name: held[i.name] for i in delta.get_inputs() if i.name != "frame"}
+        found = held["output"] if index == 0 else delta.run(None, {"frame": frame.numpy(), **wanted})[0]
+        expected = tensors_of(outputs)[0]
+        assert float((torch.from_numpy(found) - expected).abs().max() / expected.abs().max()) < 1e-4
+        assert (run.setting.task.decode(outputs, size=SIZE)[0].numpy() == labels[index]).mean() > 0.99
+
+
+@pytest.mark.parametrize(("library", "name", "policy"), NETWORKS, ids=[name for _, name, _ in NETWORKS])
+@torch.no_grad()
+def test_still_folded_and_full_rank(library: str, name: str, policy) -> None:
+    network = build_network(name, library, {"num_classes": 4}).eval()
+    first, second = torch.randn(1, 3, *SIZE), torch.randn(1, 3, *SIZE)
+
+    def gap(found, expected) -> float:
+        return float((logits_of(found) - logits_of(expected)).abs().max() / logits_of(expected).abs().max())
+
+    student = Delta(policy=policy).prepare(network, first).eval()
+    outputs, state = student(first)
+    assert np.array_equal(logits_of(outputs), logits_of(network(first)))
+    assert np.array_equal(logits_of(student(first, state)[0]), logits_of(outputs))
+    assert gap(student(second, student.fold(state))[0], student(second, state)[0]) < 1e-5
+    fused = fused_copy(student, first)
+    assert gap(fused(second, fused(first)[1])[0], student(second, state)[0]) < 1e-5
+    full = Delta(rank=10**6).prepare(network, first).eval()
+    assert gap(full(second, full(first)[1])[0], network(second)) < 1e-5
