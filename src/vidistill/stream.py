@@ -15,7 +15,7 @@ from vidistill.checkpoint import atomic_path
 from vidistill.data.clip import Image, LabelMap
 from vidistill.data.video import Frame
 from vidistill.distill.delta_network import DeltaNetwork
-from vidistill.distill.norms import fuse_norms
+from vidistill.distill.norms import channels_last, fuse_norms
 from vidistill.distill.stateful import State, StatefulNetwork, without_key_frame
 from vidistill.errors import UserError
 from vidistill.key_frames import Fixed, KeyFramePolicy, Memory
@@ -83,9 +83,10 @@ class Stream:
         return output
 
     def _labels(self, frame: Tensor, *, is_key: bool) -> LabelMap:
-        normalised = self.normalisation(frame)
+        normalised = self.normalisation(frame).contiguous(memory_format=torch.channels_last)
         if not self._is_fused:
             fuse_norms(self.student, normalised)
+            channels_last(self.student)
             self._is_fused = True
         state = self._state
         if is_key and state is not None:
@@ -114,12 +115,18 @@ class Stream:
             self._size = tuple(tensors["stream/size"].tolist()) or None
         except KeyError as error:
             raise UserError(f"this is not the state of a stream: it lacks {error}") from error
-        self._state = self._part(tensors, "model/") or None
+        state = self._part(tensors, "model/")
+        self._state = {name: _channels_last(tensor) for name, tensor in state.items()} or None
         self._memory = self._part(tensors, "policy/") or None
 
     def _part(self, tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
         found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         return {name: tensor.to(self.device) for name, tensor in found.items()}
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    """In the layout that the stream runs in, which a file does not keep."""
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
 def save_state(stream: Stream, path: str | Path) -> None:
