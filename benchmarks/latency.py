@@ -46,9 +46,8 @@ def main() -> None:
     parser.add_argument("--runtimes", nargs="+", default=["eager", "compiled"])
     parser.add_argument("--precisions", nargs="+", default=["float32"])
     arguments = parser.parse_args()
-    print(
-        f"{describe_device(torch.device('cpu'))}; milliseconds, batch 1, γ = 4, norms fused and channels last on both sides\n"
-    )
+    print(f"{describe_device(torch.device('cpu'))}; milliseconds, batch 1, γ = 4")
+    print("norms fused and channels last on both sides\n")
     print(HEAD + "\n" + "|---" * HEAD.count(" | ") + "|---|", flush=True)
     for size in arguments.sizes:
         for runtime in arguments.runtimes:

@@ -126,5 +126,5 @@ def fused_copy(student: StatefulNetwork, example: Tensor) -> StatefulNetwork:
 
 def channels_last(student: StatefulNetwork) -> StatefulNetwork:
     """The student with its kernels laid out channels last, the layout in which narrow convolutions run fastest."""
-    student.to(memory_format=torch.channels_last)  # type: ignore[call-overload] - torch's stubs lack it
+    student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     return student
