@@ -24,15 +24,30 @@ LAYERS = [
     {"profile", "ops"},
     {"config"},
     {"progress"},
+    {"files"},
     {"errors"},
 ]
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 DOORS = ("distill", "tasks", "models", "data")
 # the files of a package that its methods, tasks, networks and data sets share
 SHARED = {
-    "distill": {"stateful", "card", "teacher", "norms", "tape", "separable", "conversion", "delta_network"},
+    "distill": {
+        "stateful",
+        "card",
+        "teacher",
+        "norms",
+        "tape",
+        "separable",
+        "students",
+        "plan",
+        "conversion",
+        "search",
+        "delta_network",
+        "reference",
+        "latency_table",
+    },
     "tasks": set(),
-    "models": {"libraries"},
+    "models": {"libraries", "layers"},
     "data": {
         "clip",
         "images",

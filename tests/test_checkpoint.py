@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import save_file
 
 from tests.networks import TinySegmenter
-from vidistill import checkpoint
-from vidistill.checkpoint import atomic_path, load_checkpoint, load_student, load_weights, save_checkpoint, save_student
+from vidistill import files
+from vidistill.checkpoint import load_checkpoint, load_student, load_weights, save_checkpoint, save_student
 from vidistill.distill.card import Card
 from vidistill.distill.stateful import PerFrame
 from vidistill.errors import UserError
+from vidistill.files import atomic_path
 
 CARD = Card({}, "per_frame", {"name": "segmentation", "num_classes": 4})
 
@@ -39,7 +40,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(UserError, match="the disk is full"):
         save_checkpoint(path, {"step": 2})
     assert load_checkpoint(path) == {"step": 1}

@@ -162,10 +162,10 @@ def test_check_and_list(place: Path, capsys) -> None:
 MISTAKES = [
     (["train", "{}/missing.yaml"], "cannot be read"),
     (["train", "{}/recipe.yaml", "optim.stepps=3"], "did you mean steps"),
-    (["train", "{}/recipe.yaml", "method.reducton=3"], "did you mean reduction"),
+    (["train", "{}/recipe.yaml", "method.student.reducton=3"], "student.reducton"),
     (["train", "{}/recipe.yaml", "method.name=detla"], "did you mean delta"),
-    (["train", "{}/recipe.yaml", "method.leave=[stage9.*]"], "matches no layer"),
-    (["train", "{}/recipe.yaml", "method.reduction=2"], "does not fit this recipe"),
+    (["train", "{}/recipe.yaml", "method.leave=[stage9.*]"], "matches nothing"),
+    (["train", "{}/recipe.yaml", "method.student.reduction=2"], "does not fit this recipe"),
     (["train", "{}/recipe.yaml", "task.num_classes=5"], "has 11 classes"),
     (["train", "{}/recipe.yaml", "data.train=[]"], "no frame to end a clip"),
     (["train", "{}/recipe.yaml", "out={}/clip.mp4/run"], "cannot be written"),

@@ -61,7 +61,13 @@ def results() -> dict[str, Any]:
         "student": scores(),
         "baselines": {"hold": scores(latency_ms=None, gmacs=None)},
         "environment": {"device": "cpu", "threads": 2, "torch": "2.9.0"},
-        "plan": {"converted": 52, "layers": 56, "share": 0.973, "left": [{"path": "stem.0", "reason": "first layer"}]},
+        "plan": {
+            "converted": 52,
+            "blocks": 56,
+            "share": 0.973,
+            "students": {"separable of 16 channels": 40, "nothing": 12},
+            "left": [{"path": "stem.0", "reason": "first layer"}],
+        },
         "run": {"seconds": 12.5},
     }
 
@@ -157,7 +163,7 @@ def test_page_holds_the_numbers(folder: Path) -> None:
         "7.123",
     ):
         assert number in text
-    assert "52 of 56 layers were converted, 97.3%" in text
+    assert "52 of 56 blocks have a student, 97.3%" in text
     assert "stem.0" in text
     assert "mIoU: over all phases." in text
     assert "key frame every 3" in text

@@ -10,6 +10,7 @@ from vidistill.data.augment import View
 from vidistill.data.synthetic import synthetic
 from vidistill.data.training import ClipSettings, TrainingClips
 from vidistill.distill.delta import Delta
+from vidistill.distill.plan import StudentSpec
 from vidistill.distill.teacher import FrozenTeacher
 from vidistill.ops.normalise import Normalisation
 from vidistill.tasks.segmentation import Segmentation
@@ -22,7 +23,7 @@ def training_of(folder: Path, *, steps: int, workers: int = 0, reduction: int = 
     network = TinySegmenter(num_classes=4)
     dataset = synthetic(num_sequences=2, num_frames=5, size=(32, 48), num_classes=4, seed=0)
     clips = TrainingClips([dataset], ClipSettings(max_gap=3, view=View(crop=(24, 32), scale=(0.8, 1.2), colour=0.2)))
-    method = Delta(reduction=reduction)
+    method = Delta(student=StudentSpec(reduction=reduction))
     settings = OptimSettings(
         learning_rate=3e-3, steps=steps, batch_size=4, num_workers=workers, checkpoint_every=4, **optim
     )

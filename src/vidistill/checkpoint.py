@@ -1,10 +1,6 @@
-"""Files that outlive a run: checkpoints to resume from, and students that load alone. Every write is atomic."""
+"""Files that outlive a run: checkpoints to resume from, and students that load alone."""
 
 import errno
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,55 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from vidistill.distill.card import Card
-from vidistill.distill.conversion import Plan
 from vidistill.distill.delta_network import convert
 from vidistill.distill.low_rank import factorise
+from vidistill.distill.plan import Plan
 from vidistill.distill.stateful import PerFrame, StatefulNetwork
 from vidistill.errors import UserError
+from vidistill.files import atomic_path
 from vidistill.models import build_network
-
-
-@contextmanager
-def writing(path: str | Path) -> Iterator[None]:
-    """Turns an OSError of the block into a UserError that says what could not be written, and why."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(_sentence(Path(path), error)) from error
-
-
-@contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not.
-
-    Errors: UserError where the folder cannot be written to or the disk is full; an earlier file stays as it was.
-    """
-    path = Path(path)
-    temporary = None
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-            os.close(handle)
-            temporary = Path(name)
-            yield temporary
-            _flush(temporary)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _sentence(path: Path, error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
-        return f"{path}: the disk is full; free some space and run the command again, what was there before is kept"
-    return f"{path}: cannot be written ({error.strerror or error}); choose another place with out="
 
 
 def save_checkpoint(path: str | Path, contents: dict[str, Any]) -> None:
@@ -130,7 +84,7 @@ def _assemble(network: nn.Module, card: Card) -> StatefulNetwork:
     plan = Plan.from_list(card.plan)
     if card.form == "delta":
         student = convert(network, plan, start=False)
-        student.folds = True
+        student.folding = "later"
         return student
     return factorise(network, plan, start=False) if card.form == "low_rank" else PerFrame(network)
 

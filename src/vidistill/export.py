@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from vidistill.checkpoint import atomic_path
 from vidistill.distill.delta_network import DeltaNetwork
 from vidistill.distill.norms import fused_copy
 from vidistill.distill.stateful import State, StatefulNetwork
 from vidistill.errors import UserError
+from vidistill.files import atomic_path
 
 PARITY = 1e-4  # of the output's scale
 DELTA_FRAMES = 3
@@ -30,8 +30,6 @@ class KeyGraph(nn.Module):
 
     def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
         outputs, state = self.student(frame)
-        if isinstance(self.student, DeltaNetwork):
-            state = self.student.fold(state)
         return (*tensors_of(outputs), *state.values())
 
 
@@ -73,10 +71,11 @@ def export_onnx(student: StatefulNetwork, folder: str | Path, *, size: tuple[int
     folder = Path(folder)
     example = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
     fused = fused_copy(student.cpu(), example)
+    if isinstance(fused, DeltaNetwork):
+        fused.folding = "at once"
     key_graph, delta_graph = KeyGraph(fused).eval(), DeltaGraph(fused).eval()
     with torch.no_grad():
         outputs, state = fused(example)
-        state = fused.fold(state) if isinstance(fused, DeltaNetwork) else state
     names = [f"output.{i}" if i else "output" for i in range(len(tensors_of(outputs)))]
     with atomic_path(folder / "key.onnx") as key_file, atomic_path(folder / "delta.onnx") as delta_file:
         _export(key_graph, (example,), {}, key_file, ["frame"], [*names, *state])

@@ -6,7 +6,7 @@ import platform
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,18 +15,27 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from vidistill.progress import track
+
+M = TypeVar("M", bound=nn.Module)
+
 Forward = Callable[..., Any]  # frame, state → outputs, state
 
 
-def count_macs(module: nn.Module, *arguments: Any) -> int:
-    """Multiply-accumulates of a forward's convolutions and matrix products; normalisation and the like count 0.
+def count_macs(function: Callable[..., Any], *arguments: Any) -> int:
+    """Multiply-accumulates of a call's convolutions and matrix products; normalisation and the like count 0.
 
-    Counted by torch on the operations that really run, functional ones included. Nothing is computed where module
-    and arguments are on the meta device.
+    Counted by torch on the operations that really run, functional ones included. Nothing is computed where modules
+    and arguments are on the meta device, see `on_meta`.
     """
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(*arguments)
+        function(*arguments)
     return counter.get_total_flops() // 2
+
+
+def on_meta(module: M) -> M:
+    """A copy of the module that has shapes but no values, and computes nothing."""
+    return copy.deepcopy(module).to("meta")
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -42,7 +51,7 @@ def stateful_gmacs(model: nn.Module, size: tuple[int, int], *, key_frame_interva
     """
     with torch.device("meta"):
         frame = torch.empty(1, 3, *size)
-    shadow = copy.deepcopy(model).to("meta")
+    shadow = on_meta(model)
     with torch.no_grad():
         _, state = shadow(frame)
         key = count_macs(shadow, frame)
@@ -73,6 +82,21 @@ def measure_latency(
                 if cycle >= warmup:
                     times[name].append(cycle_times)
     return {name: _summary(np.array(measured) * 1e3) for name, measured in times.items()}
+
+
+def median_milliseconds(
+    functions: dict[str, Callable[[], Any]], *, repeats: int = 12, warmup: int = 2, title: str = "measuring"
+) -> dict[str, float]:
+    """The median wall-clock time of each function, measured side by side: they take turns."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    with torch.inference_mode():
+        for turn in track(range(warmup + repeats), title, total=warmup + repeats):
+            for name, function in functions.items():
+                began = time.perf_counter()
+                function()
+                if turn >= warmup:
+                    times[name].append(time.perf_counter() - began)
+    return {name: float(np.median(measured)) * 1e3 for name, measured in times.items()}
 
 
 def _time_cycle(model: Forward, frames: Tensor, key_frame_interval: int) -> list[float]:

@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import nn
 
-from vidistill.checkpoint import atomic_path, load_student, load_weights
+from vidistill.checkpoint import load_student, load_weights
 from vidistill.config import Settings, call, choose, override, read_yaml, validate
 from vidistill.data import DATASETS
 from vidistill.data.augment import View
@@ -24,6 +24,7 @@ from vidistill.distill.stateful import PerFrame, StatefulNetwork
 from vidistill.distill.teacher import FrozenTeacher
 from vidistill.errors import UserError
 from vidistill.evaluate import Setting
+from vidistill.files import atomic_path
 from vidistill.models import build_network
 from vidistill.ops.normalise import Normalisation
 from vidistill.tasks import TASKS, Task

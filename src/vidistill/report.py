@@ -64,7 +64,7 @@ def write_report(folder: Path) -> Path:
 
     Errors: UserError where there is no such folder, or it cannot be written to.
     """
-    from vidistill.checkpoint import atomic_path  # imports torch
+    from vidistill.files import atomic_path  # imports torch
 
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; give the folder that a run wrote")
@@ -190,14 +190,18 @@ def _video(run: _Run) -> str:
 
 
 def _plan(plan: dict[str, Any]) -> str:
-    converted, layers, share = (number(plan, key) for key in ("converted", "layers", "share"))
+    converted, blocks, share = (number(plan, key) for key in ("converted", "blocks", "share"))
     left: dict[str, list[str]] = {}
     for layer in filter(None, plan.get("left") or []):
         left.setdefault(str(layer.get("reason") or "no reason given"), []).append(str(layer.get("path")))
     body = ""
-    if converted is not None and layers is not None:
-        share_text = "" if share is None else f", {share:.1%} of their multiply-accumulates"
-        body = f"<p>{converted:.0f} of {layers:.0f} layers were converted{share_text}.</p>\n"
+    if converted is not None and blocks is not None:
+        share_text = "" if share is None else f", {share:.1%} of all multiply-accumulates"
+        body = f"<p>{converted:.0f} of {blocks:.0f} blocks have a student{share_text}.</p>\n"
+    students = part_of(plan, "students")
+    if students:
+        items = "".join(f"<li>{escape(str(count))} × {escape(str(kind))}</li>" for kind, count in students.items())
+        body += _details("Which students", f"<ul>{items}</ul>")
     if left:
         items = "".join(
             f"<dt>{escape(reason)}</dt><dd>{', '.join(f'<code>{escape(path)}</code>' for path in paths)}</dd>\n"

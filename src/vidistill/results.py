@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidistill.checkpoint import atomic_path
 from vidistill.data.clip import FrameSequence, VideoDataset
-from vidistill.distill.conversion import Plan
 from vidistill.distill.hold import HeldOutput
 from vidistill.distill.norms import channels_last, fused_copy
+from vidistill.distill.plan import Plan
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.evaluate import Setting, evaluate
+from vidistill.files import atomic_path
 from vidistill.profile import count_parameters, describe_device, measure_latency, peak_memory_mb, stateful_gmacs
 
 MEASURED_FRAMES = 10
@@ -98,8 +99,15 @@ def summarise(plan: Plan | None) -> dict[str, Any] | None:
     """A conversion plan in a few values."""
     if plan is None:
         return None
-    left = [{"path": layer.path, "reason": layer.reason} for layer in plan.layers if not layer.rank]
-    return {"converted": len(plan.converted), "layers": len(plan.layers), "share": plan.share, "left": left}
+    left = [{"path": block.title, "reason": block.reason} for block in plan.left]
+    students = Counter(str(block.student) for block in plan.converted)
+    return {
+        "converted": len(plan.converted),
+        "blocks": len(plan.blocks),
+        "share": plan.share,
+        "students": dict(students.most_common()),
+        "left": left,
+    }
 
 
 def environment(device: torch.device) -> dict[str, Any]:

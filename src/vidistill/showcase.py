@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vidistill.checkpoint import atomic_path
 from vidistill.data.clip import FrameSequence, Image
 from vidistill.data.video_writer import VideoWriter
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.evaluate import Prediction, Setting, predict
+from vidistill.files import atomic_path
 from vidistill.ops.draw import caption, difference, overlay, palette_of
 from vidistill.progress import track
 

@@ -11,13 +11,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from vidistill.checkpoint import atomic_path
 from vidistill.data.clip import Image, LabelMap
 from vidistill.data.video import Frame
-from vidistill.distill.delta_network import DeltaNetwork
 from vidistill.distill.norms import channels_last, fuse_norms
 from vidistill.distill.stateful import State, StatefulNetwork, without_key_frame
 from vidistill.errors import UserError
+from vidistill.files import atomic_path
 from vidistill.key_frames import Fixed, KeyFramePolicy, Memory
 from vidistill.tasks import TASKS, Task
 
@@ -98,11 +97,7 @@ class Stream:
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that the frames to come depend on, as a flat dict of tensors."""
-        state = self._state or {}
-        if isinstance(self.student, DeltaNetwork):
-            with torch.inference_mode():
-                state = self.student.fold(state)  # what the next frame would do, and it stores half as much
-        tensors = {f"model/{name}": tensor for name, tensor in state.items()}
+        tensors = {f"model/{name}": tensor for name, tensor in (self._state or {}).items()}
         tensors |= {f"policy/{name}": tensor for name, tensor in (self._memory or {}).items()}
         tensors["stream/index"] = torch.tensor(self.index)
         tensors["stream/size"] = torch.tensor(self._size or ())

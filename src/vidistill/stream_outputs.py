@@ -13,10 +13,10 @@ from typing import IO, Protocol
 import numpy as np
 from PIL import Image as PillowImage
 
-from vidistill.checkpoint import atomic_path, writing
 from vidistill.data.video import VIDEO_SUFFIXES
 from vidistill.data.video_writer import VideoWriter
 from vidistill.errors import UserError
+from vidistill.files import atomic_path, writing
 from vidistill.ops.draw import caption, overlay, palette_of
 from vidistill.stream import StreamOutput
 

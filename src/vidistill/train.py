@@ -175,7 +175,7 @@ def _check_finite(losses: dict[str, Tensor], batch: Batch, step: int) -> None:
 
 def _optimizer(training: Training) -> torch.optim.Optimizer:
     optim = training.optim
-    groups = training.method.parameter_groups(training.student, optim.learning_rate)
+    groups = training.method.parameter_groups(training.student, optim.learning_rate, steps=optim.steps)
     for group in groups:
         group.setdefault("weight_decay", optim.weight_decay)
     if optim.name == "adamw":

@@ -3,38 +3,43 @@ import torch
 from torch import nn
 
 from tests.networks import TinySegmenter
-from vidistill.distill.conversion import Plan, Selection, plan_conversion, replace_layers
+from vidistill.distill.conversion import Selection, plan_conversion, replace_blocks
+from vidistill.distill.plan import Plan, StudentSpec
 from vidistill.errors import UserError
 
 FRAME = torch.zeros(1, 3, 16, 24)
 
 
+def planned(network: nn.Module, *students: StudentSpec, **selection: object) -> Plan:
+    return plan_conversion(network, FRAME, Selection(**selection), students or [StudentSpec()])
+
+
 def reasons(plan: Plan) -> dict[str, str]:
-    return {layer.path: layer.reason for layer in plan.layers}
+    return {block.path: block.reason for block in plan.blocks}
 
 
 def test_first_and_last_are_left_and_macs_are_right(network: TinySegmenter) -> None:
-    plan = plan_conversion(network, FRAME, Selection())
+    plan = planned(network)
     assert reasons(plan) == {"stem.0": "first or last layer", "body.0": "", "mix": "", "head": "first or last layer"}
-    by_path = {layer.path: layer for layer in plan.layers}
+    by_path = {block.path: block for block in plan.blocks}
     pixels = 8 * 12
     assert by_path["body.0"].macs == pixels * 8 * 16 * 9
     # (3×1, 8 → 4) on 8 rows and 12 columns, then (1×3, 4 → 16): padding 2 at dilation 2 keeps the size
-    assert by_path["body.0"].student_macs == pixels * (8 * 4 * 3 + 4 * 16 * 3)
+    assert by_path["body.0"].candidates[0].macs == pixels * (8 * 4 * 3 + 4 * 16 * 3)
     assert by_path["stem.0"].macs == pixels * 3 * 8 * 9
     whole = pixels * (3 * 8 * 9 + 8 * 16 * 9 + 16 * 16 + 16 * 4)
     assert plan.share == pytest.approx(pixels * (8 * 16 * 9 + 16 * 16) / whole)
 
 
 def test_patterns_choose(network: TinySegmenter) -> None:
-    plan = plan_conversion(network, FRAME, Selection(convert=("body.*", "stem.*"), leave_first=0, leave_last=0))
-    assert [layer.path for layer in plan.converted] == ["stem.0", "body.0"]
+    plan = planned(network, convert=("body.*", "stem.*"), leave_first=0, leave_last=0)
+    assert [block.path for block in plan.converted] == ["stem.0", "body.0"]
     assert reasons(plan)["mix"] == "left by the recipe's patterns"
 
 
 def test_a_pattern_without_a_match_shows_what_exists(network: TinySegmenter) -> None:
-    with pytest.raises(UserError, match=r"'boddy\.\*' matches no layer.*body\.0"):
-        plan_conversion(network, FRAME, Selection(convert=("boddy.*",)))
+    with pytest.raises(UserError, match=r"'boddy\.\*' matches nothing.*body\.0"):
+        planned(network, convert=("boddy.*",))
 
 
 class Odd(nn.Module):
@@ -63,7 +68,7 @@ class Odd(nn.Module):
 
 
 def test_everything_left_has_its_reason() -> None:
-    found = reasons(plan_conversion(Odd(), FRAME, Selection()))
+    found = reasons(planned(Odd()))
     assert found == {
         "first": "first or last layer",
         "custom": "a Custom, not exactly Conv2d or Linear",
@@ -80,19 +85,19 @@ def test_everything_left_has_its_reason() -> None:
 
 def test_a_layer_with_two_parents_is_replaced_in_both(network: TinySegmenter) -> None:
     network.again = network.mix
-    plan = plan_conversion(network, FRAME, Selection())
-    replace_layers(network, plan, lambda path, layer, student: nn.Identity())
+    plan = planned(network)
+    replace_blocks(network, plan, lambda entry, block: nn.Identity())
     assert network.again is network.mix
     assert isinstance(network.mix, nn.Identity)
 
 
 def test_a_plan_survives_its_list(network: TinySegmenter) -> None:
-    plan = plan_conversion(network, FRAME, Selection())
+    plan = planned(network)
     assert Plan.from_list(plan.to_list()) == plan
-    assert "2 of 4 layers converted" in str(plan)
+    assert "2 of 4 blocks converted" in str(plan)
 
 
 def test_a_plan_for_another_network_is_refused(network: TinySegmenter) -> None:
-    plan = plan_conversion(network, FRAME, Selection())
-    with pytest.raises(UserError, match=r"no convolution or linear layer 'body\.0'"):
-        replace_layers(nn.Sequential(nn.Conv2d(3, 4, 1)), plan, lambda path, layer, student: student)
+    plan = planned(network)
+    with pytest.raises(UserError, match=r"no block 'body\.0'"):
+        replace_blocks(nn.Sequential(nn.Conv2d(3, 4, 1)), plan, lambda entry, block: block)

@@ -37,16 +37,16 @@ def test_delta_loss_is_the_mean_gap_of_the_changes(network, task, batch, train_k
             z = network.body[0](x)
             b = torch.relu(network.body[1](z))
             true[name] = (x, z, b, network.mix(b))
-        layers = student.delta_layers()
-        predicted_body = layers["body.0"].student(true["now"][0] - true["key"][0])
+        layers = student.blocks()
+        predicted_body = layers["body.0"].student.linear(true["now"][0] - true["key"][0])
         rebuilt = torch.relu(network.body[1](true["key"][1] + predicted_body))
-        predicted_mix = layers["mix"].student(rebuilt - true["key"][2])
+        predicted_mix = layers["mix"].student.linear(rebuilt - true["key"][2])
         gaps = [
             (predicted_body - (true["now"][1] - true["key"][1])).square().mean(),
             (predicted_mix - (true["now"][3] - true["key"][3])).square().mean(),
         ]
     assert losses["delta"].item() == pytest.approx(1.0), "scaled by its value at the first step"
-    assert method.state_dict()["first_delta"] == pytest.approx(float(sum(gaps) / 2), rel=1e-4)
+    assert method.state_dict()["first"]["delta"] == pytest.approx(float(sum(gaps) / 2), rel=1e-4)
 
 
 def test_delta_loss_ends_after_its_part_of_the_run(network, task, batch) -> None:
@@ -70,16 +70,16 @@ def test_a_frozen_key_path_takes_no_gradient_and_keeps_its_statistics(network, t
     method, student = prepared(network, train_key_path=False, freeze_norms=False)
     losses = method.losses(student, None, task, batch, progress=0.0)
     sum(losses.values()).backward()
-    cheap = {id(p) for layer in student.delta_layers().values() for p in layer.student.parameters()}
+    cheap = {id(p) for layer in student.blocks().values() for p in layer.student.parameters()}
     for parameter in student.parameters():
         assert (parameter.grad is not None) == (id(parameter) in cheap)
     for name, buffer in student.named_buffers():
-        assert torch.equal(buffer, network.get_buffer(name.removeprefix("network.").replace(".layer", "")))
+        assert torch.equal(buffer, network.get_buffer(name.removeprefix("network.").replace(".block", "")))
 
 
 def test_groups_and_rates(network) -> None:
     method, student = prepared(network)
-    students, key_path = method.parameter_groups(student, 1e-3)
+    students, key_path = method.parameter_groups(student, 1e-3, steps=10)
     assert students["lr"] == pytest.approx(1e-2)
     assert key_path["lr"] == pytest.approx(1e-3)
     counted = sum(p.numel() for group in (students, key_path) for p in group["params"])

@@ -5,8 +5,9 @@ from torch.nn import functional as F
 
 from tests.networks import TinySegmenter
 from vidistill.distill.conversion import Selection, plan_conversion
-from vidistill.distill.delta_network import convert
+from vidistill.distill.delta_network import DeltaNetwork, convert
 from vidistill.distill.norms import fuse_norms, fused_copy
+from vidistill.distill.plan import StudentSpec
 from vidistill.distill.stateful import PerFrame, without_key_frame
 from vidistill.errors import UserError
 
@@ -16,8 +17,17 @@ def frames() -> torch.Tensor:
     return torch.randn(4, 2, 3, 19, 26)  # time, batch
 
 
-def student_of(network: nn.Module, **selection):
-    return convert(network, plan_conversion(network, torch.zeros(1, 3, 19, 26), Selection(**selection))).eval()
+def student_of(network: nn.Module, rank: int | None = None, **selection):
+    plan = plan_conversion(network, torch.zeros(1, 3, 19, 26), Selection(**selection), [StudentSpec(rank=rank)])
+    return convert(network, plan).eval()
+
+
+def folded_state(student: DeltaNetwork, frame: torch.Tensor):
+    """The state of a key frame that folds at once."""
+    student.folding = "at once"
+    _, state = student(frame)
+    student.folding = "never"
+    return state
 
 
 def scale_gap(first: torch.Tensor, second: torch.Tensor) -> float:
@@ -40,16 +50,16 @@ def test_delta_frames_follow_the_equation(network: TinySegmenter, frames) -> Non
     student = student_of(network)
     _, state = student(frames[0])
     found, _ = student(frames[1], state)
-    layers = student.delta_layers()
+    layers = student.blocks()
 
     def stem(x):
         return F.relu(network.stem[1](network.stem[0](x)))
 
     x0, xt = stem(frames[0]), stem(frames[1])
     z0 = network.body[0](x0)
-    zt = z0 + layers["body.0"].student(xt - x0)
+    zt = z0 + layers["body.0"].student.linear(xt - x0)
     b0, bt = (F.relu(network.body[1](z)) for z in (z0, zt))
-    mixed = network.mix(b0) + layers["mix"].student(bt - b0)
+    mixed = network.mix(b0) + layers["mix"].student.linear(bt - b0)
     torch.testing.assert_close(found, network.head(F.relu(mixed + bt)))
 
 
@@ -57,11 +67,16 @@ def test_delta_frames_follow_the_equation(network: TinySegmenter, frames) -> Non
 def test_folded_equals_unfolded(network, frames) -> None:
     student = student_of(network)
     _, state = student(frames[0])
-    folded = student.fold(state)
+    folded = folded_state(student, frames[0])
     assert len(folded) == len(state) // 2
-    assert student.fold(folded) is folded
+    student.folding = "later"
+    later = student(frames[1], state)[1]
+    assert all(torch.equal(later[name], tensor) for name, tensor in folded.items())
+    student.folding = "never"
     for frame in frames[1:]:
-        assert scale_gap(student(frame, folded)[0], student(frame, state)[0]) < 1e-5
+        found, kept = student(frame, folded)
+        assert kept is folded
+        assert scale_gap(found, student(frame, state)[0]) < 1e-5
 
 
 @torch.no_grad()
@@ -75,7 +90,7 @@ def test_full_rank_is_the_network_on_every_frame(network, frames) -> None:
 @torch.no_grad()
 def test_streams_concatenate_and_split(network, frames) -> None:
     student = student_of(network)
-    student.folds = True
+    student.folding = "later"
     _together, state = student(frames[0])
     after, state = student(frames[1], state)
     for i in range(2):
@@ -101,8 +116,8 @@ def test_a_layer_called_twice_keeps_two_states(frames) -> None:
     network = Shared()
     student = student_of(network, rank=10**6)
     _outputs, state = student(frames[0])
-    assert {name.split("/")[1].rsplit(".", 1)[0] for name in state} == {"twice", "twice#1"}
-    for form in (state, student.fold(state)):
+    assert {name.split("/")[1] for name in state} == {"twice", "twice#1"}
+    for form in (state, folded_state(student, frames[0])):
         assert scale_gap(student(frames[1], form)[0], network(frames[1])) < 1e-5
 
 
@@ -117,7 +132,7 @@ def test_in_place_changes_of_what_is_kept_are_refused(frames) -> None:
             x = self.convs[1](self.convs[0](x))
             return self.convs[2](x.relu_())
 
-    with pytest.raises(UserError, match=r"key/convs\.1\.output.*in place"):
+    with pytest.raises(UserError, match=r"key/convs\.1/output.*in place"):
         student_of(InPlace())(frames[0])
 
 
@@ -135,8 +150,9 @@ def test_nothing_is_left_behind(network, frames) -> None:
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
     _, state = student(frames[0])
     student(frames[1], state)
-    assert student.tape.read is None
+    assert student.tape.is_key_frame
     assert student.tape.written == {}
+    assert student.tape._read == {}
     assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
     assert without_key_frame(state) is None
     assert without_key_frame({**state, "memory": frames}) == {"memory": frames}
@@ -148,8 +164,8 @@ def test_fused_norms_change_nothing_but_the_work(network, frames) -> None:
     fused = fused_copy(student, frames[0, :1])
     norms = [m for m in fused.modules() if isinstance(m, nn.BatchNorm2d)]
     assert norms == [], "both norms follow a convolution that nothing else reads"
-    for folds in (False, True):
-        student.folds = fused.folds = folds
+    for folding in ("never", "later", "at once"):
+        student.folding = fused.folding = folding
         state, fused_state = None, None
         for frame in frames[:3]:
             expected, state = student(frame, state)

@@ -27,8 +27,8 @@ class Method(Protocol):
         """A student that obeys `outputs, state = student(frame, state)`. example: (1, 3, H, W) normalised frame."""
         ...
 
-    def parameter_groups(self, student: StatefulNetwork, learning_rate: float) -> list[dict[str, Any]]:
-        """The student's trained parameters as optimiser groups."""
+    def parameter_groups(self, student: StatefulNetwork, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
+        """The student's trained parameters as optimiser groups, for a run of so many steps."""
         ...
 
     def set_training(self, student: StatefulNetwork) -> None:

@@ -1,166 +1,195 @@
-"""Which layers of a network become cheap, at which rank, and why the others do not."""
+"""Which blocks of a network get a cheap student, and why the others do not."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
-from vidistill.distill.separable import ConvertibleLayer, Policy, bottleneck_rank, channels, full_rank, separable
+from vidistill.distill.plan import WHOLE, BlockPlan, Candidate, Plan, StudentSpec
+from vidistill.distill.separable import is_convertible_layer
+from vidistill.distill.students import Call, make_student, resolve
 from vidistill.errors import UserError, nearest
+from vidistill.profile import count_macs, on_meta
 
-
-@dataclass(frozen=True)
-class LayerPlan:
-    """What becomes of one layer. rank 0: it is left as it is, for `reason`. MACs are of one example frame."""
-
-    path: str
-    rank: int
-    macs: int = 0
-    student_macs: int = 0
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What becomes of each convolution and linear layer, in the order in which they run."""
-
-    layers: tuple[LayerPlan, ...]
-
-    @property
-    def converted(self) -> tuple[LayerPlan, ...]:
-        return tuple(layer for layer in self.layers if layer.rank)
-
-    @property
-    def share(self) -> float:
-        """The part of all convolution and linear MACs that is converted, 0…1."""
-        return sum(layer.macs for layer in self.converted) / max(1, sum(layer.macs for layer in self.layers))
-
-    def to_list(self) -> list[dict[str, Any]]:
-        return [asdict(layer) for layer in self.layers]
-
-    @classmethod
-    def from_list(cls, layers: Sequence[dict[str, Any]]) -> "Plan":
-        return cls(tuple(LayerPlan(**layer) for layer in layers))
-
-    def __str__(self) -> str:
-        left = [f"  {layer.path}: {layer.reason}" for layer in self.layers if not layer.rank]
-        head = f"{len(self.converted)} of {len(self.layers)} layers converted, {self.share:.1%} of their MACs"
-        return "\n".join([head, *(["left as they are:", *left] if left else [])])
+Granularity = Literal["layer", "block", "stage", "network"]
 
 
 @dataclass(frozen=True)
 class Selection:
     """What to convert. The defaults are the published ones for segmentation: all but the first and last convolution.
 
-    rank: one rank for all layers, at most full rank, instead of the reduction's. convert, leave: path patterns, as in
-    `stage3.*`; a pattern that matches no layer is an error. leave_first, leave_last: counted in the order of running.
+    granularity: "layer", each convolution and linear layer is a block; "block" and "stage", what the network's
+    `granularities` declares, or what `convert` names; "network", the whole network is one block.
+    convert, leave: path patterns; for layers `*` also stands for dots, as in `stage3.*`, for blocks it does not. A
+    pattern that matches nothing is an error. leave_first, leave_last: layers, counted in the order of running.
     """
 
-    reduction: int = 4
-    policy: Policy = "out"
-    rank: int | None = None
-    convert: Sequence[str] = ("*",)
+    granularity: Granularity = "layer"
+    convert: Sequence[str] | None = None
     leave: Sequence[str] = ()
     leave_first: int = 1
     leave_last: int = 1
 
 
 @dataclass
-class _Seen:
-    """What one run of the network shows of a layer."""
+class Seen:
+    """What one run of the network shows of a module: shapes are those of its calls, without their values."""
 
-    calls: int = 0
     macs: int = 0
-    student_macs: Callable[[int], int] = field(default=lambda rank: 0)
+    calls: list[tuple[Call, Any]] = field(default_factory=list)
 
 
-def plan_conversion(network: nn.Module, example: Tensor, selection: Selection) -> Plan:
-    """Runs the network once on `example` and decides for each convolution and linear layer.
+def plan_conversion(network: nn.Module, example: Tensor, selection: Selection, students: Sequence[StudentSpec]) -> Plan:
+    """Runs the network once on `example` and decides for each block which of `students` it may have.
 
-    Errors: UserError for a pattern that matches nothing.
+    Of one student, only what is cheaper than its block is kept; of several, as in a search, only blocks with a cheaper
+    one. Errors: UserError for a pattern that matches nothing, a block inside another, blocks that are not declared.
     """
-    layers = {path: module for path, module in network.named_modules() if _has_kernel(module)}
-    _check_patterns([*selection.convert, *selection.leave], list(layers))
-    seen = _watch(network, layers, example)
-    order = [path for path in seen if seen[path].calls]
+    modules = dict(network.named_modules())
+    layers = {path: module for path, module in modules.items() if _has_kernel(module)}
+    targets = _targets(network, modules, layers, selection)
+    seen = observe(network, {*layers, *targets}, example)
+    order = [path for path in seen if path in layers and seen[path].calls]
     ends = set(order[: selection.leave_first]) | set(order[len(order) - selection.leave_last :])
-    decided = []
-    for path in [*order, *(path for path in layers if path not in order)]:
-        layer, facts = layers[path], seen.get(path, _Seen())
-        rank, reason = _decide(path, layer, facts, selection, is_end=path in ends)
-        student_macs = facts.student_macs(rank) if rank else 0
-        decided.append(LayerPlan(path, rank, facts.macs, student_macs, reason))
-    return Plan(tuple(decided))
+    blocks: list[BlockPlan] = []
+    for path in _in_order(order, targets, layers):
+        facts = seen.get(path, Seen())
+        inside = [facts.macs] if path in layers else [seen[p].macs for p in order if _is_inside(p, path)]
+        reason = _unsuitable(path, modules[path], facts, targets, selection, is_end=path in ends)
+        plan = BlockPlan(path, sum(inside), reason=reason)
+        blocks.append(plan if reason else _with_candidates(plan, modules[path], facts, students))
+    return Plan(tuple(blocks))
 
 
-def _decide(path: str, layer: nn.Module, seen: _Seen, selection: Selection, *, is_end: bool) -> tuple[int, str]:
-    """The layer's rank, or 0 and why it is left."""
-    reason = _unsuitable(layer)
+def _targets(
+    network: nn.Module, modules: dict[str, nn.Module], layers: dict[str, nn.Module], selection: Selection
+) -> list[str]:
+    """The paths of the blocks that are asked for."""
+    if selection.granularity == "network":
+        return [WHOLE]
+    if selection.granularity == "layer":
+        patterns = ["*"] if selection.convert is None else list(selection.convert)
+        _check_patterns([*patterns, *selection.leave], list(layers), fnmatchcase)
+        return [p for p in layers if _any(p, patterns, fnmatchcase) and not _any(p, selection.leave, fnmatchcase)]
+    declared = getattr(network, "granularities", {}).get(selection.granularity)
+    if selection.convert is None and declared is None:
+        raise UserError(
+            f"{type(network).__name__} does not say what its {selection.granularity}s are; name their paths with "
+            f"method.convert; {nearest('', [p for p in modules if p])}"
+        )
+    patterns = list(declared or ()) if selection.convert is None else list(selection.convert)
+    _check_patterns([*patterns, *selection.leave], [p for p in modules if p], _same_depth)
+    paths = [p for p in modules if _any(p, patterns, _same_depth) and not _any(p, selection.leave, _same_depth)]
+    for path in paths:
+        outer = next((other for other in paths if other != path and _is_inside(path, other)), None)
+        if outer is not None:
+            raise UserError(f"the block '{path}' lies inside the block '{outer}'; convert one of the two")
+    return paths
+
+
+def _same_depth(path: str, pattern: str) -> bool:
+    return path.count(".") == pattern.count(".") and fnmatchcase(path, pattern)
+
+
+def _any(path: str, patterns: Sequence[str], matches: Callable[[str, str], bool]) -> bool:
+    return any(matches(path, pattern) for pattern in patterns)
+
+
+def _check_patterns(patterns: Sequence[str], paths: list[str], matches: Callable[[str, str], bool]) -> None:
+    for pattern in patterns:
+        if not any(matches(path, pattern) for path in paths):
+            raise UserError(f"the path pattern '{pattern}' matches nothing in the network; {nearest(pattern, paths)}")
+
+
+def _is_inside(path: str, outer: str) -> bool:
+    return outer == WHOLE or path.startswith(f"{outer}.")
+
+
+def _in_order(order: list[str], targets: list[str], layers: dict[str, nn.Module]) -> list[str]:
+    """Every layer outside the blocks, and every block where its first layer runs; what never runs comes last."""
+    found: dict[str, None] = {}
+    for path in [*order, *layers]:
+        outer = next((t for t in targets if t not in layers and _is_inside(path, t)), path)
+        found[outer] = None
+    return list(found | dict.fromkeys(targets))
+
+
+def _unsuitable(
+    path: str, module: nn.Module, seen: Seen, targets: list[str], selection: Selection, *, is_end: bool
+) -> str:
+    """Why the block is left, as far as it does not depend on the student."""
+    if _has_kernel(module):
+        if not is_convertible_layer(module) and selection.granularity == "layer":
+            return f"a {type(module).__name__}, not exactly Conv2d or Linear"
+        if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
+            return f"padding_mode {module.padding_mode}"
     if not seen.calls:
-        reason = "never called as a module in a run of the network"
-    elif is_end:
-        reason = "first or last layer"
-    elif not _matches(path, selection.convert) or _matches(path, selection.leave):
-        reason = "left by the recipe's patterns"
-    if reason:
-        return 0, reason
-    assert isinstance(layer, nn.Conv2d | nn.Linear)
-    rank = bottleneck_rank(layer, reduction=selection.reduction, policy=selection.policy)
-    if selection.rank is not None:
-        return min(selection.rank, full_rank(layer)), ""
-    if rank < 1:
-        return 0, f"too few channels for a reduction of {selection.reduction}"
-    if isinstance(layer, nn.Conv2d) and rank % layer.groups:
-        return 0, f"its {layer.groups} groups do not divide the bottleneck's {rank} channels"
-    if seen.student_macs(rank) >= seen.macs:
-        return 0, "the student would cost as much"
-    return rank, ""
+        return "never called as a module in a run of the network"
+    if selection.granularity == "layer" and is_end:
+        return "first or last layer"
+    if path not in targets:
+        return "left by the recipe's patterns" if selection.granularity == "layer" else "outside the converted blocks"
+    return ""
+
+
+def _with_candidates(plan: BlockPlan, block: nn.Module, seen: Seen, students: Sequence[StudentSpec]) -> BlockPlan:
+    call, output = seen.calls[0]
+    channels = _channels(call), _channels(Call((output,), {}))
+    candidates: list[Candidate] = []
+    reasons: list[str] = []
+    for spec in students:
+        resolved = resolve(spec, block, call, output)
+        if isinstance(resolved, str):
+            reasons.append(resolved)
+        elif all(resolved != candidate.student for candidate in candidates):
+            candidates.append(Candidate(resolved, _student_macs(resolved, block, channels, seen)))
+    is_free = all(spec.rank is None for spec in students)  # a rank that is asked for is meant
+    if candidates and is_free and all(candidate.macs >= plan.macs for candidate in candidates):
+        candidates, reasons = [], ["the student would cost as much"]
+    if not candidates:
+        return BlockPlan(plan.path, plan.macs, reason=reasons[0])
+    return BlockPlan(plan.path, plan.macs, tuple(candidates), channels)
+
+
+def _channels(call: Call) -> int:
+    """Of the call's first tensor: the second axis of an image, the last of anything else; 0 without a tensor."""
+    tensors = call.tensors()
+    return tensors[0].shape[1 if tensors[0].ndim == 4 else -1] if tensors else 0
+
+
+def _student_macs(spec: StudentSpec, block: nn.Module, channels: tuple[int, int], seen: Seen) -> int:
+    """Of a folded frame, all calls together."""
+    student = on_meta(make_student(spec, block, channels)).eval()
+    total = 0
+    for call, output in seen.calls:
+        with torch.no_grad():
+            folded = student.fold(call, output)
+        total += count_macs(student.follow, call, folded)
+    return total
 
 
 def _has_kernel(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.conv._ConvNd | nn.Linear)
 
 
-def _unsuitable(layer: nn.Module) -> str:
-    if type(layer) not in (nn.Conv2d, nn.Linear):
-        return f"a {type(layer).__name__}, not exactly Conv2d or Linear"
-    if isinstance(layer, nn.Conv2d):
-        if layer.padding_mode != "zeros":
-            return f"padding_mode {layer.padding_mode}"
-        if layer.groups == layer.in_channels and layer.groups > 1:
-            return "depthwise"
-    return ""
-
-
-def _matches(path: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(path, pattern) for pattern in patterns)
-
-
-def _check_patterns(patterns: Sequence[str], paths: list[str]) -> None:
-    for pattern in patterns:
-        if not any(fnmatchcase(path, pattern) for path in paths):
-            raise UserError(f"the path pattern '{pattern}' matches no layer of the network; {nearest(pattern, paths)}")
-
-
-def _watch(network: nn.Module, layers: dict[str, nn.Module], example: Tensor) -> dict[str, _Seen]:
-    """Calls and MACs of each layer in a run in evaluation mode, in the order of their first call."""
-    seen: dict[str, _Seen] = {}
+def observe(network: nn.Module, paths: Collection[str], example: Tensor) -> dict[str, Seen]:
+    """Calls and MACs of the modules at `paths` in a run in evaluation mode, in the order of their first call."""
+    modules = {path: module for path, module in network.named_modules() if path in paths}
+    seen: dict[str, Seen] = {}
 
     def hook(path: str) -> Callable[..., None]:
-        def note(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            facts = seen.setdefault(path, _Seen())
-            facts.calls += 1
-            facts.macs += output.numel() * (layer.weight[0].numel() if _is_forward(layer) else 0)
-            if type(layer) in (nn.Conv2d, nn.Linear):
-                earlier, shapes = facts.student_macs, (inputs[0].shape, output.shape)
-                facts.student_macs = lambda rank: earlier(rank) + _separable_macs(layer, rank, *shapes)
+        def note(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            facts = seen.setdefault(path, Seen())
+            facts.macs += _layer_macs(module, output)
+            facts.calls.append((Call(args, kwargs).map(_shape), tree_map_only(Tensor, _shape, output)))
 
         return note
 
-    handles = [layer.register_forward_hook(hook(path)) for path, layer in layers.items()]
+    handles = [module.register_forward_hook(hook(path), with_kwargs=True) for path, module in modules.items()]
     was_training = network.training
     try:
         with torch.no_grad():
@@ -172,40 +201,34 @@ def _watch(network: nn.Module, layers: dict[str, nn.Module], example: Tensor) ->
     return seen
 
 
-def _is_forward(layer: nn.Module) -> bool:
-    """A transposed convolution's kernel is laid out the other way round; its MACs are not counted here."""
-    return not isinstance(layer, nn.modules.conv._ConvTransposeNd)
+def _shape(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor, device="meta")
 
 
-def _separable_macs(layer: ConvertibleLayer, rank: int, input_shape: torch.Size, output_shape: torch.Size) -> int:
-    in_channels, out_channels = channels(layer)
-    if isinstance(layer, nn.Linear):
-        return (output_shape.numel() // out_channels) * rank * (in_channels + out_channels)
-    batch, _, height, width = output_shape
-    middle_width = width if layer.kernel_size[1] == 1 else input_shape[3]
-    first = batch * height * middle_width * rank * (in_channels // layer.groups) * layer.kernel_size[0]
-    return first + batch * height * width * rank * out_channels * layer.kernel_size[1]
+def _layer_macs(module: Any, output: Any) -> int:
+    """Of one convolution or linear layer; a transposed one's kernel is laid out otherwise, and is not counted."""
+    if not _has_kernel(module) or isinstance(module, nn.modules.conv._ConvTransposeNd):
+        return 0
+    return output.numel() * module.weight[0].numel()
 
 
-def replace_layers(
-    network: nn.Module, plan: Plan, make: Callable[[str, ConvertibleLayer, nn.Sequential], nn.Module]
-) -> None:
-    """Puts make(path, layer, uninitialised separable student) in the place of every converted layer.
+def replace_blocks(network: nn.Module, plan: Plan, make: Callable[[BlockPlan, nn.Module], nn.Module]) -> nn.Module:
+    """Puts make(its plan, block) in the place of every converted block; returns the network, itself maybe replaced.
 
-    A layer that several parents hold is replaced in all of them by one and the same module. Errors: UserError for a
+    A block that several parents hold is replaced in all of them by one and the same module. Errors: UserError for a
     path that the network does not have.
     """
     places: dict[int, list[str]] = {}
     for path, module in network.named_modules(remove_duplicate=False):
         places.setdefault(id(module), []).append(path)
-    paths = dict(network.named_modules())
+    modules = dict(network.named_modules())
     for entry in plan.converted:
-        layer = paths.get(entry.path)
-        if not isinstance(layer, nn.Conv2d | nn.Linear):
-            raise UserError(
-                f"the network has no convolution or linear layer '{entry.path}'; {nearest(entry.path, paths)}"
-            )
-        student = separable(layer, entry.rank).to(layer.weight.device, layer.weight.dtype)
-        new = make(entry.path, layer, student)
-        for place in places[id(layer)]:
+        if entry.path == WHOLE:
+            return make(entry, network)
+        block = modules.get(entry.path)
+        if block is None:
+            raise UserError(f"the network has no block '{entry.path}'; {nearest(entry.path, modules)}")
+        new = make(entry, block)
+        for place in places[id(block)]:
             network.set_submodule(place, new)
+    return network

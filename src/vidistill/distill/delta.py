@@ -1,7 +1,7 @@
-"""Delta distillation: between key frames, cheap students predict how each layer's output changes.
+"""Delta distillation: between key frames, cheap students predict how each block's output changes.
 
-Source: Habibian et al., "Delta Distillation for Efficient Video Processing", ECCV 2022 (arXiv 2203.09594). Linear
-blocks; see docs/delta.md for the equations and for where we differ.
+Source: Habibian et al., "Delta Distillation for Efficient Video Processing", ECCV 2022 (arXiv 2203.09594); see
+docs/delta.md for the equations and for where we differ.
 """
 
 from collections.abc import Sequence
@@ -10,38 +10,43 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from vidistill.data.clip import Batch
-from vidistill.distill.conversion import Selection, plan_conversion
-from vidistill.distill.delta_network import DeltaNetwork, convert
-from vidistill.distill.norms import evaluating, freeze_norms
-from vidistill.distill.separable import Policy
-from vidistill.distill.stateful import State, StatefulNetwork
+from vidistill.distill.conversion import Granularity, Selection, plan_conversion
+from vidistill.distill.delta_network import DeltaBlock, DeltaNetwork, convert, keep_chosen
+from vidistill.distill.latency_table import block_costs
+from vidistill.distill.norms import freeze_norms
+from vidistill.distill.plan import StudentSpec
+from vidistill.distill.reference import Reference, captured_features, coarse_blocks, delta_gap, feature_gap
+from vidistill.distill.search import Search, SearchedStudent
+from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.teacher import FrozenTeacher
 
 
 @dataclass(kw_only=True)
 class Delta:
-    """Linear blocks with separable students of `reduction` γ.
+    """Blocks with students; by default each convolution and linear layer with a separable one of γ = 4.
 
+    student: of every block; search: several candidates instead, among which the run chooses.
+    granularity, convert, leave, leave_first, leave_last: what the blocks are, see `Selection`.
     key_frame_interval: the default for streaming and evaluation; it does not change training.
     train_key_path: train the key frames' network too, at the recipe's learning rate, the students at
         `student_learning_rate_factor` times that, as published. False keeps it frozen, equal to the teacher to the
         bit, and trains about twice as fast. [ours]
-    freeze_norms: keep batch normalisation's statistics, as short runs with small batches want. [ours]
+    freeze_norms: keep the trained batch normalisations' statistics, as short runs with small batches want. [ours]
     delta_until: the part of the run in which the delta loss counts; published: the first third.
-    The rest chooses the layers, see `Selection`.
     """
 
     name: ClassVar[str] = "delta"
     form: ClassVar[str] = "delta"
-    default_losses: ClassVar[dict[str, float]] = {"task": 1.0, "teacher": 1.0, "delta": 0.01}
+    default_losses: ClassVar[dict[str, float]] = {
+        "task": 1.0, "teacher": 1.0, "delta": 0.01, "feature": 0.1, "cost": 0.1
+    }  # fmt: skip
 
-    reduction: int = 4
-    policy: Policy = "out"
-    rank: int | None = None
-    convert: Sequence[str] = ("*",)
+    student: StudentSpec = field(default_factory=StudentSpec)
+    search: Search | None = None
+    granularity: Granularity = "layer"
+    convert: Sequence[str] | None = None
     leave: Sequence[str] = ()
     leave_first: int = 1
     leave_last: int = 1
@@ -50,35 +55,43 @@ class Delta:
     student_learning_rate_factor: float = 10.0
     freeze_norms: bool = True
     delta_until: float = 1 / 3
-    _first_delta: float | None = field(default=None, init=False, repr=False)
+    _first: dict[str, float] = field(default_factory=dict, init=False, repr=False)
 
     def prepare(self, network: nn.Module, example: Tensor) -> DeltaNetwork:
-        selection = Selection(
-            self.reduction, self.policy, self.rank, self.convert, self.leave, self.leave_first, self.leave_last
-        )
-        student = convert(network, plan_conversion(network, example, selection))
+        selection = Selection(self.granularity, self.convert, self.leave, self.leave_first, self.leave_last)
+        candidates = [self.student] if self.search is None else self.search.candidates
+        student = convert(network, plan_conversion(network, example, selection, candidates))
+        if self.search is not None:
+            size = (example.shape[-2], example.shape[-1])
+            costs = block_costs(network, student, self.search, selection, size)
+            for path, block in student.blocks().items():
+                if isinstance(block.student, SearchedStudent):
+                    block.student.costs.copy_(costs[path])
         student.requires_grad_(self.train_key_path)
-        for layer in student.delta_layers().values():
-            layer.student.requires_grad_(True)
+        for block in student.blocks().values():
+            block.student.requires_grad_(True)
         return student
 
-    def parameter_groups(self, student: StatefulNetwork, learning_rate: float) -> list[dict[str, Any]]:
-        cheap = {id(p) for layer in _delta(student).delta_layers().values() for p in layer.student.parameters()}
-        trained = [p for p in student.parameters() if p.requires_grad]
-        key_path = [p for p in trained if id(p) not in cheap]
+    def parameter_groups(self, student: StatefulNetwork, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
+        cheap = {id(p) for block in _delta(student).blocks().values() for p in block.student.parameters()}
+        gates = [searched.gates for searched in _searched(student)]
+        own = {id(gate) for gate in gates}
+        trained = [p for p in student.parameters() if p.requires_grad and id(p) not in own]
+        rate = learning_rate * self.student_learning_rate_factor
         groups = [
-            {
-                "params": [p for p in trained if id(p) in cheap],
-                "lr": learning_rate * self.student_learning_rate_factor,
-                "weight_decay": 0.0,
-            }
+            {"params": [p for p in trained if id(p) in cheap], "lr": rate, "weight_decay": 0.0},
+            {"params": [p for p in trained if id(p) not in cheap], "lr": learning_rate},
         ]
-        return [*groups, {"params": key_path, "lr": learning_rate}] if key_path else groups
+        if self.search is not None:
+            groups.append({"params": gates, "lr": self.search.rate(steps), "weight_decay": 0.0})
+        return [group for group in groups if group["params"]]
 
     def set_training(self, student: StatefulNetwork) -> None:
         student.train()
         if self.freeze_norms or not self.train_key_path:
             freeze_norms(student)
+        for block in _delta(student).blocks().values():
+            block.student.set_training()
 
     def losses(
         self, student: StatefulNetwork, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
@@ -89,102 +102,78 @@ class Delta:
         network's, so they cost one pass and not two.
         """
         network = _delta(student)
+        for searched in _searched(network):
+            searched.draw()
         frames = batch.student
-        num_frames = frames.shape[1]
-        wants_delta = progress < self.delta_until
-        reference = _Reference.of(network, frames) if wants_delta or not self.train_key_path else None
+        wants_delta, wants_features = progress < self.delta_until, bool(coarse_blocks(network))
+        needs_reference = wants_delta or wants_features or not self.train_key_path
+        reference = Reference.of(network, frames) if needs_reference else None
         if self.train_key_path:
             key_outputs, state = network(frames[:, 0])
             outputs = {0: key_outputs}
         else:
             assert reference is not None
             state, outputs = reference.state(0), {}
-        gaps = []
-        for t in range(1, num_frames):
-            with network.tape.recording() as changes:
+        gaps: dict[str, list[Tensor]] = {"delta": [], "feature": []}
+        for t in range(1, frames.shape[1]):
+            with network.tape.recording() as changes, captured_features(network, _student_part) as features:
                 outputs[t], _ = network(frames[:, t], state)
-            if wants_delta and reference is not None:
-                gaps.append(_delta_gap(changes, reference, t))
+            if reference is not None and wants_delta:
+                gaps["delta"].append(delta_gap(changes, reference, t))
+            if reference is not None and wants_features:
+                gaps["feature"].append(feature_gap(features, reference, t))
         losses = self._task_losses(outputs, reference, teacher, task, batch)
-        if gaps:
-            losses["delta"] = self._scaled(torch.stack(gaps).mean())
+        losses |= {name: self._scaled(name, torch.stack(found).mean()) for name, found in gaps.items() if found}
+        if self.search is not None:
+            losses["cost"] = torch.stack([searched.cost() for searched in _searched(network)]).sum()
         return losses
 
     def _task_losses(
-        self,
-        outputs: dict[int, Any],
-        reference: "_Reference | None",
-        teacher: FrozenTeacher | None,
-        task: Any,
+        self, outputs: dict[int, Any], reference: Reference | None, teacher: FrozenTeacher | None, task: Any,
         batch: Batch,
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Tensor]:  # fmt: skip
         sums: dict[str, Tensor] = {}
         for t, frame_outputs in outputs.items():
-            found = task.supervise(frame_outputs, batch.labels[:, t])
             if not self.train_key_path and reference is not None:
-                found |= task.compare(frame_outputs, reference.outputs(t))
-            elif teacher is not None:
-                found |= task.compare(frame_outputs, teacher(batch.teacher[:, t]))
+                teacher_outputs = reference.outputs(t)
+            else:
+                teacher_outputs = None if teacher is None else teacher(batch.teacher[:, t])
+            found = task.supervise(frame_outputs, batch.labels[:, t], teacher_outputs)
+            if teacher_outputs is not None:
+                found |= task.compare(frame_outputs, teacher_outputs)
             for name, loss in found.items():
                 sums[name] = sums.get(name, torch.zeros_like(loss)) + loss / len(outputs)
         return sums
 
-    def _scaled(self, gap: Tensor) -> Tensor:
+    def _scaled(self, name: str, gap: Tensor) -> Tensor:
         """The gap divided by its value at the first step, averaged over the processes."""
-        if self._first_delta is None:
+        if name not in self._first:
             first = gap.detach().clone()
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 torch.distributed.all_reduce(first)
                 first /= torch.distributed.get_world_size()
-            self._first_delta = max(float(first), 1e-12)
-        return gap / self._first_delta
+            self._first[name] = max(float(first), 1e-12)
+        return gap / self._first[name]
 
     def finish(self, student: StatefulNetwork) -> StatefulNetwork:
         network = _delta(student)
-        network.folds = True
+        keep_chosen(network)
+        network.folding = "later"
         return network.eval().requires_grad_(False)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"first_delta": self._first_delta}
+        return {"first": dict(self._first)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._first_delta = state["first_delta"]
+        self._first = dict(state["first"])
 
 
-class _Reference:
-    """The student's own key path on every frame of the clips, in evaluation mode, without gradient."""
-
-    def __init__(self, outputs: Any, state: State, num_frames: int) -> None:
-        self._outputs = outputs
-        self._state = state
-        self._num_frames = num_frames
-
-    @classmethod
-    @torch.no_grad()
-    def of(cls, network: DeltaNetwork, frames: Tensor) -> "_Reference":
-        with evaluating(network):
-            outputs, state = network(frames.flatten(0, 1))
-        return cls(outputs, state, frames.shape[1])
-
-    def _at(self, tensor: Tensor, t: int) -> Tensor:
-        return tensor.unflatten(0, (-1, self._num_frames))[:, t]
-
-    def outputs(self, t: int) -> Any:
-        return tree_map_only(Tensor, lambda tensor: self._at(tensor, t), self._outputs)
-
-    def state(self, t: int) -> State:
-        return {name: self._at(tensor, t) for name, tensor in self._state.items()}
-
-    def change(self, slot: str, t: int) -> Tensor:
-        """dz_ref: how the layer's own output differs between frame t and the key frame."""
-        outputs = self._state[f"{slot}.output"]
-        return self._at(outputs, t) - self._at(outputs, 0)
+def _searched(student: StatefulNetwork) -> list[SearchedStudent]:
+    return [b.student for b in _delta(student).blocks().values() if isinstance(b.student, SearchedStudent)]
 
 
-def _delta_gap(changes: dict[str, Tensor], reference: _Reference, t: int) -> Tensor:
-    """Mean over the layers of the mean squared gap between the predicted and the true change."""
-    gaps = [(change - reference.change(slot, t)).square().mean() for slot, change in changes.items()]
-    return torch.stack(gaps).mean()
+def _student_part(block: DeltaBlock) -> nn.Module:
+    return block.student
 
 
 def _delta(student: StatefulNetwork) -> DeltaNetwork:

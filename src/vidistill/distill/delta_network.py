@@ -1,118 +1,133 @@
-"""A network whose converted layers predict their change since the key frame."""
+"""A network whose converted blocks predict their change since the key frame."""
 
 import copy
 from typing import Any
 
 from torch import Tensor, nn
 
-from vidistill.distill.conversion import Plan, replace_layers
-from vidistill.distill.separable import ConvertibleLayer, start_from
-from vidistill.distill.stateful import KEY, State, StatefulNetwork
-from vidistill.distill.tape import Tape
+from vidistill.distill.conversion import replace_blocks
+from vidistill.distill.plan import BlockPlan, Plan
+from vidistill.distill.search import SearchedStudent, chosen_plan, make_block_student
+from vidistill.distill.stateful import State, StatefulNetwork
+from vidistill.distill.students import BlockStudent, Call, map_outputs, name_leaves
+from vidistill.distill.tape import Folding, Tape
 from vidistill.errors import UserError
 
+WHOLE_SLOT = "whole"
 
-class DeltaLayer(nn.Module):
-    """A linear block: the layer itself on a key frame, its cheap student on the frames after it.
 
-    With x_0 and z_0 the key frame's input and output, z_t = z_0 + g(x_t − x_0). As g is linear and has no bias, that
-    is g(x_t) + c with c = z_0 − g(x_0): the folded form, which keeps one tensor and subtracts nothing. Which of the two
-    runs is decided by what the state holds.
+class DeltaBlock(nn.Module):
+    """A block: itself on a key frame, its cheap student on the frames after it.
+
+    What the state holds decides the form: the key frame's input and output, from which the student predicts the
+    change, or what the student folded them into.
     """
 
-    def __init__(self, path: str, layer: ConvertibleLayer, student: nn.Sequential, tape: Tape) -> None:
+    def __init__(self, path: str, block: nn.Module, student: BlockStudent, tape: Tape) -> None:
         super().__init__()
         self.path = path
-        self.layer = layer
+        self.block = block
         self.student = student
         self.tape = tape
 
-    def forward(self, x: Tensor) -> Tensor:
-        tape = self.tape
-        name = KEY + tape.slot(self.path)
-        if tape.read is None:
-            output = self.layer(x)
-            tape.keep(f"{name}.input", x)
-            tape.keep(f"{name}.output", output)
-            return output
-        if f"{name}.offset" in tape.read:
-            return self.student(x) + tape.read[f"{name}.offset"]
-        change = self.student(x - tape.read[f"{name}.input"])
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        tape, call = self.tape, Call(args, kwargs)
+        slot = tape.slot(self.path or WHOLE_SLOT)
+        if tape.is_key_frame:
+            return self._key(slot, call)
+        kept = tape.read(slot)
+        if "output" not in kept:
+            return self.student.follow(call, kept)
+        key, key_output = _as_call(kept, call), _outputs(kept)
+        if tape.folding == "later":
+            folded = self.student.fold(key, key_output)
+            tape.keep(slot, folded)
+            return self.student.follow(call, folded)
+        change = self.student.change(key, call, key_output)
         if tape.changes is not None:
-            tape.changes[name] = change
-        return tape.read[f"{name}.output"] + change
+            tape.changes |= {f"{slot}/{name}": tensor for name, tensor in name_leaves("output", change).items()}
+        return map_outputs(lambda dz, z: z + dz, change, key_output)
 
-    def last_kernel(self) -> Tensor:
-        """The kernel of the student's last layer: scaling its first axis scales the student's output channels."""
-        last = self.student[-1]
-        assert isinstance(last, nn.Conv2d | nn.Linear)
-        return last.weight
+    def _key(self, slot: str, call: Call) -> Any:
+        output = self.block(*call.args, **call.kwargs)
+        if self.tape.folding == "at once":
+            self.tape.keep(slot, self.student.fold(call, output))
+        else:
+            self.tape.keep(slot, name_leaves("input", (call.args, call.kwargs)) | name_leaves("output", output))
+        return output
 
-    def fold(self, key_input: Tensor, key_output: Tensor) -> Tensor:
-        """The constant c of the folded form."""
-        return key_output - self.student(key_input)
+
+def _as_call(kept: State, call: Call) -> Call:
+    """The key frame's call: this one with the tensors that were kept."""
+    inputs = iter([tensor for name, tensor in kept.items() if name.split(".")[0] == "input"])
+    return call.map(lambda tensor: next(inputs))
+
+
+def _outputs(kept: State) -> Tensor | list[Tensor]:
+    outputs = [tensor for name, tensor in kept.items() if name.split(".")[0] == "output"]
+    return outputs[0] if len(outputs) == 1 else outputs
 
 
 class DeltaNetwork(StatefulNetwork):
     """`outputs, state = network(frame, state)`; without a state the frame is a key frame.
 
-    A key frame's state holds each converted layer's input and output. Where `folds` is set, as `finish` does, the
-    first delta frame folds them into one tensor a layer before it runs, so that no frame costs more than a key frame
-    by much; otherwise the state stays as the key frame left it, which is the form that trains.
+    folding: "never", the form that trains: the state keeps each block's input and output of the key frame. "later",
+    the form that runs: the first delta frame folds them as it goes, so that no frame costs more than a key frame by
+    much. "at once": the key frame does.
     """
 
-    def __init__(self, network: nn.Module, plan: Plan, tape: Tape, *, folds: bool = False) -> None:
+    def __init__(self, network: nn.Module, plan: Plan, tape: Tape, *, folding: Folding = "never") -> None:
         super().__init__()
         self.network = network
-        self.plan = plan
+        self.plan: Plan = plan
         self.tape = tape
-        self.folds = folds
+        self.folding: Folding = folding
 
     def forward(self, frame: Tensor, state: State | None = None) -> tuple[Any, State]:
-        if state is not None and self.folds:
-            state = self.fold(state)
-        with self.tape.bound(state) as written:
+        with self.tape.bound(state, self.folding) as written:
             outputs = self.network(frame)
             if state is not None:
-                return outputs, state
+                return outputs, written or state
             overwritten = self.tape.overwritten()
             if overwritten:
                 raise UserError(
-                    f"the network changes the kept tensor '{overwritten[0]}' in place; leave that layer by a path "
+                    f"the network changes the kept tensor '{overwritten[0]}' in place; leave that block by a path "
                     "pattern, or use an operation that returns a new tensor"
                 )
             return outputs, written
 
-    def fold(self, state: State) -> State:
-        """The state with every kept input and output replaced by the folded constant; itself where that is done."""
-        outputs = [name for name in state if name.startswith(KEY) and name.endswith(".output")]
-        if not outputs:
-            return state
-        layers = self.delta_layers()
-        folded = {name: tensor for name, tensor in state.items() if not name.endswith((".input", ".output"))}
-        for name in outputs:
-            slot = name.removesuffix(".output")
-            layer = layers[slot.removeprefix(KEY).split("#")[0]]
-            folded[f"{slot}.offset"] = layer.fold(state[f"{slot}.input"], state[name])
-        return folded
-
-    def delta_layers(self) -> dict[str, DeltaLayer]:
-        """The converted layers by the path they had in the network."""
-        return {module.path: module for module in self.network.modules() if isinstance(module, DeltaLayer)}
+    def blocks(self) -> dict[str, DeltaBlock]:
+        """The converted blocks by the path they had in the network."""
+        return {module.path: module for module in self.network.modules() if isinstance(module, DeltaBlock)}
 
 
 def convert(network: nn.Module, plan: Plan, *, start: bool = True) -> DeltaNetwork:
-    """A delta network on a copy of `network`, its students started from the layers' weights unless `start` is False."""
+    """A delta network on a copy of `network`, its students started from the blocks' weights unless `start` is False.
+
+    Errors: UserError where the plan is for another network.
+    """
     network = copy.deepcopy(network)
     tape = Tape()
     for module in network.modules():
         if getattr(module, "inplace", False) is True:
-            setattr(module, "inplace", False)  # noqa: B010 - an activation in place would overwrite what the layer before it keeps
+            setattr(module, "inplace", False)  # noqa: B010 - an activation in place would overwrite what is kept
 
-    def make(path: str, layer: ConvertibleLayer, student: nn.Sequential) -> nn.Module:
+    def make(entry: BlockPlan, block: nn.Module) -> nn.Module:
+        student = make_block_student(entry, block)
         if start:
-            start_from(student, layer)
-        return DeltaLayer(path, layer, student, tape)
+            student.start(block)
+        return DeltaBlock(entry.path, block, student, tape)
 
-    replace_layers(network, plan, make)
-    return DeltaNetwork(network, plan, tape)
+    return DeltaNetwork(replace_blocks(network, plan, make), plan, tape)
+
+
+def keep_chosen(network: DeltaNetwork) -> None:
+    """Ends a search: every block keeps the candidate of its largest gate, and nothing else remains. In place."""
+    blocks = network.blocks()
+    choices: dict[str, int] = {}
+    for path, block in blocks.items():
+        if isinstance(block.student, SearchedStudent):
+            choices[path] = block.student.choice
+            block.student = block.student.chosen
+    entries = network.plan.blocks
+    network.plan = Plan(tuple(chosen_plan(e, choices[e.path]) if e.path in choices else e for e in entries))

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from vidistill.distill.conversion import Plan, Selection, plan_conversion, replace_layers
-from vidistill.distill.separable import ConvertibleLayer, Policy, start_from
+from vidistill.distill.conversion import Selection, plan_conversion, replace_blocks
+from vidistill.distill.plan import BlockPlan, Plan, StudentSpec
+from vidistill.distill.separable import Policy, is_convertible_layer, separable, start_from
 from vidistill.distill.stateful import PerFrame, StatefulNetwork
 from vidistill.distill.supervised import Supervised
 
@@ -23,16 +24,15 @@ class LowRank(Supervised):
     reduction: int = 4
     policy: Policy = "out"
     rank: int | None = None
-    convert: Sequence[str] = ("*",)
+    convert: Sequence[str] | None = None
     leave: Sequence[str] = ()
     leave_first: int = 1
     leave_last: int = 1
 
     def prepare(self, network: nn.Module, example: Tensor) -> StatefulNetwork:
-        selection = Selection(
-            self.reduction, self.policy, self.rank, self.convert, self.leave, self.leave_first, self.leave_last
-        )
-        return factorise(network, plan_conversion(network, example, selection))
+        selection = Selection("layer", self.convert, self.leave, self.leave_first, self.leave_last)
+        spec = StudentSpec("separable", self.reduction, self.policy, self.rank)
+        return factorise(network, plan_conversion(network, example, selection, [spec]))
 
 
 class LowRankNetwork(PerFrame):
@@ -47,12 +47,15 @@ def factorise(network: nn.Module, plan: Plan, *, start: bool = True) -> LowRankN
     """A copy of `network` whose converted layers are their separable approximations, unless `start` is False."""
     network = copy.deepcopy(network)
 
-    def make(path: str, layer: ConvertibleLayer, student: nn.Sequential) -> nn.Module:
+    def make(entry: BlockPlan, layer: nn.Module) -> nn.Module:
+        assert is_convertible_layer(layer)
+        assert entry.student is not None
+        assert entry.student.rank is not None
+        student = separable(layer, entry.student.rank).to(layer.weight.device, layer.weight.dtype)
         if layer.bias is not None:
             student[1].register_parameter("bias", nn.Parameter(layer.bias.detach().clone()))
         if start:
             start_from(student, layer)
         return student
 
-    replace_layers(network, plan, make)
-    return LowRankNetwork(network, plan)
+    return LowRankNetwork(replace_blocks(network, plan, make), plan)

@@ -4,13 +4,26 @@ Source: Habibian et al., "Delta Distillation for Efficient Video Processing", EC
 of a linear block, and its initialisation by spatial singular value decomposition.
 """
 
-from typing import Literal
+import copy
+from typing import Literal, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 Policy = Literal["out", "min"]
 ConvertibleLayer = nn.Conv2d | nn.Linear
+
+
+def is_convertible_layer(module: nn.Module) -> TypeGuard[ConvertibleLayer]:
+    """Whether it is exactly a Conv2d or Linear: a subclass may do anything."""
+    return type(module) in (nn.Conv2d, nn.Linear)
+
+
+def without_bias(layer: ConvertibleLayer) -> ConvertibleLayer:
+    """A copy of the layer that maps changes, which have no bias."""
+    layer = copy.deepcopy(layer)
+    layer.bias = None
+    return layer.requires_grad_(True)
 
 
 def channels(layer: ConvertibleLayer) -> tuple[int, int]:

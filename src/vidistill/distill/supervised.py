@@ -27,7 +27,7 @@ class Supervised:
     def prepare(self, network: nn.Module, example: Tensor) -> StatefulNetwork:
         return PerFrame(network)
 
-    def parameter_groups(self, student: StatefulNetwork, learning_rate: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, student: StatefulNetwork, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
         return [{"params": [p for p in student.parameters() if p.requires_grad], "lr": learning_rate}]
 
     def set_training(self, student: StatefulNetwork) -> None:
@@ -40,9 +40,10 @@ class Supervised:
     ) -> dict[str, Tensor]:
         frames, labels = batch.student.flatten(0, 1), batch.labels.flatten(0, 1)
         outputs, _ = student(frames)
-        losses = task.supervise(outputs, labels)
+        teacher_outputs = None if teacher is None else teacher(batch.teacher.flatten(0, 1))
+        losses = task.supervise(outputs, labels, teacher_outputs)
         if teacher is not None:
-            losses |= task.compare(outputs, teacher(batch.teacher.flatten(0, 1)))
+            losses |= task.compare(outputs, teacher_outputs)
         return losses
 
     def finish(self, student: StatefulNetwork) -> StatefulNetwork:

@@ -1,42 +1,59 @@
-"""How converted layers, anywhere inside a network, receive and return state without keeping any.
+"""How converted blocks, anywhere inside a network, receive and return state without keeping any.
 
-A tape is a plain object, no module and no buffer, that the layers share and that only the wrapper binds, for the
+A tape is a plain object, no module and no buffer, that the blocks share and that only the wrapper binds, for the
 length of one call. Key and delta frames become two specialisations of one forward for torch.export, ONNX and
 torch.compile.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from vidistill.distill.stateful import State
+from vidistill.distill.stateful import KEY, State
+from vidistill.errors import UserError
+
+Folding = Literal["never", "later", "at once"]
 
 
 class Tape:
-    """`read` is the state of the call, None on a key frame; `written` is what the call leaves behind."""
+    """What blocks read and write: a slot for each of their calls, in each slot named tensors.
+
+    folding: whether the key frame's inputs and outputs stay in the state (the form that trains), are folded by the
+    first frame after it, or by the key frame itself.
+    """
 
     def __init__(self) -> None:
-        self.read: State | None = None
+        self.folding: Folding = "never"
+        self.is_key_frame = True
         self.written: State = {}
         self.changes: dict[str, Tensor] | None = None
+        self._read: dict[str, State] = {}
         self._calls: dict[str, int] = {}
         self._versions: dict[str, int] = {}
 
     @contextmanager
-    def bound(self, state: State | None) -> Iterator[State]:
-        """Lends `state` to the layers and yields the dict that they write to; empty again on exit."""
+    def bound(self, state: State | None, folding: Folding) -> Iterator[State]:
+        """Lends `state` to the blocks and yields the dict that they write to; empty again on exit."""
         written: State = {}
-        self.read, self.written, self._calls, self._versions = state, written, {}, {}
+        self._bind(state, written, folding)
         try:
             yield written
         finally:
-            self.read, self.written, self._calls, self._versions = None, {}, {}, {}
+            self._bind(None, {}, "never")
+
+    def _bind(self, state: State | None, written: State, folding: Folding) -> None:
+        self.is_key_frame, self.written, self.folding = state is None, written, folding
+        self._read, self._calls, self._versions = {}, {}, {}
+        for name, tensor in (state or {}).items():
+            slot, _, entry = name.rpartition("/")
+            self._read.setdefault(slot, {})[entry] = tensor
 
     @contextmanager
     def recording(self) -> Iterator[dict[str, Tensor]]:
-        """Collects each converted layer's predicted change, by slot, with its gradient."""
+        """Collects each block's predicted change, by the name of the output that it is a change of, with gradient."""
         changes: dict[str, Tensor] = {}
         self.changes = changes
         try:
@@ -45,16 +62,27 @@ class Tape:
             self.changes = None
 
     def slot(self, path: str) -> str:
-        """The name of this call of the layer at `path`: the path, then path#1, path#2 for further calls."""
+        """The name of this call of the block at `path`: the path, then path#1, path#2 for further calls."""
         call = self._calls.get(path, 0)
         self._calls[path] = call + 1
-        return f"{path}#{call}" if call else path
+        return KEY + (f"{path}#{call}" if call else path)
 
-    def keep(self, name: str, tensor: Tensor) -> None:
-        """Writes `tensor` to the state that the call leaves behind."""
-        self.written[name] = tensor
-        if _has_version(tensor):
-            self._versions[name] = tensor._version
+    def read(self, slot: str) -> State:
+        """What the key frame left in a slot. Errors: UserError where this call did not happen on the key frame."""
+        if slot not in self._read:
+            raise UserError(
+                f"'{slot.removeprefix(KEY)}' runs on this frame but did not on its key frame: what the network runs "
+                "depends on the frame's content; leave that block by a path pattern"
+            )
+        return self._read[slot]
+
+    def keep(self, slot: str, entries: State) -> None:
+        """Writes tensors to the state that the call leaves behind."""
+        for entry, tensor in entries.items():
+            name = f"{slot}/{entry}"
+            self.written[name] = tensor
+            if _has_version(tensor):
+                self._versions[name] = tensor._version
 
     def overwritten(self) -> list[str]:
         """The kept tensors that the network has changed in place since, which would corrupt the frames to come."""

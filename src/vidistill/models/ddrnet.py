@@ -2,60 +2,22 @@
 
 Source: Pan, Hong, Sun & Jia, "Deep Dual-Resolution Networks for Real-Time and Accurate Semantic Segmentation of
 Traffic Scenes", 2021 (arXiv 2101.06085). Written from the paper; upsampling goes to the measured size, so that any
-frame size works, and no activation is in place, so that converted layers may keep what they return.
+frame size works.
 """
+
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-def conv_norm(in_channels: int, out_channels: int, kernel: int, *, stride: int = 1) -> nn.Sequential:
-    """A bias-free convolution that keeps the size (divided by `stride`), then batch normalisation."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
+from vidistill.models.layers import BasicBlock, Bottleneck, conv_norm, initialise, resize_like
 
 
 def norm_conv(in_channels: int, out_channels: int, kernel: int, *, bias: bool = False) -> nn.Sequential:
     """Batch normalisation and ReLU ahead of a convolution that keeps the size."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=bias)
     return nn.Sequential(nn.BatchNorm2d(in_channels), nn.ReLU(), conv)
-
-
-def resize_like(x: Tensor, reference: Tensor) -> Tensor:
-    """`x` bilinearly resized to the height and width of `reference`."""
-    return F.interpolate(x, size=reference.shape[-2:], mode="bilinear", align_corners=False)
-
-
-class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut; the last activation is left to the caller where `final_relu` is False."""
-
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, final_relu: bool = True) -> None:
-        super().__init__()
-        self.first = conv_norm(in_channels, out_channels, 3, stride=stride)
-        self.second = conv_norm(out_channels, out_channels, 3)
-        same = stride == 1 and in_channels == out_channels
-        self.shortcut = nn.Identity() if same else conv_norm(in_channels, out_channels, 1, stride=stride)
-        self.final_relu = final_relu
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.second(F.relu(self.first(x))) + self.shortcut(x)
-        return F.relu(out) if self.final_relu else out
-
-
-class Bottleneck(nn.Module):
-    """1×1, 3×3, 1×1 with an expansion of 2 and a projected shortcut; no activation at the end."""
-
-    def __init__(self, in_channels: int, channels: int, *, stride: int = 1) -> None:
-        super().__init__()
-        self.reduce = conv_norm(in_channels, channels, 1)
-        self.spatial = conv_norm(channels, channels, 3, stride=stride)
-        self.expand = conv_norm(channels, 2 * channels, 1)
-        self.shortcut = conv_norm(in_channels, 2 * channels, 1, stride=stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.spatial(F.relu(self.reduce(x))))
-        return self.expand(out) + self.shortcut(x)
 
 
 def stage(in_channels: int, channels: int, depth: int, *, stride: int = 1) -> nn.Sequential:
@@ -95,6 +57,11 @@ class DDRNet(nn.Module):
     branches meet (one part in DDRNet-23, two in DDRNet-39).
     """
 
+    granularities: ClassVar[dict[str, tuple[str, ...]]] = {
+        "block": ("stage?.*", "low4.*", "high4.*", "low3.*.*", "high3.*.*", "low5", "high5", "pyramid"),
+        "stage": ("stage?", "low4", "high4", "low3.*", "high3.*", "low5", "high5", "pyramid"),
+    }
+
     def __init__(
         self,
         num_classes: int,
@@ -129,13 +96,13 @@ class DDRNet(nn.Module):
         self.to_low4 = nn.Sequential(
             conv_norm(high, 4 * c, 3, stride=2), nn.ReLU(), conv_norm(4 * c, 8 * c, 3, stride=2)
         )
-        self.low5 = Bottleneck(8 * c, 8 * c, stride=2)
-        self.high5 = Bottleneck(high, high)
+        self.low5 = Bottleneck(8 * c, 8 * c, expansion=2, stride=2, final_relu=False)
+        self.high5 = Bottleneck(high, high, expansion=2, final_relu=False)
         self.pyramid = PyramidPooling(16 * c, pyramid_channels, 4 * c)
         self.head = nn.Sequential(
             norm_conv(4 * c, head_channels, 3), norm_conv(head_channels, num_classes, 1, bias=True)
         )
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def forward(self, frame: Tensor) -> Tensor:
         low = F.relu(self.stage2(F.relu(self.stage1(self.stem(frame)))))
@@ -154,13 +121,6 @@ def _exchange(low: Tensor, high: Tensor, to_high: nn.Module, to_low: nn.Module) 
     new_low = low + to_low(F.relu(high))
     new_high = high + resize_like(to_high(F.relu(low)), high)
     return F.relu(new_low), F.relu(new_high)
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 def ddrnet_23_slim(num_classes: int) -> DDRNet:

@@ -17,8 +17,11 @@ class Task(Protocol):
 
     name: str
 
-    def supervise(self, outputs: Any, labels: Tensor) -> dict[str, Tensor]:
-        """Named losses of outputs against labels; zero, with a gradient path, where nothing is labelled."""
+    def supervise(self, outputs: Any, labels: Tensor, teacher_outputs: Any = None) -> dict[str, Tensor]:
+        """Named losses of outputs against labels; zero, with a gradient path, where nothing is labelled.
+
+        A task with pseudo-labels makes them of the teacher's outputs, where they are given.
+        """
         ...
 
     def compare(self, student_outputs: Any, teacher_outputs: Any) -> dict[str, Tensor]:

@@ -39,29 +39,46 @@ class Segmentation:
     """Cross-entropy against labels, Kullback-Leibler divergence against a teacher, the arg-max as prediction.
 
     class_weights: one factor per class for the cross-entropy, to help the rare ones; None for equal weights.
+    confidence: where a frame has no label at all, the teacher's class takes its place in every pixel whose probability
+    reaches this (pseudo-labels, 0…1); None for none of that.
     """
 
     name = "segmentation"
 
-    def __init__(self, *, num_classes: int, class_weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, *, num_classes: int, class_weights: Sequence[float] | None = None, confidence: float | None = None
+    ) -> None:
         if num_classes < 1:
             raise ValueError("segmentation needs at least one class")
         if class_weights is not None and len(class_weights) != num_classes:
             raise ValueError(f"{len(class_weights)} class_weights for {num_classes} classes")
+        if confidence is not None and not 0 <= confidence <= 1:
+            raise ValueError(f"confidence is a probability, not {confidence}")
         self.num_classes = num_classes
+        self.confidence = confidence
         self.class_weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
 
-    def supervise(self, outputs: Any, labels: Tensor) -> dict[str, Tensor]:
+    def supervise(self, outputs: Any, labels: Tensor, teacher_outputs: Any = None) -> dict[str, Tensor]:
         """`task`: cross-entropy, mean over a frame's labelled pixels, then over frames (0 for a frame without any).
 
         labels: (B, H, W) int64, 255 ignored. The mean is per frame first, so that splitting a batch among processes
         does not change it. With class weights each pixel's term is multiplied by its class's, nothing renormalised.
         """
+        if self.confidence is not None and teacher_outputs is not None:
+            labels = self._with_pseudo_labels(labels, logits_of(teacher_outputs), self.confidence)
         logits = resize(logits_of(outputs), (labels.shape[-2], labels.shape[-1]))
         weights = None if self.class_weights is None else self.class_weights.to(logits.device)
         per_pixel = F.cross_entropy(logits.float(), labels, weight=weights, ignore_index=IGNORED, reduction="none")
         count = (labels != IGNORED).sum(dim=(1, 2)).clamp(min=1)
         return {"task": (per_pixel.sum(dim=(1, 2)) / count).mean()}
+
+    @staticmethod
+    def _with_pseudo_labels(labels: Tensor, teacher: Tensor, confidence: float) -> Tensor:
+        """The labels, those of frames without any taken from the teacher where it is confident."""
+        sure, classes = resize(teacher.detach().float(), (labels.shape[-2], labels.shape[-1])).softmax(dim=1).max(dim=1)
+        pseudo = torch.where(sure >= confidence, classes, IGNORED)
+        is_unlabelled = (labels == IGNORED).all(dim=2).all(dim=1)
+        return torch.where(is_unlabelled[:, None, None], pseudo, labels)
 
     def compare(self, student_outputs: Any, teacher_outputs: Any) -> dict[str, Tensor]:
         """`teacher`: KL(teacher ‖ student) of the class distributions, mean over pixels; 0 for equal outputs."""

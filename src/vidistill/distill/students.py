@@ -1,0 +1,354 @@
+"""The cheap siblings of a block, which predict how its output changes since the key frame.
+
+A block is any module: one convolution, a residual block, a stage, the whole network. With x_0, z_0 its input and output
+on the key frame, a student gives z_t two ways, which agree. `change` predicts z_t − z_0 and is zero for a still clip to
+the bit; it is what trains. `fold` computes once per key frame all that depends on the key frame alone, and `follow`
+gives z_t from that and from x_t; it is what runs.
+
+Sources: Habibian et al., "Delta Distillation for Efficient Video Processing", ECCV 2022 (arXiv 2203.09594), linear
+blocks; non-linear blocks and copies on smaller frames are ours, see docs/delta.md.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from vidistill.distill.plan import StudentSpec
+from vidistill.distill.separable import (
+    bottleneck_rank,
+    full_rank,
+    is_convertible_layer,
+    separable,
+    start_from,
+    without_bias,
+)
+from vidistill.distill.stateful import State
+
+
+class Call(NamedTuple):
+    """The arguments of one call of a block."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Call":
+        return Call(*tree_map_only(Tensor, change, (self.args, self.kwargs)))
+
+    def tensors(self) -> list[Tensor]:
+        return [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
+
+    @property
+    def tensor(self) -> Tensor:
+        """The one tensor of a call that has a single one."""
+        return self.args[0] if len(self.args) == 1 and isinstance(self.args[0], Tensor) else self.tensors()[0]
+
+
+class BlockStudent(nn.Module):
+    """What stands beside a block. Outputs are trees of tensors shaped as the block's own."""
+
+    def change(self, key: Call, now: Call, key_output: Any) -> Any:
+        """The predicted z_t − z_0, without any memory of the key frame but its input."""
+        raise NotImplementedError
+
+    def fold(self, key: Call, key_output: Any) -> State:
+        """All that the frames after the key frame need of it."""
+        raise NotImplementedError
+
+    def follow(self, now: Call, folded: State) -> Any:
+        """z_t."""
+        raise NotImplementedError
+
+    def start(self, block: nn.Module) -> None:
+        """Starts the weights from the trained block's where that is possible."""
+
+    def set_training(self) -> None:
+        """Puts what trains from scratch, and only that, into training mode."""
+
+    def fuse(self) -> None:
+        """Fuses the student's own norms into its convolutions, for running."""
+
+    is_scalable: ClassVar[bool] = False  # whether `scale_outputs` can be
+
+    def scale_outputs(self, factor: Tensor) -> None:
+        """Multiplies the predicted change of each output channel by a factor, for good. factor: (channels,)."""
+        raise NotImplementedError
+
+
+class LinearStudent(BlockStudent):
+    """z_t = z_0 + g(x_t − x_0) with g linear and without a bias, so that z_t = g(x_t) + c, c = z_0 − g(x_0)."""
+
+    def __init__(self, linear: nn.Module, scale: float) -> None:
+        super().__init__()
+        self.linear = linear
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """g(x), at the scale it works on."""
+        return self.linear(smaller(x, self.scale))
+
+    def change(self, key: Call, now: Call, key_output: Tensor) -> Tensor:
+        return self._sized(self(now.tensor - key.tensor), key_output)
+
+    def fold(self, key: Call, key_output: Tensor) -> State:
+        return {"offset": key_output - self._sized(self(key.tensor), key_output)}
+
+    def follow(self, now: Call, folded: State) -> Tensor:
+        return self._sized(self(now.tensor), folded["offset"]) + folded["offset"]
+
+    def start(self, block: nn.Module) -> None:
+        assert is_convertible_layer(block)
+        if isinstance(self.linear, nn.Sequential):
+            start_from(self.linear, block)
+        else:
+            with torch.no_grad():
+                self.last_kernel().copy_(block.weight)
+
+    is_scalable = True
+
+    def scale_outputs(self, factor: Tensor) -> None:
+        self.last_kernel().mul_(factor[:, None, None, None])
+
+    def last_kernel(self) -> Tensor:
+        """The kernel of the last layer: scaling its first axis scales the student's output channels."""
+        last = self.linear[-1] if isinstance(self.linear, nn.Sequential) else self.linear
+        assert is_convertible_layer(last)
+        return last.weight
+
+    def _sized(self, x: Tensor, like: Tensor) -> Tensor:
+        return larger(x, like) if self.scale < 1 else x
+
+
+class Copy(BlockStudent):
+    """z_t = z_0 + up(f(down(x_t))) − up(f(down(x_0))), f the block's own copy. [ours]
+
+    Between a convolution's copy and the whole network on a smaller frame it is one formula. Both evaluations of f go
+    through in one batch, or batch statistics would make a still clip move.
+    """
+
+    def __init__(self, block: nn.Module, scale: float) -> None:
+        super().__init__()
+        self.network = block
+        self.scale = scale
+
+    def change(self, key: Call, now: Call, key_output: Any) -> Any:
+        both = _batched(now.map(self._down), key.map(self._down))
+        found = self.network(*both.args, **both.kwargs)
+        return map_outputs(lambda z, like: larger(z[: len(like)] - z[len(like) :], like), found, key_output)
+
+    def fold(self, key: Call, key_output: Any) -> State:
+        found = self._run(key)
+        offsets = map_outputs(lambda z, like: like - larger(z, like), found, key_output)
+        return name_leaves("offset", offsets)
+
+    def follow(self, now: Call, folded: State) -> Any:
+        offsets = iter(folded.values())
+        return tree_map_only(Tensor, lambda z: _add_larger(z, next(offsets)), self._run(now))
+
+    def start(self, block: nn.Module) -> None:
+        self.network.load_state_dict(block.state_dict())
+
+    def _run(self, call: Call) -> Any:
+        call = call.map(self._down)
+        return self.network(*call.args, **call.kwargs)
+
+    def _down(self, x: Tensor) -> Tensor:
+        return smaller(x, self.scale)
+
+
+class Bottleneck(BlockStudent):
+    """A non-linear block: z_t = z_0 + g(x_0, x_t) − g(x_0, x_0). [ours; the paper has such blocks, its text we lack]
+
+    g: 1×1 reduction of both frames to `channels` → 3×1 and 1×3 → 1×1 expansion, with normalisation and ReLU between,
+    at the output's size times `scale`. The reduction of x_0, and all of g(x_0, x_0), fold into the state.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, channels: int, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.from_key = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.from_now = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(channels)
+        self.vertical = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0), bias=False)
+        self.horizontal = nn.Conv2d(channels, channels, (1, 3), padding=(0, 1), bias=False)
+        self.spatial_norm: nn.Module = nn.BatchNorm2d(channels)
+        self.expand = nn.Conv2d(channels, out_channels, 1, bias=False)
+        nn.init.zeros_(self.expand.weight)  # starts by holding the key frame's output
+
+    def change(self, key: Call, now: Call, key_output: Tensor) -> Tensor:
+        x_0, x_t = self._down(key.tensor, key_output), self._down(now.tensor, key_output)
+        context = self.from_key(x_0)
+        both = self._rest(torch.cat([context, context]) + self.from_now(torch.cat([x_t, x_0])))
+        return larger(both[: len(x_t)] - both[len(x_t) :], key_output)
+
+    def fold(self, key: Call, key_output: Tensor) -> State:
+        x_0 = self._down(key.tensor, key_output)
+        context = self.from_key(x_0)
+        still = self._rest(context + self.from_now(x_0))
+        return {"offset": key_output - larger(still, key_output), "context": context}
+
+    def follow(self, now: Call, folded: State) -> Tensor:
+        offset, context = folded["offset"], folded["context"]
+        found = self._rest(context + self.from_now(self._down(now.tensor, offset)))
+        return larger(found, offset) + offset
+
+    def set_training(self) -> None:
+        self.train()
+
+    @torch.no_grad()
+    def fuse(self) -> None:
+        if not isinstance(self.norm, nn.BatchNorm2d) or not isinstance(self.spatial_norm, nn.BatchNorm2d):
+            return
+        scale, shift = norm_as_affine(self.norm)
+        for conv in (self.from_key, self.from_now):
+            conv.weight.mul_(scale[:, None, None, None])
+        self.from_now.bias = nn.Parameter(shift, requires_grad=False)
+        scale, shift = norm_as_affine(self.spatial_norm)
+        self.horizontal.weight.mul_(scale[:, None, None, None])
+        self.horizontal.bias = nn.Parameter(shift, requires_grad=False)
+        self.norm = self.spatial_norm = nn.Identity()
+
+    is_scalable = True
+
+    def scale_outputs(self, factor: Tensor) -> None:
+        self.expand.weight.mul_(factor[:, None, None, None])
+
+    def _rest(self, reduced: Tensor) -> Tensor:
+        x = self.horizontal(self.vertical(F.relu(self.norm(reduced))))
+        return self.expand(F.relu(self.spatial_norm(x)))
+
+    def _down(self, x: Tensor, like: Tensor) -> Tensor:
+        size = scaled_size(like.shape[-2:], self.scale)
+        return x if x.shape[-2:] == size else F.adaptive_avg_pool2d(x, size)
+
+
+class Nothing(BlockStudent):
+    """z_t = z_0: the block is skipped between key frames."""
+
+    is_scalable = True
+
+    def scale_outputs(self, factor: Tensor) -> None:
+        pass
+
+    def change(self, key: Call, now: Call, key_output: Tensor) -> Tensor:
+        return torch.zeros_like(key_output)
+
+    def fold(self, key: Call, key_output: Tensor) -> State:
+        return {"offset": key_output}
+
+    def follow(self, now: Call, folded: State) -> Tensor:
+        return folded["offset"]
+
+
+def make_student(spec: StudentSpec, block: nn.Module, channels: tuple[int, int]) -> BlockStudent:
+    """A student of `block` with weights that `start` may still set. channels: of the block's input and output.
+
+    spec must have its rank resolved, see `resolve`. The block itself is not kept, nor changed.
+    """
+    if spec.kind == "nothing":
+        return Nothing()
+    if spec.kind == "bottleneck":
+        assert spec.rank is not None
+        return _like(block, Bottleneck(*channels, spec.rank, spec.scale))
+    if not is_convertible_layer(block):
+        return Copy(copy.deepcopy(block).requires_grad_(True), spec.scale)
+    if spec.kind == "copy":
+        return _like(block, LinearStudent(without_bias(block), spec.scale))
+    assert spec.rank is not None
+    return _like(block, LinearStudent(separable(block, spec.rank), spec.scale))
+
+
+def resolve(spec: StudentSpec, block: nn.Module, call: Call, output: Any) -> StudentSpec | str:
+    """The spec with its rank decided for this block, or why the block cannot have such a student."""
+    images = all(tensor.ndim == 4 for tensor in call.tensors())
+    is_single = len(call.tensors()) == 1 and isinstance(output, Tensor)
+    if not is_single and spec.kind != "copy":
+        return f"takes or returns several tensors, which no {spec.kind} student can"
+    if spec.scale < 1 and not images:
+        return "its input is no image, so there is no smaller one"
+    if spec.kind == "bottleneck":
+        if not images or output.ndim != 4:
+            return "its input or output is no image, which a bottleneck student needs"
+        rank = spec.rank or min(call.tensor.shape[1], output.shape[1]) // spec.reduction
+        return _ranked(spec, rank)
+    if spec.kind == "separable":
+        return _resolve_separable(spec, block)
+    return StudentSpec(spec.kind, scale=spec.scale)
+
+
+def _resolve_separable(spec: StudentSpec, block: nn.Module) -> StudentSpec | str:
+    if not is_convertible_layer(block):
+        return "a separable student is for a convolution or a linear layer only"
+    if isinstance(block, nn.Conv2d) and block.groups == block.in_channels and block.groups > 1:
+        return "depthwise"
+    if spec.rank is not None:
+        return _ranked(spec, min(spec.rank, full_rank(block)))
+    rank = bottleneck_rank(block, reduction=spec.reduction, policy=spec.policy)
+    if isinstance(block, nn.Conv2d) and rank % block.groups:
+        return f"its {block.groups} groups do not divide the bottleneck's {rank} channels"
+    return _ranked(spec, rank)
+
+
+def _ranked(spec: StudentSpec, rank: int) -> StudentSpec | str:
+    if rank < 1:
+        return f"too few channels for a reduction of {spec.reduction}"
+    return StudentSpec(spec.kind, spec.reduction, spec.policy, rank, spec.scale)
+
+
+def scaled_size(size: torch.Size | tuple[int, ...], scale: float) -> tuple[int, int]:
+    """(height, width) times `scale`, at least 1."""
+    return max(1, round(size[-2] * scale)), max(1, round(size[-1] * scale))
+
+
+def smaller(x: Tensor, scale: float) -> Tensor:
+    """An image (B, C, H, W) bilinearly resized by `scale`; other tensors and scale 1 as they are."""
+    if scale == 1 or x.ndim != 4:
+        return x
+    return F.interpolate(x, size=scaled_size(x.shape, scale), mode="bilinear", align_corners=False)
+
+
+def larger(x: Tensor, like: Tensor) -> Tensor:
+    """`x` bilinearly resized to the height and width of `like`, where it is an image."""
+    if x.ndim != 4 or x.shape[-2:] == like.shape[-2:]:
+        return x
+    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def name_leaves(name: str, tree: Any) -> State:
+    """The tensors of a tree, in order, as name, name.1, name.2 …"""
+    tensors = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    return {f"{name}.{i}" if i else name: tensor for i, tensor in enumerate(tensors)}
+
+
+def map_outputs(function: Callable[[Tensor, Tensor], Tensor], found: Any, like: Any) -> Any:
+    """`function` of each tensor of a tree and its counterpart in `like`."""
+    counterparts = iter([leaf for leaf in tree_leaves(like) if isinstance(leaf, Tensor)])
+    return tree_map_only(Tensor, lambda z: function(z, next(counterparts)), found)
+
+
+def norm_as_affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """A batch normalisation in evaluation mode as factor and summand per channel."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = (norm.running_var + norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight)
+    return scale, (0 if norm.bias is None else norm.bias) - norm.running_mean * scale
+
+
+def _add_larger(x: Tensor, offset: Tensor) -> Tensor:
+    return larger(x, offset) + offset
+
+
+def _batched(first: Call, second: Call) -> Call:
+    """Both calls as one of a doubled batch."""
+    others = iter(second.tensors())
+    return first.map(lambda x: torch.cat([x, next(others)]))
+
+
+def _like(block: nn.Module, student: BlockStudent) -> BlockStudent:
+    """The student on the block's device and in its precision."""
+    weight = next(iter(block.parameters()), None)
+    return student if weight is None else student.to(weight.device, weight.dtype)
