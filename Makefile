@@ -30,7 +30,7 @@ $(READY): requirements.lock pyproject.toml
 	touch $(READY)
 
 lock: $(READY)  ## pin what is installed now
-	$(BIN)/python -m pip freeze --exclude-editable --local | sed 's/+cpu//' | grep -v -e '^-e' -e ' @ ' > requirements.lock
+	$(BIN)/python -m pip freeze --all --exclude-editable --local | sed 's/+cpu//' | grep -v -e '^-e' -e ' @ ' -e '^pip==' > requirements.lock
 
 clean:
 	rm -rf $(VENV) runs

@@ -26,7 +26,8 @@ def check_recipe(path: str | Path, assignments: Sequence[str]) -> list[str]:
     if problems:
         return problems
     run = build(recipe)
-    student, clips = run.training.student, run.training.clips
+    student = run.training.method.finish(run.training.student)  # the form that will run
+    clips = run.training.clips
     size = recipe.data.clip.crop or clips.anchors[0][0].image(clips.anchors[0][1]).shape[:2]
     costs = stateful_gmacs(student, (size[0], size[1]), key_frame_interval=run.card.key_frame_interval)
     print(f"{len(clips)} training samples; student {run.card.form} of {run.card.network.get('name')}")

@@ -29,7 +29,7 @@ SizeOption = Annotated[str, typer.Option(help="Frame size, WIDTHxHEIGHT.")]
 def main() -> None:
     """Runs the command line: one sentence and exit code 1 for what the user can mend, 130 for Ctrl-C."""
     try:
-        app()
+        app(_imports_first(sys.argv[1:]))
     except UserError as error:
         if os.environ.get("VIDISTILL_TRACEBACK"):
             raise
@@ -41,6 +41,42 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+@app.callback()
+def options(
+    own_code: Annotated[
+        list[Path] | None,
+        typer.Option("--import", help="A Python file of yours that adds to MODELS; it is run. Before or after a verb."),
+    ] = None,
+) -> None:
+    """Make a video network cheap enough for the device it must run on: distil, measure, stream."""
+    for path in own_code or []:
+        _run_file(path)
+
+
+def _imports_first(arguments: list[str]) -> list[str]:
+    """The arguments with every `--import FILE` ahead of the verb, where typer wants it."""
+    first: list[str] = []
+    rest: list[str] = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument == "--import":
+            first += [argument, *[value for value in [next(remaining, None)] if value is not None]]
+        elif argument.startswith("--import="):
+            first.append(argument)
+        else:
+            rest.append(argument)
+    return [*first, *rest]
+
+
+def _run_file(path: Path) -> None:
+    import runpy
+
+    if not path.is_file():
+        raise UserError(f"--import {path}: there is no such file")
+    sys.path.insert(0, str(path.parent.resolve()))  # so that it may import what stands beside it
+    runpy.run_path(str(path), run_name=path.stem)
 
 
 @app.command()

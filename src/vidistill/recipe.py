@@ -30,6 +30,8 @@ from vidistill.ops.normalise import Normalisation
 from vidistill.tasks import TASKS, Task
 from vidistill.train import OptimSettings, Training
 
+PSEUDO_CONFIDENCE = 0.9  # unless the task says otherwise
+
 
 class NetworkSettings(Settings):
     """A network by its name in a library, with the weights in `checkpoint` where there are some.
@@ -68,11 +70,15 @@ class DataClipSettings(Settings):
 
 
 class DataSettings(Settings):
-    """Sources are `{name: a key of DATASETS, …its options}`. labels: False trains from the teacher alone."""
+    """Sources are `{name: a key of DATASETS, …its options}`.
+
+    labels: "given", what the data has; "pseudo", and on frames without any the teacher's confident classes; "none",
+    the teacher's soft predictions alone.
+    """
 
     train: list[dict[str, Any]] = []
     evaluate: list[dict[str, Any]] = []
-    labels: bool = True
+    labels: Literal["given", "pseudo", "none"] = "given"
     clip: DataClipSettings = DataClipSettings()
 
 
@@ -127,10 +133,11 @@ def build(recipe: Recipe) -> Run:
     labelled = next((d for d in [*train_sets, *evaluation] if d.num_classes), None)
     teacher, teacher_card = _teacher(recipe, labelled)
     task_options = _task_options(recipe, labelled, teacher_card)
-    task = build_task(task_options)
-    clips = TrainingClips(train_sets, recipe.data.clip.build(use_labels=recipe.data.labels))
+    pseudo = {"confidence": PSEUDO_CONFIDENCE} if recipe.data.labels == "pseudo" else {}
+    task = build_task(pseudo | task_options)
+    clips = TrainingClips(train_sets, recipe.data.clip.build(use_labels=recipe.data.labels != "none"))
     network, spec = _student_network(recipe, teacher, teacher_card, task_options)
-    method = build_method(recipe.method)
+    method = build_method(_with_table(recipe))
     student = method.prepare(network, torch.zeros(1, 3, *_frame_size(clips, recipe)))
     normalisation = call(Normalisation, dict(recipe.normalisation), where="normalisation")
     training = Training(
@@ -145,6 +152,20 @@ def build(recipe: Recipe) -> Run:
     )  # fmt: skip
     setting = Setting(task, task_options["num_classes"], normalisation)
     return Run(recipe, training, teacher, card, evaluation, setting)
+
+
+def _with_table(recipe: Recipe) -> dict[str, Any]:
+    """The method's options, with a place in the run folder for the latencies that a search measures."""
+    options = copy.deepcopy(recipe.method)
+    search = options.get("search")
+    if not isinstance(search, dict):
+        return options
+    search.setdefault("table", str(recipe.out / "latency_table.json"))
+    if recipe.optim.name != "adamw" and "gate_learning_rate" not in search:
+        raise UserError(
+            f"method.search: the gates' own rate suits adamw; with {recipe.optim.name} give search.gate_learning_rate"
+        )
+    return options
 
 
 def build_datasets(sources: Sequence[dict[str, Any]], *, where: str) -> list[VideoDataset]:
@@ -181,7 +202,7 @@ def _task_options(recipe: Recipe, labelled: VideoDataset | None, teacher: Card |
                 "task.num_classes: neither the data nor the teacher's checkpoint knows it; give it in the recipe"
             )
         options["num_classes"] = known
-    if labelled and labelled.num_classes != options["num_classes"] and recipe.data.labels:
+    if labelled and labelled.num_classes != options["num_classes"] and recipe.data.labels != "none":
         raise UserError(
             f"task.num_classes is {options['num_classes']}, but {labelled.name} has {labelled.num_classes} classes"
         )

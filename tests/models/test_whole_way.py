@@ -1,6 +1,7 @@
 """Real networks go the whole way: conversion, training, saving, streaming, ONNX and back, by names in a recipe."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -19,22 +20,32 @@ from vidistill.stream import Stream
 from vidistill.tasks.segmentation import logits_of
 from vidistill.train import train
 
-SIZE = (48, 64)
+SIZE = (64, 80)
 NETWORKS = [
-    ("vidistill", "ddrnet_23_slim", "out"),
-    ("torchvision", "lraspp_mobilenet_v3_large", "min"),
-    ("torchvision", "deeplabv3_resnet50", "out"),
+    {"name": "ddrnet_23_slim"},
+    {"library": "torchvision", "name": "lraspp_mobilenet_v3_large"},
+    {"library": "torchvision", "name": "deeplabv3_resnet50"},
+    {"library": "segmentation_models_pytorch", "name": "unet", "options": {"encoder_name": "tu-resnet18"}},
+    {"library": "transformers", "name": "segformer"},
 ]
+LAYERS = {"student": {"policy": "min"}}
+WHOLE = {"student": {"kind": "copy", "scale": 0.5}, "granularity": "network"}
+METHODS = [LAYERS] * len(NETWORKS) + [WHOLE, WHOLE]
+ids = [network["name"] for network in NETWORKS]
 
 
-@pytest.mark.parametrize(("library", "name", "policy"), NETWORKS, ids=[name for _, name, _ in NETWORKS])
-def test_the_whole_way(library: str, name: str, policy: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("network", "method"),
+    zip([*NETWORKS, NETWORKS[0], NETWORKS[4]], METHODS, strict=True),
+    ids=[*ids, f"{ids[0]}_whole", f"{ids[4]}_whole"],
+)
+def test_the_whole_way(network: dict[str, Any], method: dict[str, Any], tmp_path: Path) -> None:
     recipe = Recipe.model_validate(
         {
             "task": {"name": "segmentation", "num_classes": 4},
-            "teacher": {"library": library, "name": name},
+            "teacher": network,
             "student": {"from": "teacher"},
-            "method": {"name": "delta", "student": {"policy": policy}, "key_frame_interval": 4},
+            "method": {"name": "delta", "key_frame_interval": 4, **method},
             "data": {"train": [{"name": "synthetic", "num_frames": 4, "size": SIZE}], "clip": {"max_gap": 2}},
             "optim": {"steps": 1, "batch_size": 2, "num_workers": 0},
             "out": str(tmp_path / "run"),
@@ -70,16 +81,17 @@ def test_the_whole_way(library: str, name: str, policy: str, tmp_path: Path) -> 
         assert (run.setting.task.decode(outputs, size=SIZE)[0].numpy() == labels[index]).mean() > 0.99
 
 
-@pytest.mark.parametrize(("library", "name", "policy"), NETWORKS, ids=[name for _, name, _ in NETWORKS])
+@pytest.mark.parametrize("settings", NETWORKS, ids=ids)
 @torch.no_grad()
-def test_still_folded_and_full_rank(library: str, name: str, policy) -> None:
-    network = build_network(name, library, {"num_classes": 4}).eval()
+def test_still_folded_and_full_rank(settings: dict[str, Any]) -> None:
+    options = {"num_classes": 4} | settings.get("options", {})
+    network = build_network(settings["name"], settings.get("library", "vidistill"), options).eval()
     first, second = torch.randn(1, 3, *SIZE), torch.randn(1, 3, *SIZE)
 
     def gap(found, expected) -> float:
         return float((logits_of(found) - logits_of(expected)).abs().max() / logits_of(expected).abs().max())
 
-    student = Delta(student=StudentSpec(policy=policy)).prepare(network, first).eval()
+    student = Delta(student=StudentSpec(policy="min")).prepare(network, first).eval()
     outputs, state = student(first)
     assert np.array_equal(logits_of(outputs), logits_of(network(first)))
     assert np.array_equal(logits_of(student(first, state)[0]), logits_of(outputs))

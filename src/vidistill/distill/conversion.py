@@ -146,7 +146,10 @@ def _with_candidates(plan: BlockPlan, block: nn.Module, seen: Seen, students: Se
         if isinstance(resolved, str):
             reasons.append(resolved)
         elif all(resolved != candidate.student for candidate in candidates):
-            candidates.append(Candidate(resolved, _student_macs(resolved, block, channels, seen)))
+            try:
+                candidates.append(Candidate(resolved, _student_macs(resolved, block, channels, seen)))
+            except Exception as error:  # a user's block on another size, or without values, may fail in any way
+                reasons.append(f"its {resolved} cannot run ({str(error).splitlines()[0][:120]})")
     is_free = all(spec.rank is None for spec in students)  # a rank that is asked for is meant
     if candidates and is_free and all(candidate.macs >= plan.macs for candidate in candidates):
         candidates, reasons = [], ["the student would cost as much"]

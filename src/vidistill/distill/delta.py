@@ -21,6 +21,7 @@ from vidistill.distill.reference import Reference, captured_features, coarse_blo
 from vidistill.distill.search import Search, SearchedStudent
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.teacher import FrozenTeacher
+from vidistill.errors import UserError
 
 
 @dataclass(kw_only=True)
@@ -60,7 +61,10 @@ class Delta:
     def prepare(self, network: nn.Module, example: Tensor) -> DeltaNetwork:
         selection = Selection(self.granularity, self.convert, self.leave, self.leave_first, self.leave_last)
         candidates = [self.student] if self.search is None else self.search.candidates
-        student = convert(network, plan_conversion(network, example, selection, candidates))
+        plan = plan_conversion(network, example, selection, candidates)
+        if not plan.converted:
+            raise UserError(f"no block of the network can have a student:\n{plan}")
+        student = convert(network, plan)
         if self.search is not None:
             size = (example.shape[-2], example.shape[-1])
             costs = block_costs(network, student, self.search, selection, size)

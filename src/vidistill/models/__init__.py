@@ -24,7 +24,9 @@ def build_network(name: str, library: str = "vidistill", options: dict[str, Any]
     options = options or {}
     if library == "vidistill":
         if name not in MODELS:
-            raise UserError(f"there is no network '{name}'; {nearest(name, MODELS)}")
+            raise UserError(
+                f"there is no network '{name}'; {nearest(name, MODELS)}; one of your own comes with --import my_nets.py"
+            )
         builder: Callable[..., nn.Module] = MODELS[name]
     elif library in LIBRARIES:
         builder = functools.partial(LIBRARIES[library], name)

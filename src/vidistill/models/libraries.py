@@ -1,5 +1,6 @@
-"""Networks by name, ours and other libraries'."""
+"""Networks of other libraries by name, untrained, behind one signature: a name, `num_classes` and options."""
 
+import importlib
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -20,26 +21,58 @@ def torchvision_network(name: str, **options: Any) -> nn.Module:
     return builder(**defaults | options)
 
 
+def smp_network(name: str, *, num_classes: int = 1, **options: Any) -> nn.Module:
+    """A segmentation-models-pytorch model, as in `unet` with `encoder_name: tu-resnet18` for any timm encoder.
+
+    Errors: UserError for an unknown name.
+    """
+    import_torchvision()  # which timm imports, and which may need its workaround
+    library = _library("segmentation_models_pytorch")
+    names = sorted(library.MODEL_ARCHITECTURES_MAPPING)
+    if name.lower() not in names:
+        raise UserError(f"segmentation_models_pytorch has no model '{name}'; {nearest(name, names)}")
+    return library.create_model(name, **{"encoder_weights": None, "classes": num_classes} | options)
+
+
+def transformers_network(name: str, *, num_classes: int = 1, **options: Any) -> nn.Module:
+    """A semantic segmentation network of Transformers by its model type, as in `segformer`; options: its configuration.
+
+    Errors: UserError for an unknown name.
+    """
+    import_torchvision()
+    library = _library("transformers")
+    known = {config.model_type: config for config in library.AutoModelForSemanticSegmentation._model_mapping}
+    if name not in known:
+        raise UserError(f"transformers has no semantic segmentation network '{name}'; {nearest(name, known)}")
+    config = known[name](**{"num_labels": num_classes} | options)
+    return library.AutoModelForSemanticSegmentation.from_config(config)
+
+
 def import_torchvision() -> ModuleType:
     """torchvision, also where its compiled operators were built for another torch (a CUDA wheel beside a CPU torch).
 
     Its networks need none of them, but importing it asks for the names of two. Errors: UserError where it is missing.
     """
     try:
-        return _import()
-    except ImportError as error:
-        raise UserError("torchvision is not installed; pip install 'vidistill[networks]'") from error
+        return _library("torchvision.models")
     except RuntimeError:
         for name in ("nms", "qnms"):
             schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
             torch.library.define(f"torchvision::{name}", schema)
-        return _import()
+        return _library("torchvision.models")
 
 
-def _import() -> ModuleType:
-    import torchvision.models
+def _library(name: str) -> ModuleType:
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        package = name.split(".")[0]
+        raise UserError(f"{package} is not installed; pip install 'vidistill[networks]'") from error
+    return importlib.import_module(name.split(".")[0])
 
-    return torchvision
 
-
-LIBRARIES: dict[str, Callable[..., nn.Module]] = {"torchvision": torchvision_network}
+LIBRARIES: dict[str, Callable[..., nn.Module]] = {
+    "torchvision": torchvision_network,
+    "segmentation_models_pytorch": smp_network,
+    "transformers": transformers_network,
+}

@@ -66,10 +66,13 @@ class Segmentation:
         """
         if self.confidence is not None and teacher_outputs is not None:
             labels = self._with_pseudo_labels(labels, logits_of(teacher_outputs), self.confidence)
+        is_labelled = labels != IGNORED
+        if not is_labelled.any():
+            return {"task": logits_of(outputs).float().sum() * 0.0}
         logits = resize(logits_of(outputs), (labels.shape[-2], labels.shape[-1]))
         weights = None if self.class_weights is None else self.class_weights.to(logits.device)
         per_pixel = F.cross_entropy(logits.float(), labels, weight=weights, ignore_index=IGNORED, reduction="none")
-        count = (labels != IGNORED).sum(dim=(1, 2)).clamp(min=1)
+        count = is_labelled.sum(dim=(1, 2)).clamp(min=1)
         return {"task": (per_pixel.sum(dim=(1, 2)) / count).mean()}
 
     @staticmethod
