@@ -7,7 +7,7 @@ from typing import Any
 from vidistill.data.clip import VideoDataset
 from vidistill.profile import stateful_gmacs
 from vidistill.progress import track
-from vidistill.recipe import build, build_datasets, load_recipe
+from vidistill.recipe import build, build_datasets, load_recipe, without_files
 
 
 def check_data(source: dict[str, Any]) -> list[str]:
@@ -15,12 +15,15 @@ def check_data(source: dict[str, Any]) -> list[str]:
     return _problems(build_datasets([source], where="data"))
 
 
-def check_recipe(path: str | Path, assignments: Sequence[str]) -> list[str]:
+def check_recipe(path: str | Path, assignments: Sequence[str], *, alone: bool = False) -> list[str]:
     """Every problem of the recipe's data, printed as it is found; then what the recipe builds, with its cost.
 
-    Errors: UserError where the recipe itself is wrong.
+    alone: neither the data nor the checkpoints that the recipe names need to be here. Errors: UserError where the
+    recipe itself is wrong.
     """
     recipe = load_recipe(path, assignments)
+    if alone:
+        recipe = without_files(recipe)
     sources = [*recipe.data.train, *recipe.data.evaluate]
     problems = _problems(build_datasets(sources, where="data"))
     if problems:

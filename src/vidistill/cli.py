@@ -234,12 +234,13 @@ def export(
 def check(
     recipe: Annotated[Path, typer.Argument(help="A recipe, or a data set as in camvid,root=…")],
     assignments: Overrides = None,
+    alone: Annotated[bool, typer.Option("--alone", help="The recipe alone, without its data and checkpoints.")] = False,
 ) -> None:
     """Look at a recipe and all its data before any training; list every broken file."""
     from vidistill.check import check_data, check_recipe
 
     problems = (
-        check_recipe(recipe, assignments or [])
+        check_recipe(recipe, assignments or [], alone=alone)
         if recipe.suffix in (".yaml", ".yml")
         else check_data(_source(str(recipe)))
     )

@@ -64,13 +64,20 @@ def validate(model: type[S], values: dict[str, Any], *, where: str) -> S:
 
 def call(factory: Callable[..., T], options: dict[str, Any], *, where: str) -> T:
     """`factory(**options)` with the options checked against its signature. Errors: as `validate`, and ValueErrors."""
+    checked = check_options(factory, options, where=where)
     try:
-        checked = _options_of(factory).model_validate(options)
-        return factory(**{name: getattr(checked, name) for name in checked.model_fields_set})
-    except pydantic.ValidationError as error:
-        raise UserError(f"{where}: {_first(error, list(inspect.signature(factory).parameters))}") from None
+        return factory(**checked)
     except ValueError as error:
         raise UserError(f"{where}: {error}") from None
+
+
+def check_options(factory: Callable[..., Any], options: dict[str, Any], *, where: str) -> dict[str, Any]:
+    """The options as `factory` takes them, in their types. Errors: UserError as `validate`."""
+    try:
+        checked = _options_of(factory).model_validate(options)
+    except pydantic.ValidationError as error:
+        raise UserError(f"{where}: {_first(error, list(inspect.signature(factory).parameters))}") from None
+    return {name: getattr(checked, name) for name in checked.model_fields_set}
 
 
 def _options_of(factory: Callable[..., Any]) -> type[pydantic.BaseModel]:

@@ -12,7 +12,7 @@ import yaml
 from torch import nn
 
 from vidistill.checkpoint import load_student, load_weights
-from vidistill.config import Settings, call, choose, override, read_yaml, validate
+from vidistill.config import Settings, call, check_options, choose, override, read_yaml, validate
 from vidistill.data import DATASETS
 from vidistill.data.augment import View
 from vidistill.data.camera_motion import CameraMotion
@@ -137,6 +137,7 @@ def build(recipe: Recipe) -> Run:
     task = build_task(pseudo | task_options)
     clips = TrainingClips(train_sets, recipe.data.clip.build(use_labels=recipe.data.labels != "none"))
     network, spec = _student_network(recipe, teacher, teacher_card, task_options)
+    network.requires_grad_(True)  # what was loaded was frozen
     method = build_method(_with_table(recipe))
     student = method.prepare(network, torch.zeros(1, 3, *_frame_size(clips, recipe)))
     normalisation = call(Normalisation, dict(recipe.normalisation), where="normalisation")
@@ -152,6 +153,21 @@ def build(recipe: Recipe) -> Run:
     )  # fmt: skip
     setting = Setting(task, task_options["num_classes"], normalisation)
     return Run(recipe, training, teacher, card, evaluation, setting)
+
+
+def without_files(recipe: Recipe) -> Recipe:
+    """The recipe on synthetic frames and from random weights, once its data sources' names and options are checked."""
+    for where, sources in (("data.train", recipe.data.train), ("data.evaluate", recipe.data.evaluate)):
+        for number, source in enumerate(sources):
+            options = dict(source)
+            place = f"{where}.{number}"
+            check_options(choose(DATASETS, str(options.pop("name", "")), where=place), options, where=place)
+    recipe = recipe.model_copy(deep=True)
+    for settings in (recipe.teacher, recipe.student):
+        if settings is not None and settings.name is not None:
+            settings.checkpoint = None
+    recipe.data.train, recipe.data.evaluate, recipe.data.labels = [{"name": "synthetic"}], [], "none"
+    return recipe
 
 
 def _with_table(recipe: Recipe) -> dict[str, Any]:

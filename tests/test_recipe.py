@@ -1,0 +1,119 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vidistill.checkpoint import save_student
+from vidistill.distill.card import Card
+from vidistill.distill.stateful import PerFrame
+from vidistill.errors import UserError
+from vidistill.models import MODELS
+from vidistill.recipe import Recipe, build, load_recipe, without_files
+
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+
+
+def recipe_of(**values: Any) -> Recipe:
+    given = {
+        "task": {"name": "segmentation", "num_classes": 4},
+        "teacher": {"name": "ddrnet_23_slim"},
+        "student": {"from": "teacher"},
+        "data": {"train": [{"name": "synthetic", "num_frames": 4, "size": [32, 48]}], "labels": "none"},
+    }
+    return Recipe.model_validate(given | values)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
+def test_every_recipe_is_complete_without_its_files(path: Path) -> None:
+    recipe = without_files(load_recipe(path))
+    if recipe.teacher is not None and recipe.teacher.name is None:  # our own run's checkpoint, which names its network
+        recipe.teacher.name, recipe.teacher.checkpoint = "ddrnet_23_slim", None
+        recipe.task["num_classes"] = 11
+    if recipe.student.name is None and recipe.student.checkpoint is not None:
+        recipe.student.name, recipe.student.checkpoint = "ddrnet_23_slim", None
+    recipe.task.setdefault("num_classes", 11)
+    recipe.data.clip.crop = (64, 64)
+    run = build(recipe)
+    assert set(recipe.losses) <= set(run.training.method.default_losses)
+
+
+@pytest.mark.parametrize("method", ["supervised", "low_rank", "delta"])
+@pytest.mark.parametrize("start", ["teacher", "checkpoint"])
+def test_what_was_saved_frozen_trains_again(method: str, start: str, tmp_path: Path) -> None:
+    network = PerFrame(MODELS["ddrnet_23_slim"](num_classes=4)).requires_grad_(False)
+    spec = {"library": "vidistill", "name": "ddrnet_23_slim", "options": {"num_classes": 4}}
+    card = Card(spec, "per_frame", {"name": "segmentation", "num_classes": 4})
+    save_student(tmp_path / "teacher.safetensors", network, card)
+    saved = {"checkpoint": str(tmp_path / "teacher.safetensors")}
+    student = {"from": "teacher"} if start == "teacher" else saved
+    run = build(recipe_of(teacher=saved, student=student, method={"name": method}))
+    assert all(parameter.requires_grad for parameter in run.training.student.parameters())
+    assert not any(parameter.requires_grad for parameter in run.training.teacher.network.parameters())
+
+
+def test_three_ways_with_labels() -> None:
+    data = {"train": [{"name": "synthetic", "num_classes": 4, "num_frames": 4, "size": [32, 48]}]}
+    for labels, used, confidence in (("given", True, None), ("pseudo", True, 0.9), ("none", False, None)):
+        training = build(recipe_of(data=data | {"labels": labels}, method={"name": "delta"})).training
+        assert training.clips.clip.use_labels is used
+        assert training.task.confidence == confidence
+    with pytest.raises(ValueError, match="labels"):
+        recipe_of(data=data | {"labels": "all"})
+
+
+def test_a_search_keeps_its_table_in_the_run_folder_and_wants_adamw(tmp_path: Path) -> None:
+    method = {"name": "delta", "search": {"candidates": [{"kind": "copy"}, {"kind": "nothing"}], "cost": "macs"}}
+    adamw = {"name": "adamw"}
+    run = build(recipe_of(method=method, optim=adamw, out=str(tmp_path / "run")))
+    assert run.training.method.search.table == tmp_path / "run" / "latency_table.json"
+    with pytest.raises(UserError, match=r"with sgd give search\.gate_learning_rate"):
+        build(recipe_of(method=method))
+    method["search"]["gate_learning_rate"] = 0.01
+    assert build(recipe_of(method=method)).training.method.search.rate(steps=7) == 0.01
+
+
+@pytest.mark.parametrize(
+    ("method", "sentence"),
+    [
+        ({"student": {"kind": "copi"}}, "'student.kind': Input should be 'separable'"),
+        ({"student": {"scale": 2}}, "scale is above 0 and at most 1"),
+        ({"student": {"gamma": 2}}, "student.gamma"),
+        ({"granularity": "block", "convert": ["stage1.*", "stage1"]}, "'stage1.0' lies inside the block 'stage1'"),
+        ({"granularity": "block", "convert": ["stage7"]}, "'stage7' matches nothing"),
+        ({"convert": ["stem.1*", "stem.0"]}, "'stem.1*' matches nothing"),
+        ({"granularity": "stage", "student": {"kind": "separable"}}, "no block of the network can have a student"),
+    ],
+)
+def test_mistakes_in_blocks_and_students(method: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError) as caught:
+        build(recipe_of(method={"name": "delta", **method}))
+    assert sentence in str(caught.value)
+
+
+def test_a_network_that_does_not_say_what_its_stages_are(tmp_path: Path) -> None:
+    network = {"library": "torchvision", "name": "lraspp_mobilenet_v3_large"}
+    with pytest.raises(UserError, match=r"LRASPP does not say what its stages are; name .* method\.convert"):
+        build(recipe_of(teacher=network, method={"name": "delta", "granularity": "stage"}))
+
+
+def test_alone_checks_the_names_of_the_data() -> None:
+    with pytest.raises(UserError, match="unknown key 'splt'; did you mean split"):
+        without_files(recipe_of(data={"train": [{"name": "cityscapes", "root": "nowhere", "splt": "train"}]}))
+    alone = without_files(recipe_of(data={"train": [{"name": "cityscapes", "root": "nowhere"}]}))
+    assert len(build(alone).training.clips) > 0
+
+
+def test_pseudo_labels_fill_unlabelled_frames_alone() -> None:
+    task = build(recipe_of(data={"train": [{"name": "synthetic", "num_classes": 4}], "labels": "pseudo"})).training.task
+    teacher = torch.zeros(2, 4, 2, 2)
+    teacher[:, 1, 0] = 9  # sure of class 1 in the first row, of nothing in the second
+    labels = torch.full((2, 2, 2), 255)
+    labels[1, 1, 1] = 2
+    outputs = torch.zeros(2, 4, 2, 2, requires_grad=True)
+    loss = task.supervise(outputs, labels, teacher)["task"]
+    (gradient,) = torch.autograd.grad(loss, outputs)
+    felt = gradient.abs().sum(dim=1) > 0
+    assert felt[0].tolist() == [[True, True], [False, False]]
+    assert felt[1].tolist() == [[False, False], [False, True]], "its own label, and nothing of the teacher's"
+    assert gradient[0, 1].min() < 0
