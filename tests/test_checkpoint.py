@@ -101,3 +101,11 @@ def test_files_that_are_no_student(network, tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(UserError, match=sentence):
             load_student(tmp_path / f"{name}.safetensors")
+
+
+def test_a_plan_of_another_version_is_one_sentence(tmp_path: Path) -> None:
+    network = TinySegmenter(num_classes=4)
+    card = Card({}, "delta", {"name": "segmentation", "num_classes": 4}, [{"path": "mix", "rank": 4}])
+    save_student(tmp_path / "old.safetensors", PerFrame(network), card)
+    with pytest.raises(UserError, match=r"old\.safetensors: its plan is of another vidistill"):
+        load_student(tmp_path / "old.safetensors", network=network)

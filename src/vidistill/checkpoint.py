@@ -60,7 +60,7 @@ def load_student(path: str | Path, network: nn.Module | None = None) -> Stateful
         if not card.network:
             raise UserError(f"{path}: was made from a network of your own; give it as load_student(path, network=…)")
         network = build_network(**card.network)
-    student = _assemble(network, card)
+    student = _assemble(network, card, path)
     _load_tensors(student, tensors, path)
     student.card = card
     return student.eval().requires_grad_(False)
@@ -80,8 +80,11 @@ def _read_student(path: str | Path) -> tuple[dict[str, Tensor], Card]:
     return tensors, Card.from_json(metadata["card"], where=str(path))
 
 
-def _assemble(network: nn.Module, card: Card) -> StatefulNetwork:
-    plan = Plan.from_list(card.plan)
+def _assemble(network: nn.Module, card: Card, path: str | Path) -> StatefulNetwork:
+    try:
+        plan = Plan.from_list(card.plan)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: its plan is of another vidistill ({error!r}); distil it again") from error
     if card.form == "delta":
         student = convert(network, plan, start=False)
         student.folding = "later"
