@@ -67,13 +67,15 @@ class Segmentation:
         if self.confidence is not None and teacher_outputs is not None:
             labels = self._with_pseudo_labels(labels, logits_of(teacher_outputs), self.confidence)
         is_labelled = labels != IGNORED
-        if not is_labelled.any():
+        has_labels = is_labelled.flatten(1).any(dim=1)
+        if not has_labels.any():
             return {"task": logits_of(outputs).float().sum() * 0.0}
-        logits = resize(logits_of(outputs), (labels.shape[-2], labels.shape[-1]))
+        num_frames, labels, is_labelled = len(labels), labels[has_labels], is_labelled[has_labels]
+        logits = resize(logits_of(outputs)[has_labels], (labels.shape[-2], labels.shape[-1]))
         weights = None if self.class_weights is None else self.class_weights.to(logits.device)
         per_pixel = F.cross_entropy(logits.float(), labels, weight=weights, ignore_index=IGNORED, reduction="none")
-        count = is_labelled.sum(dim=(1, 2)).clamp(min=1)
-        return {"task": (per_pixel.sum(dim=(1, 2)) / count).mean()}
+        per_frame = per_pixel.sum(dim=(1, 2)) / is_labelled.sum(dim=(1, 2))
+        return {"task": per_frame.sum() / num_frames}
 
     @staticmethod
     def _with_pseudo_labels(labels: Tensor, teacher: Tensor, confidence: float) -> Tensor:
