@@ -55,7 +55,7 @@ class Encoder(nn.Module):
     def __init__(self, widths: tuple[int, int, int, int]) -> None:
         super().__init__()
         first, second, third, fourth = widths
-        self.level1 = named(**layers(3, first, 3, stride=2))
+        self.level1 = conv_norm(3, first, 3, stride=2)
         self.level2_0 = Down(first, second)
         self.level3_0 = Down(second, third)
         self.level3 = nn.Sequential(*[EESP(third, third, dilations=(1, 2, 3, 4)) for _ in range(3)])
@@ -82,13 +82,13 @@ class EESP(nn.Module):
         super().__init__()
         width = out_channels // BRANCHES
         self.stride = stride
-        self.proj_1x1 = named(**layers(in_channels, width, 1, groups=BRANCHES))
+        self.proj_1x1 = conv_norm(in_channels, width, 1, groups=BRANCHES)
         self.spp_dw = nn.ModuleList(
             named(conv=nn.Conv2d(width, width, 3, stride, padding=d, dilation=d, groups=width, bias=False))
             for d in dilations
         )
         self.br_after_cat = named(bn=nn.BatchNorm2d(out_channels), act=nn.PReLU(out_channels))
-        self.conv_1x1_exp = named(**layers(out_channels, out_channels, 1, groups=BRANCHES, act=False))
+        self.conv_1x1_exp = conv_norm(out_channels, out_channels, 1, groups=BRANCHES, act=False)
         self.module_act = nn.PReLU(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class Down(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.eesp = EESP(in_channels, out_channels - in_channels, dilations=(1, 2, 3, 4), stride=2)
-        self.inp_reinf = nn.Sequential(named(**layers(3, 3, 3)), named(**layers(3, out_channels, 1, act=False)))
+        self.inp_reinf = nn.Sequential(conv_norm(3, 3, 3), conv_norm(3, out_channels, 1, act=False))
         self.act = nn.PReLU(out_channels)
 
     def forward(self, x: Tensor, frame: Tensor) -> Tensor:
@@ -121,14 +121,14 @@ class PyramidPooling(nn.Module):
     def __init__(self, in_channels: int, channels: int, out_channels: int, *, last: bool = False) -> None:
         super().__init__()
         stacked = channels * len(self.SCALES)
-        self.projection_layer = named(cbr=nn.Sequential(*layers(in_channels, channels, 1).values()))
+        self.projection_layer = cbr(in_channels, channels, 1)
         self.stages = nn.ModuleList(
             nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False) for _ in self.SCALES
         )
         self.merge_layer = nn.Sequential(
             named(br=norm_act(stacked)),
             nn.ChannelShuffle(len(self.SCALES)),
-            named(cbr=nn.Sequential(*layers(stacked, channels, 3, groups=channels).values())),
+            cbr(stacked, channels, 3, groups=channels),
             nn.Conv2d(channels, out_channels, 1, bias=last),
         )
         self.br = nn.Identity() if last else named(br=norm_act(out_channels))
@@ -145,21 +145,25 @@ class GatedProjection(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         gate = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-        expand = layers(in_channels, out_channels, 3, groups=math.gcd(in_channels, out_channels))
         self.wt_layer = nn.Sequential(nn.AdaptiveAvgPool2d(1), gate, nn.Sigmoid())
-        self.expansion_layer = named(cbr=nn.Sequential(*expand.values()))
+        self.expansion_layer = cbr(in_channels, out_channels, 3, groups=math.gcd(in_channels, out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.expansion_layer(x) * self.wt_layer(x)
 
 
-def layers(
+def conv_norm(
     in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1, act: bool = True
-) -> dict[str, nn.Module]:
-    """A bias-free convolution that keeps the size (divided by `stride`), its norm, and its activation if asked for."""
+) -> nn.Sequential:
+    """A bias-free convolution that keeps the size (divided by `stride`), batch normalisation and, with `act`, PReLU."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
-    found: dict[str, nn.Module] = {"conv": conv, "bn": nn.BatchNorm2d(out_channels)}
-    return found | {"act": nn.PReLU(out_channels)} if act else found
+    last: dict[str, nn.Module] = {"act": nn.PReLU(out_channels)} if act else {}
+    return named(conv=conv, bn=nn.BatchNorm2d(out_channels), **last)
+
+
+def cbr(in_channels: int, out_channels: int, kernel: int, *, groups: int = 1) -> nn.Sequential:
+    """The same, as the decoder's weights are named: `cbr.0`, `cbr.1`, `cbr.2`."""
+    return named(cbr=nn.Sequential(*conv_norm(in_channels, out_channels, kernel, groups=groups)))
 
 
 def norm_act(channels: int) -> nn.Sequential:
@@ -187,14 +191,16 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 def add_resized(x: Tensor, coarse: Tensor) -> Tensor:
     """`x` plus `coarse` at the size of `x`."""
-    return x + resize(coarse, x.shape[-2:])
+    height, width = x.shape[-2:]
+    return x + resize(coarse, (height, width))
 
 
 def at_scale(x: Tensor, stage: nn.Module, scale: float) -> Tensor:
     """`stage` applied to `x` at `scale` times its size, 5 pixels at least, and brought back to its size."""
-    size = x.shape[-2:]
     if scale == 1:
         return stage(x)
+    height, width = x.shape[-2:]
+    size = (height, width)
     if scale > 1:
         return F.adaptive_avg_pool2d(stage(resize(x, scaled(size, scale))), size)
     return resize(stage(F.adaptive_avg_pool2d(x, scaled(size, scale))), size)
