@@ -95,4 +95,5 @@ class Segmentation:
 
     def decode(self, outputs: Any, *, size: tuple[int, int]) -> Tensor:
         """(B, height, width) uint8 class ids: arg-max of the logits resized bilinearly to `size`."""
-        return resize(logits_of(outputs), size).argmax(dim=1).to(torch.uint8)
+        # on CPU, torch's max over channels is many times faster than its argmax
+        return resize(logits_of(outputs), size).max(dim=1).indices.to(torch.uint8)
