@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vidistill.data.clip import Batch
 from vidistill.distill.conversion import Granularity, Selection, plan_conversion
-from vidistill.distill.delta_network import DeltaBlock, DeltaNetwork, convert, keep_chosen
+from vidistill.distill.delta_network import DeltaBlock, DeltaNetwork, convert, keep_chosen, set_costs
 from vidistill.distill.latency_table import block_costs
 from vidistill.distill.norms import freeze_norms
 from vidistill.distill.plan import StudentSpec
@@ -66,11 +66,8 @@ class Delta:
             raise UserError(f"no block of the network can have a student:\n{plan}")
         student = convert(network, plan)
         if self.search is not None:
-            size = (example.shape[-2], example.shape[-1])
-            costs = block_costs(network, student, self.search, selection, size)
-            for path, block in student.blocks().items():
-                if isinstance(block.student, SearchedStudent):
-                    block.student.costs.copy_(costs[path])
+            costs = block_costs(network, student, self.search, selection, (example.shape[-2], example.shape[-1]))
+            set_costs(student, costs)
         student.requires_grad_(self.train_key_path)
         for block in student.blocks().values():
             block.student.requires_grad_(True)

@@ -121,6 +121,13 @@ def convert(network: nn.Module, plan: Plan, *, start: bool = True) -> DeltaNetwo
     return DeltaNetwork(replace_blocks(network, plan, make), plan, tape)
 
 
+def set_costs(network: DeltaNetwork, costs: dict[str, Tensor]) -> None:
+    """Tells every searched block what its candidates cost; costs: by path, one value a candidate."""
+    for path, block in network.blocks().items():
+        if isinstance(block.student, SearchedStudent):
+            block.student.costs.copy_(costs[path])
+
+
 def keep_chosen(network: DeltaNetwork) -> None:
     """Ends a search: every block keeps the candidate of its largest gate, and nothing else remains. In place."""
     blocks = network.blocks()
