@@ -18,7 +18,14 @@ from vidistill.distill.plan import Plan
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.evaluate import Setting, evaluate
 from vidistill.files import atomic_path
-from vidistill.profile import count_parameters, describe_device, measure_latency, peak_memory_mb, stateful_gmacs
+from vidistill.profile import (
+    compile_for_inference,
+    count_parameters,
+    describe_device,
+    measure_latency,
+    peak_memory_mb,
+    stateful_gmacs,
+)
 
 MEASURED_FRAMES = 10
 PACKAGES = ("vidistill", "torch", "torchvision", "av", "accelerate", "numpy", "opencv-python-headless")
@@ -79,7 +86,7 @@ def profile_models(
     size = (frames.shape[-2], frames.shape[-1])
     frames = frames.contiguous(memory_format=torch.channels_last)
     fused = {name: channels_last(fused_copy(model, frames[:1])) for name, model in models.items()}
-    timed = {name: torch.compile(model) if compiled else model for name, model in fused.items()}
+    timed = {name: compile_for_inference(model) if compiled else model for name, model in fused.items()}
     latency = measure_latency(timed, frames, key_frame_interval=interval, warmup=3 if compiled else 2)
     return {
         name: {

@@ -21,7 +21,7 @@ from vidistill.distill.students import BlockStudent, Call, make_student
 from vidistill.distill.tape import Tape
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
-from vidistill.profile import describe_device, median_milliseconds
+from vidistill.profile import compile_for_inference, describe_device, median_milliseconds
 
 ITSELF = "itself"  # the block, not replaced
 
@@ -178,7 +178,7 @@ def _delta_frame(model: StatefulNetwork, argument: Any, search: Search) -> Calla
         state: State | None = None
         for _ in range(2):
             _, state = model(argument, state or None)
-    run = torch.compile(model) if search.runtime == "compiled" else model
+    run = compile_for_inference(model) if search.runtime == "compiled" else model
     return lambda: run(argument, state or None)
 
 
