@@ -68,9 +68,7 @@ def main() -> None:
     base = measured["teacher"]["latency_ms"]["key"]["p50"]
     title = f"{describe_device(torch.device('cpu'))}\n{SIZE[1]}×{SIZE[0]}, {arguments.runtime}, {arguments.precision}"
     print(title.replace("\n", "; ") + "\n")
-    print(
-        "| student | seeds | mIoU, every 10 | of teacher | GMAC delta | amortised | delta ms | teacher ÷ | key ms |"
-    )
+    print("| student | seeds | mIoU, every 10 | of teacher | GMAC delta | amortised | delta ms | teacher ÷ | key ms |")
     print("|---|---|---|---|---|---|---|---|---|")
     points = {}
     for name, folders in names.items():
