@@ -212,7 +212,7 @@ def test_a_truncated_video_keeps_the_earlier_output(place: Path, capsys) -> None
 
 
 def test_ctrl_c_is_one_sentence(monkeypatch, capsys) -> None:
-    def interrupted() -> None:
+    def interrupted(arguments: list[str]) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "app", interrupted)
