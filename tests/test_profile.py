@@ -83,3 +83,8 @@ def test_a_students_memory_holds_its_state(network) -> None:
     assert found["delta"] >= offsets
     assert found["key"] > 0
     assert peak_memory_mb(PerFrame(network), torch.zeros(1, 3, 16, 24))["delta"] is None
+
+
+def test_macs_do_not_depend_on_the_precision(network) -> None:
+    whole = stateful_gmacs(PerFrame(network), (16, 24), key_frame_interval=1)
+    assert stateful_gmacs(PerFrame(network.bfloat16()), (16, 24), key_frame_interval=1) == whole

@@ -49,8 +49,8 @@ def stateful_gmacs(model: nn.Module, size: tuple[int, int], *, key_frame_interva
     key, delta: of such a frame. amortised: the published count, (key + (K−1) delta) / K with K the interval, which
     leaves out the students' run on the key frame. amortised_deployed: with that run, which the folded form computes.
     """
-    with torch.device("meta"):
-        frame = torch.empty(1, 3, *size)
+    dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
+    frame = torch.empty(1, 3, *size, dtype=dtype, device="meta")
     shadow = on_meta(model)
     with torch.no_grad():
         _, state = shadow(frame)
