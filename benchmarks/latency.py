@@ -8,7 +8,7 @@ import argparse
 
 import torch
 
-from vidistill.distill.delta import Delta
+from vidistill.distill.delta.method import Delta
 from vidistill.distill.stateful import PerFrame
 from vidistill.models import MODELS
 from vidistill.profile import describe_device

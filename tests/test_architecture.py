@@ -36,15 +36,7 @@ SHARED = {
         "card",
         "teacher",
         "norms",
-        "tape",
-        "separable",
-        "students",
-        "plan",
-        "conversion",
-        "search",
-        "delta_network",
-        "reference",
-        "latency_table",
+        "delta",
     },
     "tasks": set(),
     "models": {"libraries", "layers"},
@@ -103,5 +95,6 @@ def test_siblings_share_only_what_is_shared(package: str) -> None:
             parts = name.split(".")
             if parts[0] == package:
                 assert len(parts) > 1, f"{path.stem} imports its own door"
+                assert parts[1:3] != ["delta", "method"], f"{path.stem} imports a sibling method"
                 # low_rank is Supervised on another network: a refinement, not a sibling
                 assert parts[1] in SHARED[package] or (path.stem, parts[1]) == ("low_rank", "supervised")

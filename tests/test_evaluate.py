@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidistill.distill.delta import Delta
+from vidistill.distill.delta.method import Delta
 from vidistill.distill.hold import HeldOutput
 from vidistill.distill.stateful import PerFrame
 from vidistill.evaluate import Setting, evaluate

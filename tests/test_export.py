@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vidistill import export
-from vidistill.distill.delta import Delta
+from vidistill.distill.delta.method import Delta
 from vidistill.distill.stateful import PerFrame
 from vidistill.errors import UserError
 from vidistill.export import export_onnx

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vidistill.distill.delta import Delta
+from vidistill.distill.delta.method import Delta
 from vidistill.distill.stateful import PerFrame
 from vidistill.profile import PeakMemory, count_macs, count_parameters, measure_latency, peak_memory_mb, stateful_gmacs
 

@@ -10,7 +10,7 @@ from tests.networks import TinySegmenter
 from vidistill.checkpoint import load_student, save_student
 from vidistill.data.video import Frame
 from vidistill.distill.card import Card
-from vidistill.distill.delta import Delta
+from vidistill.distill.delta.method import Delta
 from vidistill.errors import UserError
 from vidistill.key_frames import Adaptive, Fixed, Never, parse_policy
 from vidistill.profile import PeakMemory

@@ -9,8 +9,8 @@ from tests.networks import TinySegmenter
 from vidistill.data.augment import View
 from vidistill.data.synthetic import synthetic
 from vidistill.data.training import ClipSettings, TrainingClips
-from vidistill.distill.delta import Delta
-from vidistill.distill.plan import StudentSpec
+from vidistill.distill.delta.method import Delta
+from vidistill.distill.delta.plan import StudentSpec
 from vidistill.distill.teacher import FrozenTeacher
 from vidistill.ops.normalise import Normalisation
 from vidistill.tasks.segmentation import Segmentation

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from vidistill.distill.card import Card
-from vidistill.distill.delta_network import convert
+from vidistill.distill.delta.network import convert
+from vidistill.distill.delta.plan import Plan
 from vidistill.distill.low_rank import factorise
-from vidistill.distill.plan import Plan
 from vidistill.distill.stateful import PerFrame, StatefulNetwork
 from vidistill.errors import UserError
 from vidistill.files import atomic_path

@@ -57,17 +57,12 @@ def options(
 
 def _imports_first(arguments: list[str]) -> list[str]:
     """The arguments with every `--import FILE` ahead of the verb, where typer wants it."""
-    first: list[str] = []
-    rest: list[str] = []
-    remaining = iter(arguments)
-    for argument in remaining:
-        if argument == "--import":
-            first += [argument, *[value for value in [next(remaining, None)] if value is not None]]
-        elif argument.startswith("--import="):
-            first.append(argument)
-        else:
-            rest.append(argument)
-    return [*first, *rest]
+    is_import = [
+        argument.startswith("--import=") or "--import" in arguments[max(0, i - 1) : i + 1]
+        for i, argument in enumerate(arguments)
+    ]
+    first = [argument for argument, ahead in zip(arguments, is_import, strict=True) if ahead]
+    return first + [argument for argument, ahead in zip(arguments, is_import, strict=True) if not ahead]
 
 
 def _run_file(path: Path) -> None:

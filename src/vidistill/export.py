@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from vidistill.distill.delta_network import DeltaNetwork
+from vidistill.distill.delta.network import DeltaNetwork
 from vidistill.distill.norms import fused_copy
 from vidistill.distill.stateful import State, StatefulNetwork
 from vidistill.errors import UserError

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from vidistill.data.clip import FrameSequence, VideoDataset
+from vidistill.distill.delta.plan import Plan
 from vidistill.distill.hold import HeldOutput
 from vidistill.distill.norms import channels_last, fused_copy
-from vidistill.distill.plan import Plan
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.evaluate import Setting, evaluate
 from vidistill.files import atomic_path

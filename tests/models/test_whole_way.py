@@ -10,9 +10,9 @@ import torch
 
 from vidistill.checkpoint import load_student, save_student
 from vidistill.data.synthetic import synthetic
-from vidistill.distill.delta import Delta
+from vidistill.distill.delta.method import Delta
+from vidistill.distill.delta.plan import StudentSpec
 from vidistill.distill.norms import fused_copy
-from vidistill.distill.plan import StudentSpec
 from vidistill.export import export_onnx, tensors_of
 from vidistill.models import build_network
 from vidistill.recipe import Recipe, build

@@ -13,7 +13,7 @@ from vidistill.data.davis import davis
 from vidistill.data.video import VideoReader
 from vidistill.data.videos import videos
 from vidistill.demo import demo_teacher
-from vidistill.distill.delta import Delta
+from vidistill.distill.delta.method import Delta
 from vidistill.distill.stateful import PerFrame
 from vidistill.evaluate import Setting, evaluate
 from vidistill.ops.normalise import Normalisation

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor, nn
 
 from vidistill.data.clip import Batch
-from vidistill.distill.delta import Delta
+from vidistill.distill.delta.method import Delta
 from vidistill.distill.low_rank import LowRank
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.supervised import Supervised

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from vidistill.distill.conversion import Selection, plan_conversion, replace_blocks
-from vidistill.distill.plan import BlockPlan, Plan, StudentSpec
-from vidistill.distill.separable import Policy, is_convertible_layer, separable, start_from
+from vidistill.distill.delta.conversion import Selection, plan_conversion, replace_blocks
+from vidistill.distill.delta.plan import BlockPlan, Plan, StudentSpec
+from vidistill.distill.delta.separable import Policy, is_convertible_layer, separable, start_from
 from vidistill.distill.stateful import PerFrame, StatefulNetwork
 from vidistill.distill.supervised import Supervised
 

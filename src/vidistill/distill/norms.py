@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vidistill.distill.delta_network import DeltaBlock
-from vidistill.distill.separable import is_convertible_layer
+from vidistill.distill.delta.network import DeltaBlock
+from vidistill.distill.delta.separable import is_convertible_layer
+from vidistill.distill.delta.students import BlockStudent, Copy, norm_as_affine
 from vidistill.distill.stateful import StatefulNetwork
-from vidistill.distill.students import BlockStudent, Copy, norm_as_affine
 
 
 def freeze_norms(module: nn.Module) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vidistill.distill.card import Card
-from vidistill.distill.plan import Plan
+from vidistill.distill.delta.plan import Plan
 
 State = dict[str, Tensor]  # every tensor has the batch first; entries under "key/" live until the next key frame
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from vidistill.distill.conversion import Selection, observe, plan_conversion
-from vidistill.distill.delta_network import DeltaBlock, DeltaNetwork, convert
+from vidistill.distill.delta.conversion import Selection, observe, plan_conversion
+from vidistill.distill.delta.network import DeltaBlock, DeltaNetwork, convert
+from vidistill.distill.delta.plan import Plan, StudentSpec
+from vidistill.distill.delta.search import Search, chosen_plan
+from vidistill.distill.delta.students import BlockStudent, Call, make_student
+from vidistill.distill.delta.tape import Tape
 from vidistill.distill.norms import channels_last, fused_copy
-from vidistill.distill.plan import Plan, StudentSpec
-from vidistill.distill.search import Search, chosen_plan
 from vidistill.distill.stateful import PerFrame, State, StatefulNetwork
-from vidistill.distill.students import BlockStudent, Call, make_student
-from vidistill.distill.tape import Tape
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
 from vidistill.profile import compile_for_inference, describe_device, median_milliseconds

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from vidistill.data.clip import Batch
-from vidistill.distill.delta import Delta
+from vidistill.distill.delta.method import Delta
 from vidistill.distill.teacher import FrozenTeacher
 from vidistill.tasks.segmentation import Segmentation
 

@@ -5,12 +5,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vidistill.distill.conversion import replace_blocks
-from vidistill.distill.plan import BlockPlan, Plan
-from vidistill.distill.search import SearchedStudent, chosen_plan, make_block_student
+from vidistill.distill.delta.conversion import replace_blocks
+from vidistill.distill.delta.plan import BlockPlan, Plan
+from vidistill.distill.delta.search import SearchedStudent, chosen_plan, make_block_student
+from vidistill.distill.delta.students import BlockStudent, Call, map_outputs, name_leaves
+from vidistill.distill.delta.tape import Folding, Tape
 from vidistill.distill.stateful import State, StatefulNetwork
-from vidistill.distill.students import BlockStudent, Call, map_outputs, name_leaves
-from vidistill.distill.tape import Folding, Tape
 from vidistill.errors import UserError
 
 WHOLE_SLOT = "whole"

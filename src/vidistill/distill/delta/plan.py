@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
-from vidistill.distill.separable import Policy
+from vidistill.distill.delta.separable import Policy
 
 Kind = Literal["separable", "copy", "bottleneck", "nothing"]
 WHOLE = ""  # the path of the network itself

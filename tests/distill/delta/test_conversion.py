@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from tests.networks import TinySegmenter
-from vidistill.distill.conversion import Selection, plan_conversion, replace_blocks
-from vidistill.distill.plan import Plan, StudentSpec
+from vidistill.distill.delta.conversion import Selection, plan_conversion, replace_blocks
+from vidistill.distill.delta.plan import Plan, StudentSpec
 from vidistill.errors import UserError
 
 FRAME = torch.zeros(1, 3, 16, 24)

@@ -10,6 +10,7 @@ blocks; non-linear blocks and copies on smaller frames are ours, see docs/delta.
 """
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -18,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from vidistill.distill.plan import StudentSpec
-from vidistill.distill.separable import (
+from vidistill.distill.delta.plan import StudentSpec
+from vidistill.distill.delta.separable import (
     bottleneck_rank,
     full_rank,
     is_convertible_layer,
@@ -48,20 +49,20 @@ class Call(NamedTuple):
         return self.args[0] if len(self.args) == 1 and isinstance(self.args[0], Tensor) else self.tensors()[0]
 
 
-class BlockStudent(nn.Module):
+class BlockStudent(nn.Module, ABC):
     """What stands beside a block. Outputs are trees of tensors shaped as the block's own."""
 
+    @abstractmethod
     def change(self, key: Call, now: Call, key_output: Any) -> Any:
         """The predicted z_t − z_0, without any memory of the key frame but its input."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fold(self, key: Call, key_output: Any) -> State:
         """All that the frames after the key frame need of it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def follow(self, now: Call, folded: State) -> Any:
         """z_t."""
-        raise NotImplementedError
 
     def start(self, block: nn.Module) -> None:
         """Starts the weights from the trained block's where that is possible."""

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
-from vidistill.distill.plan import BlockPlan, Candidate, StudentSpec
+from vidistill.distill.delta.plan import BlockPlan, Candidate, StudentSpec
+from vidistill.distill.delta.students import BlockStudent, Call, make_student, map_outputs
 from vidistill.distill.stateful import State
-from vidistill.distill.students import BlockStudent, Call, make_student, map_outputs
 
 TEMPERATURE = 2 / 3
 START = -1.0  # the copy's gate; the cheap candidates' are 0

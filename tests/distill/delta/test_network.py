@@ -4,10 +4,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.networks import TinySegmenter
-from vidistill.distill.conversion import Selection, plan_conversion
-from vidistill.distill.delta_network import DeltaNetwork, convert
+from vidistill.distill.delta.conversion import Selection, plan_conversion
+from vidistill.distill.delta.network import DeltaNetwork, convert
+from vidistill.distill.delta.plan import StudentSpec
 from vidistill.distill.norms import fuse_norms, fused_copy
-from vidistill.distill.plan import StudentSpec
 from vidistill.distill.stateful import PerFrame, without_key_frame
 from vidistill.errors import UserError
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from vidistill.data.clip import Batch
-from vidistill.distill.conversion import Granularity, Selection, plan_conversion
-from vidistill.distill.delta_network import DeltaBlock, DeltaNetwork, convert, keep_chosen, set_costs
-from vidistill.distill.latency_table import block_costs
+from vidistill.distill.delta.conversion import Granularity, Selection, plan_conversion
+from vidistill.distill.delta.latency_table import block_costs
+from vidistill.distill.delta.network import DeltaBlock, DeltaNetwork, convert, keep_chosen, set_costs
+from vidistill.distill.delta.plan import StudentSpec
+from vidistill.distill.delta.reference import Reference, captured_features, coarse_blocks, delta_gap, feature_gap
+from vidistill.distill.delta.search import Search, SearchedStudent
 from vidistill.distill.norms import freeze_norms
-from vidistill.distill.plan import StudentSpec
-from vidistill.distill.reference import Reference, captured_features, coarse_blocks, delta_gap, feature_gap
-from vidistill.distill.search import Search, SearchedStudent
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.teacher import FrozenTeacher
 from vidistill.errors import UserError

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from tests.networks import TinySegmenter, settle_norms
 from vidistill.checkpoint import load_student, save_student
 from vidistill.distill.card import Card
-from vidistill.distill.conversion import Selection, plan_conversion
-from vidistill.distill.delta_network import DeltaNetwork, convert
+from vidistill.distill.delta.conversion import Selection, plan_conversion
+from vidistill.distill.delta.network import DeltaNetwork, convert
+from vidistill.distill.delta.plan import StudentSpec
 from vidistill.distill.norms import fused_copy
-from vidistill.distill.plan import StudentSpec
 from vidistill.errors import UserError
 from vidistill.profile import count_macs
 
