@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import torch
 from accelerate import Accelerator
 
-from vidistill.data.clip import SampleKey, collate
+from vidistill.data.clip import SampleKey
 from vidistill.distill.card import Card
 from vidistill.distill.norms import channels_last, fused_copy
 from vidistill.profile import describe_device, median_milliseconds
@@ -49,7 +49,7 @@ def step_times(out: str) -> dict[str, float]:
     accelerator = Accelerator()
     optimizer = _optimizer(training)
     learner, optimizer = accelerator.prepare(Learner(training), optimizer)
-    batch = collate([training.clips[key] for key in _keys(4)])
+    batch = training.clips.collate([training.clips[key] for key in _keys(4)])
     normalised = training.normalisation(batch.student)
     batches = repeat(batch)
 

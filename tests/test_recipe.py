@@ -33,7 +33,7 @@ def test_every_recipe_is_complete_without_its_files(path: Path) -> None:
     if recipe.student.name is None and recipe.student.checkpoint is not None:
         recipe.student.name, recipe.student.checkpoint = "ddrnet_23_slim", None
     recipe.task.setdefault("num_classes", 11)
-    recipe.data.clip.crop = (64, 64)
+    recipe.data.clip["crop"] = (64, 64)
     run = build(recipe)
     assert set(recipe.losses) <= set(run.training.method.default_losses)
 

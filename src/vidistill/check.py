@@ -31,12 +31,10 @@ def check_recipe(path: str | Path, assignments: Sequence[str], *, alone: bool = 
     run = build(recipe)
     student = run.training.method.finish(run.training.student)  # the form that will run
     clips = run.training.clips
-    size = recipe.data.clip.crop or clips.anchors[0][0].image(clips.anchors[0][1]).shape[:2]
-    costs = stateful_gmacs(student, (size[0], size[1]), key_frame_interval=run.card.key_frame_interval)
+    height, width = clips.example().shape[-2:]
+    costs = stateful_gmacs(student, (height, width), key_frame_interval=run.card.key_frame_interval)
     print(f"{len(clips)} training samples; student {run.card.form} of {run.card.network.get('name')}")
-    print(
-        f"GMAC per frame at {size[1]}×{size[0]}: " + ", ".join(f"{name} {value:.2f}" for name, value in costs.items())
-    )
+    print(f"GMAC per frame at {width}×{height}: " + ", ".join(f"{name} {value:.2f}" for name, value in costs.items()))
     if student.plan is not None:
         print(student.plan)
     return []

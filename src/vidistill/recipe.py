@@ -14,10 +14,7 @@ from torch import nn
 from vidistill.checkpoint import load_student, load_weights
 from vidistill.config import Settings, call, check_options, choose, override, read_yaml, validate
 from vidistill.data import DATASETS
-from vidistill.data.augment import View
-from vidistill.data.camera_motion import CameraMotion
 from vidistill.data.clip import VideoDataset
-from vidistill.data.training import ClipSettings, TrainingClips
 from vidistill.distill import METHODS, Method
 from vidistill.distill.card import Card
 from vidistill.distill.stateful import PerFrame, StatefulNetwork
@@ -51,35 +48,18 @@ class StudentSettings(NetworkSettings):
     from_: Literal["teacher"] | None = pydantic.Field(default=None, alias="from")
 
 
-class DataClipSettings(Settings):
-    """How training clips are drawn; see `ClipSettings`, `View` and `CameraMotion` for the units."""
-
-    num_frames: int = pydantic.Field(default=2, ge=1)
-    max_gap: int = pydantic.Field(default=9, ge=1)
-    crop: tuple[int, int] | None = None
-    scale: tuple[float, float] = (1.0, 1.0)
-    flip: bool = True
-    colour: float = pydantic.Field(default=0.0, ge=0, le=1)
-    noise: float = pydantic.Field(default=1.5, ge=0)
-    motion: dict[str, float] = {}
-
-    def build(self, *, use_labels: bool) -> ClipSettings:
-        view = View(self.crop, self.scale, self.flip, self.colour)
-        motion = call(CameraMotion, dict(self.motion), where="data.clip.motion")
-        return ClipSettings(self.num_frames, self.max_gap, view, motion, use_labels, self.noise)
-
-
 class DataSettings(Settings):
     """Sources are `{name: a key of DATASETS, …its options}`.
 
     labels: "given", what the data has; "pseudo", and on frames without any the teacher's confident classes; "none",
     the teacher's soft predictions alone.
+    clip: how training clips are drawn, the task's `clip_settings`.
     """
 
     train: list[dict[str, Any]] = []
     evaluate: list[dict[str, Any]] = []
     labels: Literal["given", "pseudo", "none"] = "given"
-    clip: DataClipSettings = DataClipSettings()
+    clip: dict[str, Any] = {}
 
 
 class Recipe(Settings):
@@ -135,11 +115,13 @@ def build(recipe: Recipe) -> Run:
     task_options = _task_options(recipe, labelled, teacher_card)
     pseudo = {"confidence": PSEUDO_CONFIDENCE} if recipe.data.labels == "pseudo" else {}
     task = build_task(pseudo | task_options)
-    clips = TrainingClips(train_sets, recipe.data.clip.build(use_labels=recipe.data.labels != "none"))
+    clip = validate(task.clip_settings, recipe.data.clip, where="data.clip")
+    recipe.data.clip = clip.model_dump(mode="json")
+    clips = clip.samples(train_sets, use_labels=recipe.data.labels != "none")
     network, spec = _student_network(recipe, teacher, teacher_card, task_options)
     network.requires_grad_(True)  # what was loaded was frozen
     method = build_method(_with_table(recipe))
-    student = method.prepare(network, torch.zeros(1, 3, *_frame_size(clips, recipe)))
+    student = method.prepare(network, clips.example())
     normalisation = call(Normalisation, dict(recipe.normalisation), where="normalisation")
     training = Training(
         student, None if teacher is None else FrozenTeacher(teacher.network), method, task, clips,
@@ -275,11 +257,3 @@ def _spec(settings: NetworkSettings, num_classes: int) -> dict[str, Any]:
 def _build(settings: NetworkSettings, num_classes: int | None) -> nn.Module:
     options = ({"num_classes": num_classes} if num_classes else {}) | settings.options
     return build_network(settings.name or "", settings.library, options)
-
-
-def _frame_size(clips: TrainingClips, recipe: Recipe) -> tuple[int, int]:
-    if recipe.data.clip.crop is not None:
-        return recipe.data.clip.crop
-    sequence, index = clips.anchors[0]
-    height, width = sequence.image(index).shape[:2]
-    return height, width

@@ -15,9 +15,8 @@ from torch.utils.data import DataLoader
 
 from vidistill.checkpoint import load_checkpoint, save_checkpoint
 from vidistill.config import Settings
-from vidistill.data.clip import Batch, collate
+from vidistill.data.clip import Batch, TrainingSamples
 from vidistill.data.sampling import EpochSampler
-from vidistill.data.training import TrainingClips
 from vidistill.distill import Method
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.teacher import FrozenTeacher
@@ -55,7 +54,7 @@ class Training:
     teacher: FrozenTeacher | None
     method: Method
     task: Task
-    clips: TrainingClips
+    clips: TrainingSamples
     loss_weights: dict[str, float]
     optim: OptimSettings
     normalisation: Normalisation
@@ -197,11 +196,11 @@ def _batches(training: Training, accelerator: Accelerator, *, start_step: int) -
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
     )
-    loader = DataLoader(
-        training.clips,
+    loader: DataLoader[Any] = DataLoader(
+        training.clips,  # type: ignore[arg-type]  # a Dataset by its methods
         batch_sampler=sampler,
         num_workers=optim.num_workers,
-        collate_fn=collate,
+        collate_fn=training.clips.collate,
         pin_memory=accelerator.device.type == "cuda",
         worker_init_fn=_one_thread,
     )

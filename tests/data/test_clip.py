@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from vidistill.data.clip import Batch, Clip, SampleKey, VideoDataset, collate
+from vidistill.data.clip import Batch, Clip, SampleKey, VideoDataset
 from vidistill.data.images import ImageSequence
+from vidistill.data.training import TrainingClips
 from vidistill.errors import UserError
 
 
@@ -22,7 +23,7 @@ def test_a_key_decides_its_draws() -> None:
 
 def test_collate_puts_channels_first_and_keeps_the_order() -> None:
     keys = [SampleKey(0, 0, 5), SampleKey(0, 0, 2)]
-    batch = collate([(keys[0], clip(value=1)), (keys[1], clip(value=255))])
+    batch = TrainingClips.collate([(keys[0], clip(value=1)), (keys[1], clip(value=255))])
     assert batch.student.shape == (2, 2, 3, 4, 6)
     assert batch.student.dtype == torch.uint8
     assert batch.student[0, 1, 2, 3, 4] == clip(value=1).frames[1, 3, 4, 2]
@@ -34,7 +35,7 @@ def test_collate_puts_channels_first_and_keeps_the_order() -> None:
 def test_clips_of_several_sizes_make_no_batch() -> None:
     key = SampleKey(0, 0, 0)
     with pytest.raises(UserError, match=r"several sizes.*data\.clip\.crop"):
-        collate([(key, clip()), (key, clip(5, 6))])
+        TrainingClips.collate([(key, clip()), (key, clip(5, 6))])
 
 
 @pytest.mark.parametrize("same", [True, False])

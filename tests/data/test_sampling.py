@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidistill.data.clip import SampleKey
-from vidistill.data.sampling import EpochSampler, paired_indices, uniform_indices
+from vidistill.data.sampling import EpochSampler, paired_indices, segment_indices
 
 SIZES = {"num_samples": st.integers(1, 30), "batch_size": st.integers(1, 12), "seed": st.integers(0, 2**40)}
 
@@ -51,13 +51,13 @@ def test_paired_indices_draw_every_gap() -> None:
         (7, 1, [3]),
     ],
 )
-def test_uniform_indices(length: int, num_frames: int, expected: list[int]) -> None:
-    assert uniform_indices(length, num_frames=num_frames) == expected
+def test_segment_indices(length: int, num_frames: int, expected: list[int]) -> None:
+    assert segment_indices(length, num_frames=num_frames) == expected
 
 
 def test_no_indices_without_frames() -> None:
     with pytest.raises(ValueError, match="without frames"):
-        uniform_indices(0, num_frames=2)
+        segment_indices(0, num_frames=2)
 
 
 @given(**SIZES)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from vidistill.data.augment import View
 from vidistill.data.camera_motion import CameraMotion
-from vidistill.data.clip import IGNORED, Batch, Clip, Image, LabelMap, SampleKey, VideoDataset, collate
+from vidistill.data.clip import IGNORED, Batch, Clip, Image, LabelMap, SampleKey, VideoDataset
 from vidistill.data.sampling import EpochSampler
 from vidistill.data.synthetic import PALETTE, synthetic
 from vidistill.data.training import ClipSettings, TrainingClips
@@ -197,7 +197,7 @@ def batches_of(clips: TrainingClips, *, num_workers: int) -> list[Batch]:
         clips,
         batch_sampler=EpochSampler(len(clips), batch_size=3, seed=5),
         num_workers=num_workers,
-        collate_fn=collate,
+        collate_fn=TrainingClips.collate,
         multiprocessing_context="fork" if num_workers else None,
     )
     return list(islice(loader, 4))

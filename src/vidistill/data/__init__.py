@@ -6,6 +6,7 @@ from vidistill.data.camvid import camvid
 from vidistill.data.cityscapes import cityscapes
 from vidistill.data.clip import VideoDataset
 from vidistill.data.davis import davis
+from vidistill.data.labelled_videos import labelled_videos
 from vidistill.data.synthetic import synthetic
 from vidistill.data.videos import videos
 
@@ -13,6 +14,7 @@ DATASETS: dict[str, Callable[..., VideoDataset]] = {
     "camvid": camvid,
     "cityscapes": cityscapes,
     "davis": davis,
+    "labelled_videos": labelled_videos,
     "synthetic": synthetic,
     "videos": videos,
 }

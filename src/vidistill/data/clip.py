@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-from vidistill.errors import UserError
 
 Image = NDArray[np.uint8]  # (H, W, 3), RGB, 0…255
 LabelMap = NDArray[np.uint8]  # (H, W), class ids, 255 is ignored
@@ -87,7 +85,7 @@ class Batch:
     """The student's and the teacher's view of the same clips, with their labels.
 
     student, teacher: (B, T, 3, H, W) uint8; the same tensor unless a recipe makes the views differ.
-    labels: (B, T, H, W) int64, 255 where ignored or unknown.
+    labels: what the task wants: class ids (B, T, H, W) int64, 255 where ignored or unknown; or a clip's classes (B, K).
     """
 
     student: Tensor
@@ -106,11 +104,15 @@ class Batch:
         return Batch(student, teacher, self.labels.pin_memory(), self.keys)
 
 
-def collate(samples: Sequence[tuple[SampleKey, Clip]]) -> Batch:
-    """One batch of clips of one size; both views are the same."""
-    sizes = sorted({clip.frames.shape[:3] for _, clip in samples})
-    if len(sizes) > 1:
-        raise UserError(f"the clips of a batch have several sizes (T, H, W) {sizes}; give them one with data.clip.crop")
-    frames = torch.from_numpy(np.stack([clip.frames for _, clip in samples])).permute(0, 1, 4, 2, 3).contiguous()
-    labels = torch.from_numpy(np.stack([clip.labels for _, clip in samples])).long()
-    return Batch(frames, frames, labels, [key for key, _ in samples])
+class TrainingSamples(Protocol):
+    """What a run trains on; a sample is a function of its key and of nothing else."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: SampleKey) -> Any: ...
+
+    def collate(self, samples: Sequence[Any]) -> Batch: ...
+
+    def example(self) -> Tensor:
+        """Zeros of the shape that a network is given, a batch of one: (1, 3, H, W) frames or (1, T, 3, H, W) clips."""
+        ...

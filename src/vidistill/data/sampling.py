@@ -1,6 +1,6 @@
 """Which frames a clip is made of, and in which order samples come; every draw a function of (seed, epoch, sample)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -19,11 +19,25 @@ def paired_indices(anchor: int, *, num_frames: int, max_gap: int, rng: np.random
     return [anchor - gap * back for back in range(num_frames - 1, -1, -1)]
 
 
-def uniform_indices(length: int, *, num_frames: int) -> list[int]:
-    """The centres of `num_frames` equal segments of a sequence; indices repeat where it is shorter."""
+def segment_indices(length: int, *, num_frames: int, phase: float | Sequence[float] = 0.5) -> list[int]:
+    """One frame of each of `num_frames` equal segments of a sequence, at `phase` (0…1, one or one a segment) of it.
+
+    Indices repeat where the sequence is shorter. Source: Wang et al., "Temporal Segment Networks", ECCV 2016.
+    """
     if length < 1:
         raise ValueError("a sequence without frames has no indices")
-    return [min(length - 1, int((i + 0.5) * length / num_frames)) for i in range(num_frames)]
+    phases = np.broadcast_to(phase, num_frames)
+    return [min(length - 1, int((i + p) * length / num_frames)) for i, p in enumerate(phases)]
+
+
+def dense_indices(length: int, *, num_frames: int, stride: int, phase: float = 0.5) -> list[int]:
+    """Every `stride`-th frame from a start at `phase` (0…1) of the room there is; the last frame repeats where the
+    sequence ends too early."""
+    if length < 1:
+        raise ValueError("a sequence without frames has no indices")
+    room = max(0, length - 1 - (num_frames - 1) * stride)
+    start = round(room * phase)
+    return [min(length - 1, start + i * stride) for i in range(num_frames)]
 
 
 class EpochSampler(Sampler[list[SampleKey]]):

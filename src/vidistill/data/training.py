@@ -5,11 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pydantic
+import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
+from vidistill.config import Settings, call
 from vidistill.data.augment import View, change_colour, warp_clip
 from vidistill.data.camera_motion import CameraMotion
-from vidistill.data.clip import IGNORED, Clip, FrameSequence, Image, SampleKey, VideoDataset
+from vidistill.data.clip import IGNORED, Batch, Clip, FrameSequence, Image, SampleKey, VideoDataset
 from vidistill.data.sampling import paired_indices
 from vidistill.errors import UserError
 
@@ -24,6 +28,25 @@ class ClipSettings:
     motion: CameraMotion = field(default_factory=CameraMotion)
     use_labels: bool = True
     noise: float = 1.5  # standard deviation, in grey levels, of what a sensor adds to each frame of a moved still
+
+
+class FrameClipSettings(Settings):
+    """How clips of frames with a label each are drawn; see `ClipSettings`, `View` and `CameraMotion` for the units."""
+
+    num_frames: int = pydantic.Field(default=2, ge=1)
+    max_gap: int = pydantic.Field(default=9, ge=1)
+    crop: tuple[int, int] | None = None
+    scale: tuple[float, float] = (1.0, 1.0)
+    flip: bool = True
+    colour: float = pydantic.Field(default=0.0, ge=0, le=1)
+    noise: float = pydantic.Field(default=1.5, ge=0)
+    motion: dict[str, float] = pydantic.Field(default_factory=dict)
+
+    def samples(self, datasets: Sequence[VideoDataset], *, use_labels: bool) -> "TrainingClips":
+        view = View(self.crop, self.scale, self.flip, self.colour)
+        motion = call(CameraMotion, dict(self.motion), where="data.clip.motion")
+        settings = ClipSettings(self.num_frames, self.max_gap, view, motion, use_labels, self.noise)
+        return TrainingClips(datasets, settings)
 
 
 class FrameCache:
@@ -83,6 +106,25 @@ class TrainingClips(Dataset[tuple[SampleKey, Clip]]):
         labels = [self._labels(sequence, i, size) for i in indices]
         clip = Clip(np.stack([by_index[i] for i in indices]), np.stack(labels))
         return key, self._view(clip, is_still=len(set(indices)) < len(indices), rng=rng)
+
+    def example(self) -> Tensor:
+        """(1, 3, H, W) zeros of the frames' size."""
+        if self.clip.view.crop is not None:
+            return torch.zeros(1, 3, *self.clip.view.crop)
+        sequence, index = self.anchors[0]
+        return torch.zeros(1, 3, *sequence.image(index).shape[:2])
+
+    @staticmethod
+    def collate(samples: Sequence[tuple[SampleKey, Clip]]) -> Batch:
+        """One batch of clips of one size; both views are the same."""
+        sizes = sorted({clip.frames.shape[:3] for _, clip in samples})
+        if len(sizes) > 1:
+            raise UserError(
+                f"the clips of a batch have several sizes (T, H, W) {sizes}; give them one with data.clip.crop"
+            )
+        frames = torch.from_numpy(np.stack([clip.frames for _, clip in samples])).permute(0, 1, 4, 2, 3).contiguous()
+        labels = torch.from_numpy(np.stack([clip.labels for _, clip in samples])).long()
+        return Batch(frames, frames, labels, [key for key, _ in samples])
 
     def _labels(self, sequence: FrameSequence, index: int, size: tuple[int, ...]) -> np.ndarray:
         labels = sequence.labels(index) if self.clip.use_labels else None

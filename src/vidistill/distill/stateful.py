@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from vidistill.distill.card import Card
 from vidistill.distill.delta.plan import Plan
+from vidistill.ops.clip_view import ClipView
 
 State = dict[str, Tensor]  # every tensor has the batch first; entries under "key/" live until the next key frame
 
@@ -16,11 +17,13 @@ class StatefulNetwork(nn.Module):
     """`outputs, state = model(frame, state)`, (B, 3, H, W) frames, state=None to start or for a key frame.
 
     Nothing is left behind on the module between calls. `network` is the network inside. `card` says what a stream or
-    report needs to know of a saved student; None for one that was never saved. `plan`: of its converted layers, if any.
+    report needs to know of a saved student; None for one that was never saved. `plan`: of its converted layers, if any. `view`: what a network of clips sees of one,
+    None for a network of single frames.
     """
 
     network: nn.Module
     plan: Plan | None = None
+    view: ClipView | None = None
     card: Card | None = None
 
     def forward(self, frame: Tensor, state: State | None = None) -> tuple[Any, State]:

@@ -38,9 +38,9 @@ class Supervised:
     def losses(
         self, student: StatefulNetwork, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
     ) -> dict[str, Tensor]:
-        frames, labels = batch.student.flatten(0, 1), batch.labels.flatten(0, 1)
-        outputs, _ = student(frames)
-        teacher_outputs = None if teacher is None else teacher(batch.teacher.flatten(0, 1))
+        inputs, labels = task.examples(batch.student, batch.labels)
+        outputs, _ = student(inputs)
+        teacher_outputs = None if teacher is None else teacher(task.examples(batch.teacher, batch.labels)[0])
         losses = task.supervise(outputs, labels, teacher_outputs)
         if teacher is not None:
             losses |= task.compare(outputs, teacher_outputs)

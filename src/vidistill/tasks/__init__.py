@@ -4,18 +4,31 @@ A task knows its targets, how outputs compare, how they decode and which metrics
 distils for it.
 """
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
+from vidistill.data.clip import TrainingSamples, VideoDataset
+from vidistill.tasks.recognition import Recognition
 from vidistill.tasks.segmentation import Segmentation
+
+
+class ClipSettings(Protocol):
+    """How a task's training clips are drawn, as `data.clip` of a recipe has it."""
+
+    def samples(self, datasets: Sequence[VideoDataset], *, use_labels: bool) -> TrainingSamples: ...
 
 
 class Task(Protocol):
     """What methods, evaluation and streams may ask of any task. Outputs are whatever the network returns."""
 
     name: str
+    clip_settings: ClassVar[type[Any]]  # a settings class that is a `ClipSettings`
+
+    def examples(self, clips: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch as a network without memory sees it: (B, T, 3, H, W) clips, or their frames (B·T, 3, H, W)."""
+        ...
 
     def supervise(self, outputs: Any, labels: Tensor, teacher_outputs: Any = None) -> dict[str, Tensor]:
         """Named losses of outputs against labels; zero, with a gradient path, where nothing is labelled.
@@ -29,8 +42,8 @@ class Task(Protocol):
         ...
 
     def decode(self, outputs: Any, *, size: tuple[int, int]) -> Tensor:
-        """Predictions in the pixels of a frame of `size` (height, width)."""
+        """Predictions, those of pixels in a frame of `size` (height, width)."""
         ...
 
 
-TASKS: dict[str, Callable[..., Task]] = {"segmentation": Segmentation}
+TASKS: dict[str, Callable[..., Task]] = {"segmentation": Segmentation, "recognition": Recognition}

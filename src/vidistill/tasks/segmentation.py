@@ -1,31 +1,15 @@
 """Semantic segmentation: a class for every pixel."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from vidistill.data.clip import IGNORED
-
-
-def logits_of(outputs: Any) -> Tensor:
-    """The (B, K, h, w) logits in what a segmentation network returns: a tensor, {'out': …} or an object with `.logits`.
-
-    Errors: TypeError for anything else.
-    """
-    if isinstance(outputs, Tensor):
-        return outputs
-    if isinstance(outputs, Mapping):
-        for name in ("out", "logits"):
-            if name in outputs:
-                return outputs[name]
-    if isinstance(getattr(outputs, "logits", None), Tensor):
-        return outputs.logits
-    raise TypeError(
-        f"a segmentation network returns logits, {{'out': logits}} or .logits, not {type(outputs).__name__}"
-    )
+from vidistill.data.training import FrameClipSettings
+from vidistill.tasks.outputs import logits_of
 
 
 def resize(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -44,6 +28,7 @@ class Segmentation:
     """
 
     name = "segmentation"
+    clip_settings: ClassVar = FrameClipSettings
 
     def __init__(
         self, *, num_classes: int, class_weights: Sequence[float] | None = None, confidence: float | None = None
@@ -57,6 +42,10 @@ class Segmentation:
         self.num_classes = num_classes
         self.confidence = confidence
         self.class_weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+
+    def examples(self, clips: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Every frame by itself."""
+        return clips.flatten(0, 1), labels.flatten(0, 1)
 
     def supervise(self, outputs: Any, labels: Tensor, teacher_outputs: Any = None) -> dict[str, Tensor]:
         """`task`: cross-entropy, mean over a frame's labelled pixels, then over frames (0 for a frame without any).

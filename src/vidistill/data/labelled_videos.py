@@ -1,0 +1,143 @@
+"""Lists of videos with their classes, in the layouts of Kinetics, Something-Something, ActivityNet and the like."""
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from vidistill.data.classified import ClassifiedVideo
+from vidistill.data.clip import FrameSequence, VideoDataset
+from vidistill.data.images import ImageSequence, images_in
+from vidistill.data.resized import ResizedSequence
+from vidistill.data.video import natural_key
+from vidistill.data.videos import OpenReaders, VideoSequence
+from vidistill.errors import UserError, nearest
+
+FILE_COLUMNS = ("file", "path", "video", "clip")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A line of a list; row: the other columns, where it has any."""
+
+    path: str
+    classes: tuple[int, ...]
+    where: str
+    row: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Folds:
+    """Groups dealt to `folds` parts in natural order; what has no group is for training only."""
+
+    column: str
+    folds: int
+    fold: int
+    is_test: bool
+
+    def choose(self, entries: Sequence[_Entry], path: Path) -> list[_Entry]:
+        if not any(self.column in entry.row for entry in entries):
+            raise UserError(f"{path}: has no column '{self.column}' to make folds by; {nearest('', entries[0].row)}")
+        groups = sorted({entry.row[self.column] for entry in entries} - {""}, key=lambda g: natural_key(Path(g)))
+        if not 0 <= self.fold < self.folds <= len(groups):
+            raise UserError(f"fold {self.fold} of {self.folds} folds: there are {len(groups)} groups in {path}")
+        tested = set(groups[self.fold :: self.folds])
+        return [entry for entry in entries if (entry.row[self.column] in tested) == self.is_test]
+
+
+def labelled_videos(
+    root: str | Path,
+    *,
+    list_file: str = "list.txt",
+    class_names: Sequence[str] | None = None,
+    num_classes: int | None = None,
+    group: str | None = None,
+    folds: int = 0,
+    fold: int = 0,
+    split: Literal["train", "test"] = "train",
+    height: int | None = None,
+) -> VideoDataset:
+    """The videos of a list, with their class ids from 0.
+
+    list_file: in `root`; lines `path label [label …]`, for folders of frames `folder total_frames label …`, divided by
+    spaces, tabs or commas, paths may hold spaces; or a CSV with a header that has the columns `file` and `label`, and
+    perhaps `name`, the class's. class_names, num_classes: where the list does not tell.
+    group, folds, fold, split: cross-validation: the groups, values of that CSV column, are dealt to `folds` parts in
+    natural order; "test" is part `fold`, "train" all others. What has no group is for training only.
+    height: resizes all frames to that height. Errors: UserError that names the list's line.
+    """
+    path = Path(root) / list_file
+    entries = _read(path)
+    names = _class_names(entries, class_names, num_classes)
+    for entry in entries:
+        wrong = [c for c in entry.classes if c >= len(names)]
+        if wrong:
+            raise UserError(f"{entry.where}: the label {wrong[0]} is out of range; there are {len(names)} classes")
+    if group is not None:
+        entries = _Folds(group, folds, fold, split == "test").choose(entries, path)
+    readers = OpenReaders()
+    videos = [ClassifiedVideo(_frames(Path(root), entry, readers, height), entry.classes) for entry in entries]
+    return VideoDataset(Path(root).name or "videos", videos, names)
+
+
+def _read(path: Path) -> list[_Entry]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: the list of videos cannot be read ({error}); check root and list_file") from error
+    lines = [(f"{path}:{number}", line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not lines:
+        raise UserError(f"{path}: the list of videos is empty")
+    header = next(csv.reader([lines[0][1]]))
+    if "label" not in header:
+        return [_line(line, where=where, root=path.parent) for where, line in lines]
+    column = next((name for name in FILE_COLUMNS if name in header), None)
+    if column is None:
+        raise UserError(f"{path}: its header names no file column; call it one of {', '.join(FILE_COLUMNS)}")
+    return [_row(dict(zip(header, next(csv.reader([line])), strict=False)), column, where) for where, line in lines[1:]]
+
+
+def _row(row: dict[str, str], column: str, where: str) -> _Entry:
+    labels = re.split(r"[ ;]+", row.get("label", "").strip())
+    if not all(label.isdigit() for label in labels):
+        raise UserError(f"{where}: the label '{row.get('label', '')}' is no class id; give whole numbers from 0")
+    return _Entry(row.get(column, ""), tuple(map(int, labels)), where, row)
+
+
+def _line(line: str, *, where: str, root: Path) -> _Entry:
+    match = re.fullmatch(r"(.+?)((?:[\s,]+\d+)+)", line)
+    if match is None:
+        raise UserError(f"{where}: has no label; a line is `path label`, the label a whole number from 0")
+    path, numbers = match[1].strip(), [int(number) for number in re.findall(r"\d+", match[2])]
+    if (root / path).is_dir():  # folder total_frames label …
+        numbers = numbers[1:]
+        if not numbers:
+            raise UserError(f"{where}: has no label; a line of a folder of frames is `folder total_frames label`")
+    return _Entry(path, tuple(numbers), where)
+
+
+def _class_names(
+    entries: Sequence[_Entry], class_names: Sequence[str] | None, num_classes: int | None
+) -> tuple[str, ...]:
+    if class_names is not None:
+        return tuple(class_names)
+    known = {entry.classes[0]: entry.row["name"] for entry in entries if "name" in entry.row}
+    count = num_classes or max(c for entry in entries for c in entry.classes) + 1
+    return tuple(known.get(i, str(i)) for i in range(count))
+
+
+def _frames(root: Path, entry: _Entry, readers: OpenReaders, height: int | None) -> FrameSequence:
+    path = root / entry.path
+    if not path.exists():
+        raise UserError(f"{entry.where}: there is no {path}; check the list and root")
+    frames: FrameSequence
+    if path.is_dir():
+        images = images_in(path)
+        if not images:
+            raise UserError(f"{entry.where}: the folder {path} holds no frames")
+        frames = ImageSequence(entry.path, images)
+    else:
+        frames = VideoSequence(entry.path, path, None, readers)
+    return frames if height is None else ResizedSequence(frames, height)
