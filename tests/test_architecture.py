@@ -47,7 +47,7 @@ SHARED = {
         "latency_table",
     },
     "tasks": set(),
-    "models": {"libraries", "layers"},
+    "models": {"libraries", "layers", "clips", "clip_adapters", "temporal_shift"},
     "data": {
         "clip",
         "images",
