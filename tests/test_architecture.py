@@ -39,7 +39,7 @@ SHARED = {
         "delta",
     },
     "tasks": set(),
-    "models": {"libraries", "layers"},
+    "models": {"libraries", "layers", "clips", "clip_adapters", "temporal_shift"},
     "data": {
         "clip",
         "images",

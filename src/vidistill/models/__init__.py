@@ -10,12 +10,21 @@ from vidistill.errors import UserError, nearest
 from vidistill.models.ddrnet import ddrnet_23, ddrnet_23_slim, ddrnet_39
 from vidistill.models.hrnet import hrnet_w18_small
 from vidistill.models.libraries import LIBRARIES
+from vidistill.models.segment_network import tsm, tsn
+from vidistill.models.slow_only import slow_only
+from vidistill.models.video_swin import video_swin_b, video_swin_s, video_swin_t
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "ddrnet_23_slim": ddrnet_23_slim,
     "ddrnet_23": ddrnet_23,
     "ddrnet_39": ddrnet_39,
     "hrnet_w18_small": hrnet_w18_small,
+    "tsn": tsn,
+    "tsm": tsm,
+    "slow_only": slow_only,
+    "video_swin_t": video_swin_t,
+    "video_swin_s": video_swin_s,
+    "video_swin_b": video_swin_b,
 }
 
 

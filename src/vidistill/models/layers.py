@@ -57,7 +57,7 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
 
 def initialise(module: nn.Module) -> None:
     """He's start for convolutions, 0 for their biases; for `network.apply`."""
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, nn.Conv2d | nn.Conv3d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -1,4 +1,7 @@
-"""Networks of other libraries by name, untrained, behind one signature: a name, `num_classes` and options."""
+"""Networks of other libraries by name, untrained, behind one signature: a name, `num_classes` and options.
+
+Their video networks come as clip networks, see `clips`.
+"""
 
 import importlib
 from collections.abc import Callable
@@ -9,6 +12,7 @@ import torch
 from torch import nn
 
 from vidistill.errors import UserError, nearest
+from vidistill.models.clip_adapters import MaskedAutoencoderClips, adapt_torchvision
 
 
 def torchvision_network(name: str, **options: Any) -> nn.Module:
@@ -18,7 +22,17 @@ def torchvision_network(name: str, **options: Any) -> nn.Module:
         raise UserError(f"torchvision has no model '{name}'; {nearest(name, torchvision.models.list_models())}")
     builder = torchvision.models.get_model_builder(name)
     defaults = {"weights": None} | ({"weights_backbone": None} if "segmentation" in builder.__module__ else {})
-    return builder(**defaults | options)
+    network = builder(**defaults | options)
+    return adapt_torchvision(network) if ".video." in builder.__module__ else network
+
+
+def timm_network(name: str, **options: Any) -> nn.Module:
+    """A timm model by name, without weights. Errors: UserError for an unknown name."""
+    import_torchvision()  # which timm imports, and which may need its workaround
+    library = _library("timm")
+    if not library.is_model(name):
+        raise UserError(f"timm has no model '{name}'; {nearest(name, library.list_models())}")
+    return library.create_model(name, **options)
 
 
 def smp_network(name: str, *, num_classes: int = 1, **options: Any) -> nn.Module:
@@ -35,15 +49,21 @@ def smp_network(name: str, *, num_classes: int = 1, **options: Any) -> nn.Module
 
 
 def transformers_network(name: str, *, num_classes: int = 1, **options: Any) -> nn.Module:
-    """A semantic segmentation network of Transformers by its model type, as in `segformer`; options: its configuration.
+    """A network of Transformers by its model type: for semantic segmentation, as `segformer`, or VideoMAE.
 
-    Errors: UserError for an unknown name.
+    options: its configuration. Errors: UserError for an unknown name.
     """
     import_torchvision()
     library = _library("transformers")
+    if name == "videomae":
+        config = library.VideoMAEConfig(**{"num_labels": num_classes} | options)
+        return MaskedAutoencoderClips(library.VideoMAEForVideoClassification(config))
     known = {config.model_type: config for config in library.AutoModelForSemanticSegmentation._model_mapping}
     if name not in known:
-        raise UserError(f"transformers has no semantic segmentation network '{name}'; {nearest(name, known)}")
+        raise UserError(
+            f"transformers has no network '{name}' for semantic segmentation or clips; "
+            f"{nearest(name, [*known, 'videomae'])}"
+        )
     config = known[name](**{"num_labels": num_classes} | options)
     return library.AutoModelForSemanticSegmentation.from_config(config)
 

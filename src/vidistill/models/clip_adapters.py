@@ -1,0 +1,111 @@
+"""Video networks of other libraries as clip networks: they take (B, T, 3, H, W) and say where their features are."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from vidistill.errors import UserError
+from vidistill.models.clips import FeatureLayout, size_errors
+
+# by class of torchvision: the stages, the classifier and what a stage returns
+TORCHVISION_LAYOUTS: dict[str, tuple[tuple[str, ...], str, FeatureLayout]] = {
+    "VideoResNet": (("layer1", "layer2", "layer3", "layer4"), "fc", "channels_first"),
+    "S3D": (("features.3", "features.6", "features.12", "features.15"), "classifier.1", "channels_first"),
+    "SwinTransformer3d": (("features.0", "features.2", "features.4", "norm"), "head", "channels_last"),
+}
+
+
+class TorchvisionClips(nn.Module):
+    """A video network of torchvision whose stages are maps. clips: (B, T, 3, H, W); returns logits (B, K)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        stages, classifier, self.feature_layout = TORCHVISION_LAYOUTS[type(network).__name__]
+        self.stages = tuple(f"backbone.{path}" for path in stages)
+        self.classifier = f"backbone.{classifier}"
+        self.backbone = network
+
+    def forward(self, clips: Tensor) -> Tensor:
+        with size_errors(self, clips):
+            return self.backbone(clips.transpose(1, 2))
+
+
+class TokenMap(nn.Module):
+    """Tokens (B, T'·h·w, C) as the map (B, T', h, w, C) that they are of; a module, so that it is a stage."""
+
+    def forward(self, tokens: Tensor, size: tuple[int, int, int]) -> Tensor:
+        return tokens.unflatten(1, size)
+
+
+class MultiscaleVisionTransformer(nn.Module):
+    """torchvision's MViT v1 or v2. clips: (B, T, 3, H, W), for v1 of `clip_shape` only; returns logits (B, K).
+
+    Its one stage is the map of the last tokens; the classifier reads the class token, which saw them all, instead.
+    Errors: UserError for a clip of another shape than v1's.
+    """
+
+    stages = ("token_map",)
+    classifier = "backbone.head.1"
+    feature_layout: FeatureLayout = "channels_last"
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.backbone: Any = network
+        self.token_map = TokenMap()
+        positions, stride = self.backbone.pos_encoding, self.backbone.conv_proj.stride
+        patches = (positions.temporal_size, *positions.spatial_size)
+        # v2's positions are relative and interpolated, v1's are learned for one shape
+        fixed = getattr(positions, "spatial_pos", None) is not None
+        self.clip_shape = tuple(n * s for n, s in zip(patches, stride, strict=True)) if fixed else None
+
+    def forward(self, clips: Tensor) -> Tensor:
+        _require_shape(clips, self.clip_shape)
+        patches = self.backbone.conv_proj(clips.transpose(1, 2))
+        size = tuple(patches.shape[2:])
+        tokens = self.backbone.pos_encoding(patches.flatten(2).transpose(1, 2))
+        for block in self.backbone.blocks:
+            tokens, size = block(tokens, size)
+        tokens = self.backbone.norm(tokens)
+        self.token_map(tokens[:, 1:], size)
+        return self.backbone.head(tokens[:, 0])
+
+
+class MaskedAutoencoderClips(nn.Module):
+    """Transformers' VideoMAE classifier. clips: (B, T, 3, H, W) of `clip_shape`; returns logits (B, K).
+
+    Its one stage is the map of the last tokens. Errors: ValueError for a configuration that does not pool by the mean;
+    UserError for a clip of another shape.
+    """
+
+    stages = ("token_map",)
+    classifier = "backbone.classifier"
+    feature_layout: FeatureLayout = "channels_last"
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.backbone: Any = network
+        self.token_map = TokenMap()
+        if not self.backbone.config.use_mean_pooling:
+            raise ValueError("videomae without use_mean_pooling has no class token to classify by")
+        patches: Any = self.backbone.videomae.embeddings.patch_embeddings
+        height, width = patches.image_size
+        self.clip_shape = (self.backbone.config.num_frames, height, width)
+        self.map_size = tuple(
+            n // s for n, s in zip(self.clip_shape, patches.projection.stride, strict=True)
+        )
+
+    def forward(self, clips: Tensor) -> Tensor:
+        _require_shape(clips, self.clip_shape)
+        features = self.token_map(self.backbone.videomae(clips).last_hidden_state, self.map_size)
+        return self.backbone.classifier(self.backbone.fc_norm(features.mean(dim=(1, 2, 3))))
+
+
+def adapt_torchvision(network: nn.Module) -> nn.Module:
+    """A torchvision video network as a clip network."""
+    return MultiscaleVisionTransformer(network) if type(network).__name__ == "MViT" else TorchvisionClips(network)
+
+
+def _require_shape(clips: Tensor, wanted: tuple[int, ...] | None) -> None:
+    found = (clips.shape[1], *clips.shape[-2:])
+    if wanted is not None and found != wanted:
+        raise UserError("this network takes clips of {} frames of {}×{} only, not {} of {}×{}".format(*wanted, *found))
