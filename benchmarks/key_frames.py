@@ -44,7 +44,7 @@ def run(student: str, clip: list[Image], policy: KeyFramePolicy, reference: list
     """Key frames made, and agreement with the reference."""
     outputs = Stream(load_student(student), key_frames=policy)(clip)
     found = [
-        (output.is_key_frame, (output.labels == labels).mean())
+        (output.is_key_frame, (output.prediction == labels).mean())
         for output, labels in zip(outputs, reference, strict=True)
     ]
     return sum(is_key for is_key, _ in found), float(np.mean([share for _, share in found]))
@@ -71,7 +71,7 @@ def main() -> None:
         "| clip | frames | policy | key frames | agreement, adaptive | fixed at equal cost |\n|---|---|---|---|---|---|"
     )
     for name, clip in track(clips.items(), "clips", total=len(clips)):
-        reference = [output.labels for output in Stream(load_student(arguments.teacher))(clip)]
+        reference = [output.prediction for output in Stream(load_student(arguments.teacher))(clip)]
         for drift in arguments.drift:
             keys, adaptive = run(arguments.student, clip, Adaptive(drift=drift), reference)
             fixed = fixed_at(arguments.student, clip, max(1, round(len(clip) / keys)), reference)

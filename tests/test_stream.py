@@ -45,20 +45,20 @@ def test_outputs_are_the_students_own(path, images) -> None:
         with torch.no_grad():
             logits, state = student(frame, None if index % 4 == 0 else state)
         expected = torch.nn.functional.interpolate(logits, size=(32, 48), mode="bilinear").argmax(1)[0].numpy()
-        assert (output.labels == expected).mean() > 0.999
-        assert output.labels.dtype == np.uint8
+        assert (output.prediction == expected).mean() > 0.999
+        assert output.prediction.dtype == np.uint8
 
 
 @pytest.mark.parametrize("policy", [None, Adaptive(max_interval=5), Never()], ids=str)
 @pytest.mark.parametrize("cut", [1, 4, 6])
 def test_cut_in_two_and_resumed_gives_the_same_frames(path, images, tmp_path, policy, cut: int) -> None:
-    whole = [(o.labels, o.is_key_frame, o.index) for o in stream(path, key_frames=policy)(images)]
+    whole = [(o.prediction, o.is_key_frame, o.index) for o in stream(path, key_frames=policy)(images)]
     first = stream(path, key_frames=policy)
-    found = [(o.labels, o.is_key_frame, o.index) for o in first(images[:cut])]
+    found = [(o.prediction, o.is_key_frame, o.index) for o in first(images[:cut])]
     save_state(first, tmp_path / "state.safetensors")
     second = stream(path, key_frames=policy)
     load_state(second, tmp_path / "state.safetensors")
-    found += [(o.labels, o.is_key_frame, o.index) for o in second(images[cut:])]
+    found += [(o.prediction, o.is_key_frame, o.index) for o in second(images[cut:])]
     for (labels, is_key, index), (expected, was_key, was) in zip(found, whole, strict=True):
         assert np.array_equal(labels, expected)
         assert (is_key, index) == (was_key, was)
@@ -94,7 +94,7 @@ def test_a_frame_of_another_size_starts_with_a_key_frame(path, images) -> None:
     smaller = [np.ascontiguousarray(image[:20, :30]) for image in images[:2]]
     outputs = list(stream(path)([images[0], images[1], *smaller]))
     assert [output.is_key_frame for output in outputs] == [True, False, True, False]
-    assert outputs[-1].labels.shape == (20, 30)
+    assert outputs[-1].prediction.shape == (20, 30)
 
 
 def test_times_are_passed_on(path, images) -> None:

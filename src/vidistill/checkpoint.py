@@ -13,7 +13,8 @@ from vidistill.distill.card import Card
 from vidistill.distill.delta.network import convert
 from vidistill.distill.delta.plan import Plan
 from vidistill.distill.low_rank import factorise
-from vidistill.distill.stateful import PerFrame, StatefulNetwork
+from vidistill.distill.stateful import StatefulNetwork
+from vidistill.distill.window import stateful
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
 from vidistill.models import build_network
@@ -89,7 +90,7 @@ def _assemble(network: nn.Module, card: Card, path: str | Path) -> StatefulNetwo
         student = convert(network, plan, start=False)
         student.folding = "later"
         return student
-    return factorise(network, plan, start=False) if card.form == "low_rank" else PerFrame(network)
+    return factorise(network, plan, start=False) if card.form == "low_rank" else stateful(network, card.view)
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:

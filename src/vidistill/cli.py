@@ -113,10 +113,11 @@ def evaluate(
     key_frame_interval: Annotated[int, typer.Option(help="0 for the student's own.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Score a student: mIoU by distance to the key frame, consistency, flips, agreement with a teacher."""
+    """Score a student: mIoU by distance to the key frame, consistency, flips; accuracies; agreement with a teacher."""
     from vidistill.checkpoint import load_student
     from vidistill.evaluate import Setting
     from vidistill.evaluate import evaluate as score
+    from vidistill.evaluate_clips import evaluate_clips
     from vidistill.recipe import build_datasets, build_task
 
     model = load_student(_student_file(student))
@@ -124,13 +125,12 @@ def evaluate(
     assert card is not None
     sequences = [s for dataset in build_datasets([_source(data)], where="--data") for s in dataset.sequences]
     setting = Setting(build_task(card.task), card.task["num_classes"], card.normalisation)
-    metrics = score(
-        model,
-        sequences,
-        setting,
-        key_frame_interval=key_frame_interval or card.key_frame_interval,
-        teacher=load_student(_student_file(teacher)) if teacher else None,
-    )
+    other = load_student(_student_file(teacher)) if teacher else None
+    if model.view is not None:
+        metrics = evaluate_clips(model, sequences, setting, teacher=other)
+    else:
+        interval = key_frame_interval or card.key_frame_interval
+        metrics = score(model, sequences, setting, key_frame_interval=interval, teacher=other)
     if as_json:
         print(json.dumps(metrics, indent=2))
     else:
@@ -163,7 +163,7 @@ def stream(
     if load_state is not None:
         streaming.load_state(running, load_state)
     with VideoReader(video) as reader:
-        sink = open_sink(out, fps=reader.fps, class_names=card.class_names, palette=card.palette)
+        sink = open_sink(out, fps=reader.fps, card=card)
         with sink:
             for output in track(running(reader), "streaming", total=reader.num_frames or None):
                 sink.write(output)
@@ -273,7 +273,7 @@ def _show(results: dict[str, Any], folder: Path) -> None:
 def _print_values(values: dict[str, Any]) -> None:
     for name, value in values.items():
         if isinstance(value, list):
-            value = " ".join(f"{v:.4f}" for v in value)
+            value = " ".join(f"{v:.4f}" if isinstance(v, float) else str(v) for v in value)
         print(f"{name:24} {value:.4f}" if isinstance(value, float) else f"{name:24} {value}")
 
 

@@ -92,7 +92,15 @@ def measure_latency(
 def median_milliseconds(
     functions: dict[str, Callable[[], Any]], *, repeats: int = 12, warmup: int = 2, title: str = "measuring"
 ) -> dict[str, float]:
-    """The median wall-clock time of each function, measured side by side: they take turns."""
+    """The median wall-clock time of each function, measured side by side."""
+    timed = time_side_by_side(functions, repeats=repeats, warmup=warmup, title=title)
+    return {name: percentiles["p50"] for name, percentiles in timed.items()}
+
+
+def time_side_by_side(
+    functions: dict[str, Callable[[], Any]], *, repeats: int = 12, warmup: int = 2, title: str = "measuring"
+) -> dict[str, dict[str, float]]:
+    """p50, p95 and p99 of each function's wall-clock milliseconds; they take turns."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     with torch.inference_mode():
         for turn in track(range(warmup + repeats), title, total=warmup + repeats):
@@ -101,7 +109,7 @@ def median_milliseconds(
                 function()
                 if turn >= warmup:
                     times[name].append(time.perf_counter() - began)
-    return {name: float(np.median(measured)) * 1e3 for name, measured in times.items()}
+    return {name: _percentiles(np.array(measured) * 1e3) for name, measured in times.items()}
 
 
 def _time_cycle(model: Forward, frames: Tensor, key_frame_interval: int) -> list[float]:

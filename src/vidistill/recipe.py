@@ -19,10 +19,13 @@ from vidistill.distill import METHODS, Method
 from vidistill.distill.card import Card
 from vidistill.distill.stateful import PerFrame, StatefulNetwork
 from vidistill.distill.teacher import FrozenTeacher
+from vidistill.distill.window import stateful
 from vidistill.errors import UserError
 from vidistill.evaluate import Setting
 from vidistill.files import atomic_path
 from vidistill.models import build_network
+from vidistill.models.backbone_weights import load_backbone
+from vidistill.ops.clip_view import ClipView
 from vidistill.ops.normalise import Normalisation
 from vidistill.tasks import TASKS, Task
 from vidistill.train import OptimSettings, Training
@@ -30,16 +33,31 @@ from vidistill.train import OptimSettings, Training
 PSEUDO_CONFIDENCE = 0.9  # unless the task says otherwise
 
 
+class ViewSettings(Settings):
+    """What a network of clips sees of each, where that is not all of it; see `ClipView`.
+
+    num_frames: every second, third … of the clip's frames. size: the square is resized to this side inside the model.
+    detail: and to this side before that, so that it holds no finer detail.
+    """
+
+    num_frames: int | None = pydantic.Field(default=None, ge=1)
+    size: int | None = pydantic.Field(default=None, ge=1)
+    detail: int | None = pydantic.Field(default=None, ge=1)
+
+
 class NetworkSettings(Settings):
     """A network by its name in a library, with the weights in `checkpoint` where there are some.
 
-    A checkpoint that a run of ours saved knows its network, so the name may be left out.
+    A checkpoint that a run of ours saved knows its network, so the name may be left out. backbone: published weights
+    of the network's backbone alone, as timm, torchvision or a package gives them. view: for networks of clips.
     """
 
     name: str | None = None
     library: str = "vidistill"
     options: dict[str, Any] = {}
     checkpoint: Path | None = None
+    backbone: Path | None = None
+    view: ViewSettings = ViewSettings()
 
 
 class StudentSettings(NetworkSettings):
@@ -118,23 +136,38 @@ def build(recipe: Recipe) -> Run:
     clip = validate(task.clip_settings, recipe.data.clip, where="data.clip")
     recipe.data.clip = clip.model_dump(mode="json")
     clips = clip.samples(train_sets, use_labels=recipe.data.labels != "none")
+    if teacher is not None and recipe.teacher is not None:
+        teacher = stateful(teacher.network, clips.view_of(_view_changes(recipe.teacher, teacher_card))).eval()
+    frozen = None if teacher is None else FrozenTeacher(teacher.network, teacher.view)
     network, spec = _student_network(recipe, teacher, teacher_card, task_options)
     network.requires_grad_(True)  # what was loaded was frozen
     method = build_method(_with_table(recipe))
-    student = method.prepare(network, clips.example())
+    view = clips.view_of(_view_changes(recipe.student, None))
+    student = method.prepare(network, clips.example(), view=view, teacher=frozen)
     normalisation = call(Normalisation, dict(recipe.normalisation), where="normalisation")
     training = Training(
-        student, None if teacher is None else FrozenTeacher(teacher.network), method, task, clips,
+        student, frozen, method, task, clips,
         {**method.default_losses, **recipe.losses}, recipe.optim, normalisation, recipe.seed, recipe.out,
         recipe.tensorboard,
     )  # fmt: skip
     named = labelled or teacher_card
     card = Card(
         spec, method.form, task_options, student.plan.to_list() if student.plan else [], normalisation,
-        named.class_names if named else (), named.palette if named else (), getattr(method, "key_frame_interval", 1),
+        named.class_names if named else (), named.palette if named else (), _interval(method, view), view,
     )  # fmt: skip
     setting = Setting(task, task_options["num_classes"], normalisation)
     return Run(recipe, training, teacher, card, evaluation, setting)
+
+
+def _view_changes(settings: NetworkSettings, card: Card | None) -> dict[str, Any]:
+    """How a network sees less than the whole clip: as the recipe says, else as it was trained."""
+    trained = {} if card is None or card.view is None else {"size": card.view.size, "detail": card.view.detail}
+    return {**trained, **settings.view.model_dump(exclude_none=True)}
+
+
+def _interval(method: Method, view: ClipView | None) -> int:
+    """The default for a stream: what the method says; of a network of clips, as often as its window has new frames."""
+    return getattr(method, "key_frame_interval", 1) if view is None else view.stride
 
 
 def without_files(recipe: Recipe) -> Recipe:
@@ -222,10 +255,7 @@ def _teacher(recipe: Recipe, labelled: VideoDataset | None) -> tuple[StatefulNet
             )
         return student, student.card
     num_classes = recipe.task.get("num_classes") or (labelled.num_classes if labelled else None)
-    network = _build(settings, num_classes)
-    if settings.checkpoint is not None:
-        load_weights(network, settings.checkpoint)
-    return PerFrame(network).eval(), None
+    return PerFrame(_weighted(settings, num_classes)).eval(), None
 
 
 def _student_network(
@@ -243,15 +273,23 @@ def _student_network(
         started = load_student(settings.checkpoint or "")
         assert started.card is not None
         return started.network, started.card.network
-    network = _build(settings, task_options["num_classes"])
-    if settings.checkpoint is not None:
-        load_weights(network, settings.checkpoint)
+    network = _weighted(settings, task_options["num_classes"])
     return network, _spec(settings, task_options["num_classes"])
 
 
 def _spec(settings: NetworkSettings, num_classes: int) -> dict[str, Any]:
     options = {"num_classes": num_classes} | settings.options
     return {"name": settings.name, "library": settings.library, "options": options}
+
+
+def _weighted(settings: NetworkSettings, num_classes: int | None) -> nn.Module:
+    """The network with the weights that the recipe names."""
+    network = _build(settings, num_classes)
+    if settings.backbone is not None:
+        load_backbone(network, settings.backbone)
+    if settings.checkpoint is not None:
+        load_weights(network, settings.checkpoint)
+    return network
 
 
 def _build(settings: NetworkSettings, num_classes: int | None) -> nn.Module:

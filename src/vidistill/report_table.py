@@ -25,20 +25,28 @@ def _times(label: str, kind: str) -> Row:
 
 ROWS = (
     Row("mIoU", "metrics", [("miou",)], decimals=4),
+    Row("top-1 accuracy", "metrics", [("top1",)], decimals=4),
+    Row("top-5 accuracy", "metrics", [("top5",)], decimals=4),
+    Row("mean class accuracy", "metrics", [("mean_class_accuracy",)], decimals=4),
+    Row("mean average precision", "metrics", [("map",)], decimals=4),
     Row("agreement with the teacher", "metrics", [("agreement",)], decimals=4),
     Row("temporal consistency", "metrics", [("temporal_consistency",)], decimals=4),
     Row("flip rate", "metrics", [("flip_rate",)], decimals=4),
-    Row("frames: labelled / all", "metrics", [("num_scored",), ("num_frames",)], decimals=0),
+    Row("scored / all", "metrics", [("num_scored",), ("num_frames",)], decimals=0),
+    Row("GMAC, clip", "gmacs", [("clip",)]),
+    Row("GMAC, frame of a clip", "gmacs", [("frame",)]),
     Row("GMAC, key frame", "gmacs", [("key",)]),
     Row("GMAC, delta frame", "gmacs", [("delta",)]),
     Row("GMAC, amortised", "gmacs", [("amortised",)]),
     Row("GMAC, amortised as deployed", "gmacs", [("amortised_deployed",)]),
+    _times("clip", "clip"),
     _times("key frame", "key"),
     _times("first delta frame", "first_delta"),
     _times("delta frame", "delta"),
     Row("ms, amortised", "latency_ms", [("amortised",)]),
     Row("parameters, millions", "parameters", [()], scale=1e-6),
     Row("peak memory, MB: key / delta frame", "peak_memory_mb", [("key",), ("delta",)]),
+    Row("peak memory, MB: clip", "peak_memory_mb", [("clip",)]),
 )
 
 
@@ -60,11 +68,10 @@ def results_table(results: dict[str, Any]) -> str:
 def table_rows(results: dict[str, Any]) -> list[tuple[Row, list[str]]]:
     """The rows that have something to show, with a cell for each network."""
     rows, found = [], networks(results).values()
-    scored = any(part_of(scores, "metrics") for scores in found)
     for row in ROWS:
         cells = [[number(scores, row.part, *key) for key in row.keys] for scores in found]
         known = [abs(value) * row.scale for cell in cells for value in cell if value is not None]
-        if known or (scored and row.part == "metrics"):
+        if known:
             decimals = row.decimals
             if decimals is None:  # four digits of the largest
                 decimals = min(4, max(1, 3 - math.floor(math.log10(max([*known, 1e-3]) or 1))))

@@ -4,14 +4,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from vidistill.data.clip import Image, LabelMap
+from vidistill.data.clip import Image
 from vidistill.data.video import Frame
 from vidistill.distill.norms import channels_last, fuse_norms
 from vidistill.distill.stateful import State, StatefulNetwork, without_key_frame
@@ -23,12 +25,14 @@ from vidistill.tasks import TASKS, Task
 
 @dataclass(frozen=True)
 class StreamOutput:
-    """What the stream says of one frame. labels: (H, W) class ids; milliseconds: the network's time."""
+    """What the stream says of one frame. prediction: what the task decodes, (H, W) class ids of a segmentation, (K,)
+    class probabilities of a recognition; milliseconds: the network's time.
+    """
 
     index: int
     pts_seconds: float | None
     image: Image
-    labels: LabelMap
+    prediction: NDArray[Any]
     is_key_frame: bool
     milliseconds: float
 
@@ -70,18 +74,19 @@ class Stream:
             raise UserError(
                 f"frame {self.index}: a frame is (height, width, 3) uint8 RGB, not {image.shape} {image.dtype}"
             )
-        frame = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].to(self.device)
+        seen = image if self.student.view is None else self.student.view.cut(image)
+        frame = torch.from_numpy(np.ascontiguousarray(seen)).permute(2, 0, 1)[None].to(self.device)
         if image.shape != self._size:
             self._size, self._memory = image.shape, None
         is_key, self._memory = self.key_frames(frame, self._memory)
         began = perf_counter()
-        labels = self._labels(frame, is_key=is_key)
+        prediction = self._predict(frame, is_key=is_key)
         milliseconds = (perf_counter() - began) * 1e3
-        output = StreamOutput(self.index, pts_seconds, image, labels, is_key, milliseconds)
+        output = StreamOutput(self.index, pts_seconds, image, prediction, is_key, milliseconds)
         self.index += 1
         return output
 
-    def _labels(self, frame: Tensor, *, is_key: bool) -> LabelMap:
+    def _predict(self, frame: Tensor, *, is_key: bool) -> NDArray[Any]:
         normalised = self.normalisation(frame).contiguous(memory_format=torch.channels_last)
         if not self._is_fused:
             fuse_norms(self.student, normalised)
@@ -92,8 +97,8 @@ class Stream:
             state = without_key_frame(state)
             self._state = None  # the old key frame's memory is free before the new one's is made
         outputs, self._state = self.student(normalised, state or None)
-        labels = self.task.decode(outputs, size=(frame.shape[-2], frame.shape[-1]))
-        return labels[0].cpu().numpy()
+        prediction = self.task.decode(outputs, size=(frame.shape[-2], frame.shape[-1]))
+        return prediction[0].cpu().numpy()
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that the frames to come depend on, as a flat dict of tensors."""

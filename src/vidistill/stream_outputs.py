@@ -8,17 +8,21 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 from PIL import Image as PillowImage
 
+from vidistill.data.clip import Image
 from vidistill.data.video import VIDEO_SUFFIXES
 from vidistill.data.video_writer import VideoWriter
+from vidistill.distill.card import Card
 from vidistill.errors import UserError
 from vidistill.files import atomic_path, writing
 from vidistill.ops.draw import caption, overlay, palette_of
 from vidistill.stream import StreamOutput
+
+MOST_NAMED = 5  # classes of a recognition in a line
 
 
 class Sink(AbstractContextManager["Sink"], Protocol):
@@ -27,34 +31,89 @@ class Sink(AbstractContextManager["Sink"], Protocol):
     def write(self, output: StreamOutput) -> None: ...
 
 
-def open_sink(
-    out: str, *, fps: float | Fraction, class_names: Sequence[str], palette: Sequence[tuple[int, int, int]]
-) -> Sink:
+class Look(Protocol):
+    """How a task's predictions are shown."""
+
+    def draw(self, output: StreamOutput) -> Image:
+        """The frame with the prediction on it."""
+        ...
+
+    def describe(self, output: StreamOutput) -> dict[str, Any]:
+        """The prediction in plain values."""
+        ...
+
+
+class SegmentationLook:
+    """Classes as colours; in words each class's share of the frame."""
+
+    def __init__(self, card: Card) -> None:
+        self.class_names = card.class_names
+        self.palette = palette_of(len(card.class_names) or 255, card.palette)
+
+    def draw(self, output: StreamOutput) -> Image:
+        what = "key" if output.is_key_frame else "delta"
+        picture = overlay(output.image, output.prediction, self.palette)
+        return caption(picture, f"{what} {output.milliseconds:.0f} ms")
+
+    def describe(self, output: StreamOutput) -> dict[str, Any]:
+        ids, counts = np.unique(output.prediction, return_counts=True)
+        size = output.prediction.size
+        shares = {name_of(self.class_names, int(i)): round(int(n) / size, 6) for i, n in zip(ids, counts, strict=True)}
+        return {"shares": shares}
+
+
+class RecognitionLook:
+    """The likeliest class, in words the likeliest few."""
+
+    def __init__(self, card: Card) -> None:
+        self.class_names = card.class_names
+
+    def draw(self, output: StreamOutput) -> Image:
+        best = int(output.prediction.argmax())
+        name = name_of(self.class_names, best)
+        return caption(output.image, f"{name} {output.prediction[best]:.0%}, {output.milliseconds:.0f} ms")
+
+    def describe(self, output: StreamOutput) -> dict[str, Any]:
+        order = np.argsort(-output.prediction, kind="stable")[:MOST_NAMED]
+        return {"classes": {name_of(self.class_names, int(i)): round(float(output.prediction[i]), 6) for i in order}}
+
+
+LOOKS: dict[str, type[Look]] = {"segmentation": SegmentationLook, "recognition": RecognitionLook}
+
+
+def name_of(class_names: Sequence[str], class_id: int) -> str:
+    """The class's name, its number where it has none."""
+    return class_names[class_id] if class_id < len(class_names) else str(class_id)
+
+
+def open_sink(out: str, *, fps: float | Fraction, card: Card) -> Sink:
     """By the name of `out`: a video file, a .jsonl file, "-" for JSON lines on standard output, else a folder of masks.
 
-    Errors: UserError where `out` has another file suffix, or is a folder that is there already.
+    Errors: UserError where `out` has another file suffix, is a folder that is there already, or the student's task has
+    no masks.
     """
-    path = Path(out)
+    path, look = Path(out), LOOKS[card.task["name"]](card)  # type: ignore[call-arg]  # a Protocol says nothing of it
     if out == "-" or path.suffix == ".jsonl":
-        return JsonLines(None if out == "-" else path, class_names)
+        return JsonLines(None if out == "-" else path, look)
     if path.suffix.lower() in VIDEO_SUFFIXES:
-        return AnnotatedVideo(path, fps, palette_of(len(class_names) or 255, palette))
+        return AnnotatedVideo(path, fps, look)
+    choices = f"a video ({' '.join(VIDEO_SUFFIXES)}) or a .jsonl file"
+    if not isinstance(look, SegmentationLook):
+        raise UserError(f"{out}: write {choices}")
     if path.suffix:
-        raise UserError(f"{out}: write a video ({' '.join(VIDEO_SUFFIXES)}), a .jsonl file, or a folder of masks")
+        raise UserError(f"{out}: write {choices}, or a folder of masks")
     return MaskFolder(path)
 
 
 class AnnotatedVideo(Sink):
-    """The frames with the classes laid over them."""
+    """The frames with the predictions on them."""
 
-    def __init__(self, path: Path, fps: float | Fraction, palette: np.ndarray) -> None:
+    def __init__(self, path: Path, fps: float | Fraction, look: Look) -> None:
         self.writer = VideoWriter(path, fps=fps)
-        self.palette = palette
+        self.look = look
 
     def write(self, output: StreamOutput) -> None:
-        what = "key" if output.is_key_frame else "delta"
-        picture = overlay(output.image, output.labels, self.palette)
-        self.writer.write(caption(picture, f"{what} {output.milliseconds:.0f} ms"))
+        self.writer.write(self.look.draw(output))
 
     def __enter__(self) -> "AnnotatedVideo":
         self.writer.__enter__()
@@ -65,29 +124,23 @@ class AnnotatedVideo(Sink):
 
 
 class JsonLines(Sink):
-    """One line a frame: index, time, whether it is a key frame, the network's time, and each class's share."""
+    """One line a frame: index, time, whether it is a key frame, the network's time, and the prediction in words."""
 
-    def __init__(self, path: Path | None, class_names: Sequence[str]) -> None:
+    def __init__(self, path: Path | None, look: Look) -> None:
         self.path = path
-        self.class_names = class_names
+        self.look = look
         self._stack = ExitStack()
         self._file: IO[str] = sys.stdout
 
     def write(self, output: StreamOutput) -> None:
-        ids, counts = np.unique(output.labels, return_counts=True)
         line = {
             "index": output.index,
             "pts_seconds": output.pts_seconds,
             "key_frame": output.is_key_frame,
             "milliseconds": round(output.milliseconds, 3),
-            "shares": {
-                self._name(int(i)): round(int(n) / output.labels.size, 6) for i, n in zip(ids, counts, strict=True)
-            },
+            **self.look.describe(output),
         }
         self._file.write(json.dumps(line) + "\n")
-
-    def _name(self, class_id: int) -> str:
-        return self.class_names[class_id] if class_id < len(self.class_names) else str(class_id)
 
     def __enter__(self) -> "JsonLines":
         if self.path is not None:
@@ -110,7 +163,7 @@ class MaskFolder(Sink):
 
     def write(self, output: StreamOutput) -> None:
         with writing(self.path):
-            PillowImage.fromarray(output.labels).save(self._temporary / f"{output.index:08d}.png")
+            PillowImage.fromarray(output.prediction).save(self._temporary / f"{output.index:08d}.png")
 
     def __enter__(self) -> "MaskFolder":
         with writing(self.path):

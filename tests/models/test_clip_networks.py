@@ -312,7 +312,7 @@ def test_videomae_is_transformers_own() -> None:
 def test_a_clip_too_small_names_the_smallest() -> None:
     s3d = build_network("s3d", "torchvision").eval()
     # its last pool needs 7 cells, 14 ahead of the last halving, and four halvings round up: 13·16 + 1
-    with pytest.raises(UserError, match="clip of 64×80 is too small .* 16 frames is 209×209"), torch.no_grad():
+    with pytest.raises(UserError, match=r"clip of 64×80 is too small .* 16 frames is 209×209"), torch.no_grad():
         s3d(torch.randn(1, 16, 3, 64, 80))
     with torch.device("meta"):
         assert smallest_size(tsn(K, backbone="inception_v3")) == 75  # as Keras has it for this network

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vidistill.ops.clip_view import ClipView
+
 Image = NDArray[np.uint8]  # (H, W, 3), RGB, 0…255
 LabelMap = NDArray[np.uint8]  # (H, W), class ids, 255 is ignored
 IGNORED = 255
@@ -114,5 +116,9 @@ class TrainingSamples(Protocol):
     def collate(self, samples: Sequence[Any]) -> Batch: ...
 
     def example(self) -> Tensor:
-        """Zeros of the shape that a network is given, a batch of one: (1, 3, H, W) frames or (1, T, 3, H, W) clips."""
+        """Zeros of the shape of what is drawn, a batch of one: (1, 3, H, W) frames or (1, T, 3, H, W) clips."""
+        ...
+
+    def view_of(self, changes: dict[str, Any]) -> ClipView | None:
+        """What a network sees of a clip, with a recipe's changes; None for networks of single frames."""
         ...

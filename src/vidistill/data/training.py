@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pydantic
@@ -113,6 +114,11 @@ class TrainingClips(Dataset[tuple[SampleKey, Clip]]):
             return torch.zeros(1, 3, *self.clip.view.crop)
         sequence, index = self.anchors[0]
         return torch.zeros(1, 3, *sequence.image(index).shape[:2])
+
+    def view_of(self, changes: dict[str, Any]) -> None:
+        """Networks of single frames see all of each. Errors: UserError for a recipe that says otherwise."""
+        if changes:
+            raise UserError(f"view {sorted(changes)}: only networks of clips have one; leave it out")
 
     @staticmethod
     def collate(samples: Sequence[tuple[SampleKey, Clip]]) -> Batch:

@@ -5,11 +5,14 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor, nn
 
 from vidistill.data.clip import Batch
+from vidistill.distill.collaborative import Collaborative
+from vidistill.distill.cross_resolution import CrossResolution
 from vidistill.distill.delta.method import Delta
 from vidistill.distill.low_rank import LowRank
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.supervised import Supervised
 from vidistill.distill.teacher import FrozenTeacher
+from vidistill.ops.clip_view import ClipView
 
 
 class Method(Protocol):
@@ -23,8 +26,18 @@ class Method(Protocol):
     form: ClassVar[str]  # of the finished student, see Card
     default_losses: ClassVar[dict[str, float]]
 
-    def prepare(self, network: nn.Module, example: Tensor) -> StatefulNetwork:
-        """A student that obeys `outputs, state = student(frame, state)`. example: (1, 3, H, W) normalised frame."""
+    def prepare(
+        self,
+        network: nn.Module,
+        example: Tensor,
+        *,
+        view: ClipView | None = None,
+        teacher: FrozenTeacher | None = None,
+    ) -> StatefulNetwork:
+        """A student that obeys `outputs, state = student(frame, state)`.
+
+        example: (1, 3, H, W), a normalised frame, or (1, T, 3, H, W), a clip, of which the network sees `view`.
+        """
         ...
 
     def parameter_groups(self, student: StatefulNetwork, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
@@ -41,6 +54,10 @@ class Method(Protocol):
         """Named, unweighted losses of one batch of normalised clips; progress: 0…1 of the run."""
         ...
 
+    def observations(self) -> dict[str, float]:
+        """What the log should keep beside the losses."""
+        ...
+
     def finish(self, student: StatefulNetwork) -> StatefulNetwork:
         """The deployable student."""
         ...
@@ -52,4 +69,10 @@ class Method(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-METHODS: dict[str, type[Method]] = {"supervised": Supervised, "low_rank": LowRank, "delta": Delta}
+METHODS: dict[str, type[Method]] = {
+    "supervised": Supervised,
+    "low_rank": LowRank,
+    "delta": Delta,
+    "cross_resolution": CrossResolution,
+    "collaborative": Collaborative,
+}

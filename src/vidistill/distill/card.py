@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vidistill.errors import UserError
+from vidistill.ops.clip_view import ClipView
 from vidistill.ops.normalise import Normalisation
 
 CARD_VERSION = 1
@@ -14,7 +15,8 @@ CARD_VERSION = 1
 class Card:
     """network: {"library", "name", "options"}, or {} for a network of the user's own. plan: of the converted layers.
 
-    form: "per_frame", "low_rank" or "delta". key_frame_interval: the default for streaming, 1 for per-frame networks.
+    form: "per_frame" for a network as it is, "low_rank" or "delta". view: what a network of clips sees of one, None for
+    networks of single frames. key_frame_interval: the default for streaming; a network of clips runs on key frames.
     """
 
     network: dict[str, Any]
@@ -25,6 +27,7 @@ class Card:
     class_names: tuple[str, ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()
     key_frame_interval: int = 1
+    view: ClipView | None = None
     version: int = CARD_VERSION
 
     def to_json(self) -> str:
@@ -40,6 +43,8 @@ class Card:
             values["normalisation"] = Normalisation(**{k: tuple(v) for k, v in values["normalisation"].items()})
             values["class_names"] = tuple(values["class_names"])
             values["palette"] = tuple(tuple(colour) for colour in values["palette"])
+            if values.get("view") is not None:
+                values["view"] = ClipView(**values["view"])
             return cls(**values)
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{where}: its header is no card of a student ({error})") from error

@@ -12,6 +12,9 @@ from vidistill.distill.delta.plan import BlockPlan, Plan, StudentSpec
 from vidistill.distill.delta.separable import Policy, is_convertible_layer, separable, start_from
 from vidistill.distill.stateful import PerFrame, StatefulNetwork
 from vidistill.distill.supervised import Supervised
+from vidistill.distill.teacher import FrozenTeacher
+from vidistill.distill.window import refuse_clips
+from vidistill.ops.clip_view import ClipView
 
 
 @dataclass(kw_only=True)
@@ -34,7 +37,15 @@ class LowRank(Supervised):
     leave_last: int = 1
     student_learning_rate_factor: float = 10.0
 
-    def prepare(self, network: nn.Module, example: Tensor) -> StatefulNetwork:
+    def prepare(
+        self,
+        network: nn.Module,
+        example: Tensor,
+        *,
+        view: ClipView | None = None,
+        teacher: FrozenTeacher | None = None,
+    ) -> StatefulNetwork:
+        refuse_clips(view, self.name)
         selection = Selection("layer", self.convert, self.leave, self.leave_first, self.leave_last)
         spec = StudentSpec("separable", self.reduction, self.policy, self.rank)
         return factorise(network, plan_conversion(network, example, selection, [spec]))

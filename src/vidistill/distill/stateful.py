@@ -17,14 +17,19 @@ class StatefulNetwork(nn.Module):
     """`outputs, state = model(frame, state)`, (B, 3, H, W) frames, state=None to start or for a key frame.
 
     Nothing is left behind on the module between calls. `network` is the network inside. `card` says what a stream or
-    report needs to know of a saved student; None for one that was never saved. `plan`: of its converted layers, if any. `view`: what a network of clips sees of one,
-    None for a network of single frames.
+    report needs to know of a saved student; None for one that was never saved. `plan`: of its converted layers,
+    if any. `view`: what a network of clips sees of one, None for a network of single frames.
     """
 
     network: nn.Module
     plan: Plan | None = None
     view: ClipView | None = None
     card: Card | None = None
+    training_parts: nn.Module | None = None  # what trains with the student and is gone when it is finished
+
+    def seen(self, clips: Tensor) -> Tensor:
+        """What the network inside is given of a batch."""
+        return clips if self.view is None else self.view(clips)
 
     def forward(self, frame: Tensor, state: State | None = None) -> tuple[Any, State]:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Ordinary training of a network that sees each frame alone: how teachers are made, and every method's baseline."""
+"""Ordinary training of a network of frames or of clips: how teachers are made, and every method's baseline."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -7,13 +7,15 @@ from torch import Tensor, nn
 
 from vidistill.data.clip import Batch
 from vidistill.distill.norms import freeze_norms
-from vidistill.distill.stateful import PerFrame, StatefulNetwork
+from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.teacher import FrozenTeacher
+from vidistill.distill.window import stateful
+from vidistill.ops.clip_view import ClipView
 
 
 @dataclass(kw_only=True)
 class Supervised:
-    """Labels and, where there is a teacher, its soft predictions (Hinton et al. 2015), frame by frame.
+    """Labels and, where there is a teacher, its soft predictions (Hinton et al. 2015), by frame or by clip.
 
     freeze_norms: keep batch normalisation's statistics, as short runs from trained weights want.
     """
@@ -24,8 +26,15 @@ class Supervised:
 
     freeze_norms: bool = False
 
-    def prepare(self, network: nn.Module, example: Tensor) -> StatefulNetwork:
-        return PerFrame(network)
+    def prepare(
+        self,
+        network: nn.Module,
+        example: Tensor,
+        *,
+        view: ClipView | None = None,
+        teacher: FrozenTeacher | None = None,
+    ) -> StatefulNetwork:
+        return stateful(network, view)
 
     def parameter_groups(self, student: StatefulNetwork, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
         return [{"params": [p for p in student.parameters() if p.requires_grad], "lr": learning_rate}]
@@ -45,6 +54,9 @@ class Supervised:
         if teacher is not None:
             losses |= task.compare(outputs, teacher_outputs)
         return losses
+
+    def observations(self) -> dict[str, float]:
+        return {}
 
     def finish(self, student: StatefulNetwork) -> StatefulNetwork:
         return student.eval().requires_grad_(False)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from vidistill.distill.stateful import KEY, PerFrame, State, StatefulNetwork
+from vidistill.errors import UserError
 from vidistill.ops.clip_view import ClipView
 
 HELD = f"{KEY}outputs."
@@ -20,6 +21,8 @@ class Windowed(StatefulNetwork):
     state's recurrent part; the outputs are its key part and are held until the next key frame, so that a key frame
     every K frames runs the network once in K.
     """
+
+    view: ClipView
 
     def __init__(self, network: nn.Module, view: ClipView) -> None:
         super().__init__()
@@ -46,3 +49,12 @@ class Windowed(StatefulNetwork):
 def stateful(network: nn.Module, view: ClipView | None) -> StatefulNetwork:
     """The network behind the contract: of single frames, or of the clips that `view` describes."""
     return PerFrame(network) if view is None else Windowed(network, view)
+
+
+def refuse_clips(view: ClipView | None, method: str) -> None:
+    """Errors: UserError where a method for networks of single frames is given one of clips."""
+    if view is not None:
+        raise UserError(
+            f"method {method} is for networks that see single frames; for a network of clips take supervised, "
+            "cross_resolution or collaborative"
+        )

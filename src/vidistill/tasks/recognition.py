@@ -78,6 +78,16 @@ class Recognition:
         gap = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
         return {"teacher": gap * self.temperature**2}
 
+    def scores(self, outputs: Any) -> Tensor:
+        """(B, K): what is averaged over views, probabilities or logits."""
+        logits = logits_of(outputs).float()
+        return logits.softmax(dim=1) if self.average == "prob" else logits
+
+    def averaged(self, scores: Tensor) -> Tensor:
+        """(K,) probabilities of a video, of the scores (V, K) of its views."""
+        mean = scores.mean(dim=0)
+        return mean if self.average == "prob" else mean.softmax(dim=0)
+
     def decode(self, outputs: Any, *, size: tuple[int, int]) -> Tensor:
         """(B, K) class probabilities; a frame's size does not matter."""
         return logits_of(outputs).float().softmax(dim=1)

@@ -21,7 +21,9 @@ from vidistill.distill.delta.search import Search, SearchedStudent
 from vidistill.distill.norms import freeze_norms
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.teacher import FrozenTeacher
+from vidistill.distill.window import refuse_clips
 from vidistill.errors import UserError
+from vidistill.ops.clip_view import ClipView
 
 
 @dataclass(kw_only=True)
@@ -58,7 +60,15 @@ class Delta:
     delta_until: float = 1 / 3
     _first: dict[str, float] = field(default_factory=dict, init=False, repr=False)
 
-    def prepare(self, network: nn.Module, example: Tensor) -> DeltaNetwork:
+    def prepare(
+        self,
+        network: nn.Module,
+        example: Tensor,
+        *,
+        view: ClipView | None = None,
+        teacher: FrozenTeacher | None = None,
+    ) -> DeltaNetwork:
+        refuse_clips(view, self.name)
         selection = Selection(self.granularity, self.convert, self.leave, self.leave_first, self.leave_last)
         candidates = [self.student] if self.search is None else self.search.candidates
         plan = plan_conversion(network, example, selection, candidates)
@@ -155,6 +165,9 @@ class Delta:
                 first /= torch.distributed.get_world_size()
             self._first[name] = max(float(first), 1e-12)
         return gap / self._first[name]
+
+    def observations(self) -> dict[str, float]:
+        return {}
 
     def finish(self, student: StatefulNetwork) -> StatefulNetwork:
         network = _delta(student)

@@ -1,0 +1,83 @@
+"""What a run of a network of clips found: quality and cost of the student beside the teacher's."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from vidistill.data.clip import VideoDataset
+from vidistill.distill.stateful import StatefulNetwork
+from vidistill.evaluate import Setting
+from vidistill.evaluate_clips import evaluate_clips
+from vidistill.profile import (
+    count_macs,
+    count_parameters,
+    describe_device,
+    on_meta,
+    peak_memory_mb,
+    time_side_by_side,
+)
+from vidistill.results import environment, summarise
+
+
+def compare_clips(
+    student: StatefulNetwork, teacher: StatefulNetwork | None, datasets: Sequence[VideoDataset], setting: Setting
+) -> dict[str, Any]:
+    """As `results.compare`, of networks of clips. The student must have its card.
+
+    A clip's cost is that of one run of the network on its own view; amortised, on a stream where it runs once in as
+    many frames as the student's card says.
+    """
+    assert student.card is not None
+    models = {"student": student} | ({"teacher": teacher} if teacher else {})
+    costs = profile_clip_models(models, interval=student.card.key_frame_interval, device=setting.device)
+    found: dict[str, dict[str, Any]] = {}
+    for name, model in models.items():
+        metrics = [evaluate_clips(model, d.sequences, setting, teacher=teacher) for d in datasets]
+        more = {dataset.name: scores for dataset, scores in zip(datasets[1:], metrics[1:], strict=True)}
+        found[name] = {"metrics": metrics[0] if metrics else None, "more_metrics": more, **costs[name]}
+    return {
+        "teacher": found.get("teacher"),
+        "student": found["student"],
+        "baselines": {},
+        "plan": summarise(student.plan),
+        "environment": environment(setting.device),
+    }
+
+
+def profile_clip_models(
+    models: dict[str, StatefulNetwork], *, interval: int, device: torch.device
+) -> dict[str, dict[str, Any]]:
+    """Parameters, GMACs, latency and peak memory of each network on one clip of its view, measured side by side.
+
+    The clip comes as it is cut from the video; resizing it to what the network sees is part of its time.
+    """
+    clips = {name: _clip(model).to(device) for name, model in models.items()}
+    times = time_side_by_side({name: _runner(models[name], clips[name]) for name in models})
+    return {
+        name: {
+            "gmacs": _gmacs(model, clips[name], interval),
+            "latency_ms": {"clip": times[name], "amortised": times[name]["p50"] / interval},
+            "parameters": count_parameters(model),
+            "peak_memory_mb": {"clip": peak_memory_mb(model, clips[name])["key"]},
+            "device": describe_device(device) + ", eager",
+            "precision": str(clips[name].dtype).removeprefix("torch."),
+            "size": list(clips[name].shape[1:]),
+        }
+        for name, model in models.items()
+    }
+
+
+def _clip(model: StatefulNetwork) -> torch.Tensor:
+    view = model.view
+    assert view is not None
+    return torch.randn(1, view.num_frames, 3, view.crop, view.crop, generator=torch.Generator().manual_seed(0))
+
+
+def _runner(model: StatefulNetwork, clip: torch.Tensor) -> Any:
+    return lambda: model(clip)
+
+
+def _gmacs(model: StatefulNetwork, clip: torch.Tensor, interval: int) -> dict[str, float]:
+    clip_gmacs = count_macs(on_meta(model), clip.to("meta")) / 1e9
+    return {"clip": clip_gmacs, "frame": clip_gmacs / clip.shape[1], "amortised": clip_gmacs / interval}

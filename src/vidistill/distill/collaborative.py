@@ -1,0 +1,225 @@
+"""Collaborative distillation in the parameter and spectrum domains.
+
+After the abstract of Su et al., "Collaborative Distillation in the Parameter and Spectrum Domains for Video Action
+Recognition", 2020 (arXiv 2009.06902): the temporal spectrum of features, the frequency distribution of parameters, and
+a probabilistic strategy that optimises them together. Only the abstract is public to us, so every formula is our
+choice; see docs/collaborative.md.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vidistill.data.clip import Batch
+from vidistill.distill.stages import (
+    StagePair,
+    adapted,
+    aligned,
+    feature_channels,
+    make_adapters,
+    match_stages,
+    run_with_features,
+)
+from vidistill.distill.stateful import StatefulNetwork
+from vidistill.distill.supervised import Supervised
+from vidistill.distill.teacher import FrozenTeacher
+from vidistill.errors import UserError
+from vidistill.ops.clip_view import ClipView
+from vidistill.ops.spectrum import Kind, Transform, distribution_gap, frequency_distribution, spectrum_gap
+
+BOUND = 6.0  # of the learned log variances
+REGRESSIONS = ("spectrum",)  # terms that are squared distances, which Kendall et al. weigh by a half
+
+
+@dataclass(frozen=True)
+class SpectrumSpec:
+    """Which spectrum of the features is compared, see `spectrum_gap`. pooled: of their mean over space."""
+
+    transform: Transform = "fft"
+    kind: Kind = "amplitude"
+    frequency_weights: tuple[float, ...] | None = None
+    normalised: bool = True
+    pooled: bool = False
+
+    def gap(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Of features (B, T, C, h, w) in the teacher's channels."""
+        student = aligned(student, teacher)
+        if self.pooled:
+            student, teacher = (f.mean(dim=(-2, -1), keepdim=True) for f in (student, teacher))
+        return spectrum_gap(
+            student,
+            teacher,
+            transform=self.transform,
+            kind=self.kind,
+            frequency_weights=self.frequency_weights,
+            normalised=self.normalised,
+        )
+
+
+class LearnedWeights(nn.Module):
+    """Σ c · exp(−s) · L + s / 2 over the losses, with s learned: the log variance of each, from 0, within ±6.
+
+    c is a half for squared distances and 1 for the others. Source: Kendall, Gal & Cipolla, "Multi-Task Learning Using
+    Uncertainty to Weigh Losses", CVPR 2018.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        self.log_variances = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in names})
+
+    def forward(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The losses, weighted, and `balance`, the sum of s / 2."""
+        bounded = {name: s.clamp(-BOUND, BOUND) for name, s in self.log_variances.items()}
+        weighted = {name: self._factor(name) * torch.exp(-bounded[name]) * loss for name, loss in losses.items()}
+        return {**weighted, "balance": torch.stack(list(bounded.values())).sum() / 2}
+
+    def weights(self) -> dict[str, float]:
+        """c · exp(−s) of each loss."""
+        return {
+            name: self._factor(name) * float(torch.exp(-s.detach().clamp(-BOUND, BOUND)))
+            for name, s in self.log_variances.items()
+        }
+
+    @staticmethod
+    def _factor(name: str) -> float:
+        return 0.5 if name in REGRESSIONS else 1.0
+
+
+@dataclass(kw_only=True)
+class Collaborative(Supervised):
+    """Labels, a teacher's feature spectra and its kernels' frequency distribution.
+
+    spectrum: None to leave it out. parameters: whether kernels are compared. logits: whether the teacher's predictions
+    are, as in `supervised`. stages: which are compared, as pairs of module paths, or how many of the last ones; by
+    default as many as both networks have. weighting: "learned", see `LearnedWeights`, or "fixed", the recipe's weights
+    alone.
+    """
+
+    name: ClassVar[str] = "collaborative"
+    default_losses: ClassVar[dict[str, float]] = {
+        "task": 1.0, "teacher": 1.0, "spectrum": 1.0, "parameters": 1.0, "balance": 1.0
+    }  # fmt: skip
+
+    spectrum: SpectrumSpec | None = field(default_factory=SpectrumSpec)
+    parameters: bool = True
+    logits: bool = False
+    stages: int | list[tuple[str, str]] | None = None
+    weighting: Literal["learned", "fixed"] = "learned"
+    _weights: LearnedWeights | None = field(default=None, init=False, repr=False)
+
+    def prepare(
+        self,
+        network: nn.Module,
+        example: Tensor,
+        *,
+        view: ClipView | None = None,
+        teacher: FrozenTeacher | None = None,
+    ) -> StatefulNetwork:
+        student = super().prepare(network, example, view=view)
+        if teacher is None:
+            raise UserError("collaborative distillation needs a teacher; name one in the recipe")
+        pairs = match_stages(network, teacher.network, self.stages)
+        parts = nn.ModuleDict()
+        if self.spectrum is not None:
+            ours = feature_channels(network, student.seen(example), [pair.student for pair in pairs])
+            theirs = feature_channels(teacher.network, teacher.seen(example), [pair.teacher for pair in pairs])
+            parts["adapters"] = make_adapters(pairs, ours, theirs)
+        if self.parameters:
+            comparable_kernels(network, teacher.network, pairs)  # its error comes before any training
+        if self.weighting == "learned":
+            self._weights = LearnedWeights(self._names())
+            parts["weights"] = self._weights
+        student.training_parts = parts
+        return student
+
+    def _names(self) -> list[str]:
+        chosen = {"teacher": self.logits, "spectrum": self.spectrum is not None, "parameters": self.parameters}
+        return ["task", *(name for name, is_chosen in chosen.items() if is_chosen)]
+
+    def losses(
+        self, student: StatefulNetwork, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
+    ) -> dict[str, Tensor]:
+        assert teacher is not None
+        pairs = match_stages(student.network, teacher.network, self.stages)
+        with torch.no_grad():
+            clips = teacher.seen(batch.teacher)
+            outputs, theirs = run_with_features(teacher.network, clips, [pair.teacher for pair in pairs])
+        own, ours = run_with_features(student.network, student.seen(batch.student), [pair.student for pair in pairs])
+        losses = task.supervise(own, batch.labels, outputs)
+        if self.logits:
+            losses |= task.compare(own, outputs)
+        parts = student.training_parts
+        assert isinstance(parts, nn.ModuleDict)
+        if self.spectrum is not None:
+            gaps = [
+                self.spectrum.gap(adapted(ours[pair.student], pair, parts["adapters"]), theirs[pair.teacher])  # type: ignore[arg-type]
+                for pair in pairs
+            ]
+            losses["spectrum"] = torch.stack(gaps).mean()
+        if self.parameters:
+            losses["parameters"] = parameter_gap(student.network, teacher.network, pairs)
+        return parts["weights"](losses) if self.weighting == "learned" else losses
+
+    def parameter_groups(self, student: StatefulNetwork, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
+        groups = super().parameter_groups(student, learning_rate, steps=steps)
+        own = set() if self._weights is None else {id(p) for p in self._weights.parameters()}
+        for group in groups:
+            group["params"] = [p for p in group["params"] if id(p) not in own]
+        if self._weights is not None:
+            groups.append({"params": list(self._weights.parameters()), "lr": learning_rate, "weight_decay": 0.0})
+        return groups
+
+    def observations(self) -> dict[str, float]:
+        """The weight that each loss has now, where they are learned."""
+        weights = {} if self._weights is None else self._weights.weights()
+        return {f"weight_{name}": weight for name, weight in weights.items()}
+
+    def finish(self, student: StatefulNetwork) -> StatefulNetwork:
+        student.training_parts = None
+        return super().finish(student)
+
+
+def spatial_kernels(stage: nn.Module) -> dict[int, list[Tensor]]:
+    """The weights of a stage's convolutions with k×k kernels, k > 1, by k; those of one over time too, slice by slice.
+
+    1×1 kernels have no spatial spectrum, and other shapes no square one.
+    """
+    found: dict[int, list[Tensor]] = {}
+    for part in stage.modules():
+        if isinstance(part, nn.Conv2d | nn.Conv3d) and part.kernel_size[-1] == part.kernel_size[-2] > 1:
+            found.setdefault(part.kernel_size[-1], []).append(part.weight)
+    return found
+
+
+def comparable_kernels(
+    student: nn.Module, teacher: nn.Module, pairs: Sequence[StagePair]
+) -> list[tuple[list[Tensor], list[Tensor]]]:
+    """For every pair of stages and every kernel size that both have, the student's and the teacher's kernels.
+
+    Errors: UserError where there are none.
+    """
+    found = []
+    for pair in pairs:
+        ours, theirs = (
+            spatial_kernels(network.get_submodule(path))
+            for network, path in ((student, pair.student), (teacher, pair.teacher))
+        )
+        found += [(ours[k], theirs[k]) for k in sorted(ours.keys() & theirs.keys())]
+    if not found:
+        raise UserError(
+            "student and teacher have no kernels of one size in the stages that are compared, so there is no parameter "
+            "distribution; set method.parameters: false"
+        )
+    return found
+
+
+def parameter_gap(student: nn.Module, teacher: nn.Module, pairs: Sequence[StagePair]) -> Tensor:
+    """KL of the frequency distributions of the stages' kernels, mean over stages and kernel sizes."""
+    gaps = [
+        distribution_gap(frequency_distribution(ours), frequency_distribution(theirs))
+        for ours, theirs in comparable_kernels(student, teacher, pairs)
+    ]
+    return torch.stack(gaps).mean()

@@ -1,0 +1,157 @@
+"""Cross-resolution distillation: a student that sees small frames learns from a teacher that sees large ones.
+
+Source: Ma et al., "Rethinking Resolution in the Context of Efficient Video Recognition", NeurIPS 2022 (arXiv
+2209.12797), called ResKD there; see docs/cross_resolution.md for the equations and for where we differ.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from vidistill.data.clip import Batch
+from vidistill.distill.stages import (
+    StagePair,
+    adapted,
+    aligned,
+    feature_channels,
+    make_adapters,
+    match_stages,
+    run_with_features,
+)
+from vidistill.distill.stateful import StatefulNetwork
+from vidistill.distill.supervised import Supervised
+from vidistill.distill.teacher import FrozenTeacher
+from vidistill.errors import UserError
+from vidistill.ops.clip_view import ClipView
+
+
+@dataclass(kw_only=True)
+class CrossResolution(Supervised):
+    """The student's last features, upsampled to the teacher's grid, against the teacher's.
+
+    gap: "features", mean squared error of the features, where the published weight is 100; a training-only 1×1
+        projection where channels differ [ours]. "locations", T² · KL of the class logits at every location, each
+        network's classifier applied to its own features, published for networks of different width with weight 200.
+    temperature: T of "locations". classifier: whose reads the student's locations; the teacher's needs its channels.
+    stages: which to compare, as pairs of module paths, or how many of the last ones; published: the last one.
+    teacher_norms: "batch", the teacher's batch normalisation on the statistics of the batch, as published; "stored",
+        on its own. What it has stored stays as it is either way.
+    """
+
+    name: ClassVar[str] = "cross_resolution"
+    default_losses: ClassVar[dict[str, float]] = {"task": 1.0, "feature": 100.0, "location": 200.0}
+
+    gap: Literal["features", "locations"] = "features"
+    temperature: float = 2.0
+    classifier: Literal["own", "teacher"] = "own"
+    stages: int | list[tuple[str, str]] = 1
+    teacher_norms: Literal["batch", "stored"] = "batch"
+
+    def prepare(
+        self,
+        network: nn.Module,
+        example: Tensor,
+        *,
+        view: ClipView | None = None,
+        teacher: FrozenTeacher | None = None,
+    ) -> StatefulNetwork:
+        student = super().prepare(network, example, view=view)
+        if teacher is None:
+            raise UserError("cross_resolution distillation needs a teacher; name one in the recipe")
+        pairs = self._pairs(network, teacher.network)
+        if self.gap == "features":
+            ours = feature_channels(network, student.seen(example), [pair.student for pair in pairs])
+            theirs = feature_channels(teacher.network, teacher.seen(example), [pair.teacher for pair in pairs])
+            student.training_parts = make_adapters(pairs, ours, theirs)
+        return student
+
+    def _pairs(self, student: nn.Module, teacher: nn.Module) -> list[StagePair]:
+        return match_stages(student, teacher, self.stages)
+
+    def losses(
+        self, student: StatefulNetwork, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
+    ) -> dict[str, Tensor]:
+        assert teacher is not None
+        pairs = self._pairs(student.network, teacher.network)
+        with torch.no_grad(), self._norms_of(teacher.network):
+            clips = teacher.seen(batch.teacher)
+            outputs, theirs = run_with_features(teacher.network, clips, [pair.teacher for pair in pairs])
+        own, ours = run_with_features(student.network, student.seen(batch.student), [pair.student for pair in pairs])
+        losses = task.supervise(own, batch.labels, outputs)
+        gaps = [self._gap(student, teacher, pair, ours[pair.student], theirs[pair.teacher]) for pair in pairs]
+        name = "feature" if self.gap == "features" else "location"
+        return {**losses, name: torch.stack(gaps).mean()}
+
+    def _gap(
+        self, student: StatefulNetwork, teacher: FrozenTeacher, pair: StagePair, ours: Tensor, theirs: Tensor
+    ) -> Tensor:
+        if self.gap == "features":
+            assert isinstance(student.training_parts, nn.ModuleDict)
+            return F.mse_loss(aligned(adapted(ours, pair, student.training_parts), theirs), theirs)
+        reader = student.network if self.classifier == "own" else teacher.network
+        return location_gap(
+            location_logits(aligned(ours, theirs), classifier_of(reader)),
+            location_logits(theirs, classifier_of(teacher.network)),
+            temperature=self.temperature,
+        )
+
+    def _norms_of(self, network: nn.Module) -> Any:
+        return batch_statistics(network) if self.teacher_norms == "batch" else _as_it_is()
+
+    def finish(self, student: StatefulNetwork) -> StatefulNetwork:
+        student.training_parts = None
+        return super().finish(student)
+
+
+def classifier_of(network: nn.Module) -> nn.Linear:
+    """The network's last layer. Errors: UserError where it does not say which, or it is no linear layer."""
+    path = getattr(network, "classifier", None)
+    layer = network.get_submodule(path) if isinstance(path, str) else None
+    if not isinstance(layer, nn.Linear):
+        raise UserError(
+            f"{type(network).__name__} does not say which linear layer its classifier is, so it has no class logits at "
+            "locations; use gap: features"
+        )
+    return layer
+
+
+def location_logits(features: Tensor, classifier: nn.Linear) -> Tensor:
+    """(B, T, K, h, w): the classifier at every location of features (B, T, C, h, w)."""
+    if features.shape[2] != classifier.in_features:
+        raise UserError(
+            f"the classifier reads {classifier.in_features} channels, the features have {features.shape[2]}; "
+            "use classifier: own"
+        )
+    return classifier(features.movedim(2, -1)).movedim(-1, 2)
+
+
+def location_gap(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    """T² · KL(teacher ‖ student) of class logits (B, T, K, h, w), mean over locations and classes; 0 for equal ones."""
+    target = (teacher.detach().float() / temperature).log_softmax(dim=2)
+    found = (student.float() / temperature).log_softmax(dim=2)
+    return F.kl_div(found, target, reduction="mean", log_target=True) * temperature**2
+
+
+@contextmanager
+def batch_statistics(network: nn.Module) -> Iterator[None]:
+    """Batch normalisation on the statistics of the batch; what is stored is neither used nor changed."""
+    norms = [part for part in network.modules() if isinstance(part, _BatchNorm)]
+    modes = [(norm.training, norm.track_running_stats) for norm in norms]
+    for norm in norms:
+        norm.training, norm.track_running_stats = True, False
+    try:
+        yield
+    finally:
+        for norm, (training, tracking) in zip(norms, modes, strict=True):
+            norm.training, norm.track_running_stats = training, tracking
+
+
+@contextmanager
+def _as_it_is() -> Iterator[None]:
+    yield

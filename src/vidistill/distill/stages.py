@@ -1,0 +1,123 @@
+"""Stages of two networks side by side: which belong together, their features in one form, and adapters between them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vidistill.distill.taps import tapped
+from vidistill.errors import UserError
+from vidistill.models.clips import FeatureLayout, to_clip_features
+
+
+@dataclass(frozen=True)
+class StagePair:
+    """The paths of two stages that are compared."""
+
+    student: str
+    teacher: str
+
+    @property
+    def key(self) -> str:
+        """The student's path as a name of a submodule may be."""
+        return self.student.replace(".", "_")
+
+
+def match_stages(
+    student: nn.Module, teacher: nn.Module, stages: int | Sequence[tuple[str, str]] | None
+) -> list[StagePair]:
+    """The pairs of stages: those that are given, or the last `stages` of both, or as many as both have.
+
+    Errors: UserError where a network does not say what its stages are, or has too few; it says which exist.
+    """
+    if stages is not None and not isinstance(stages, int):
+        return [StagePair(*pair) for pair in stages]
+    ours, theirs = stages_of(student, "student"), stages_of(teacher, "teacher")
+    count = min(len(ours), len(theirs)) if stages is None else stages
+    if not 1 <= count <= min(len(ours), len(theirs)):
+        raise UserError(
+            f"{count} stages cannot be matched: the student has {', '.join(ours)}; the teacher has {', '.join(theirs)}"
+        )
+    return [StagePair(s, t) for s, t in zip(ours[-count:], theirs[-count:], strict=True)]
+
+
+def stages_of(network: nn.Module, role: str) -> Sequence[str]:
+    """The stages that a network declares. Errors: UserError where it declares none."""
+    declared = getattr(network, "stages", None)
+    if not declared:
+        raise UserError(
+            f"the {role} {type(network).__name__} does not say what its stages are; give method.stages as pairs of "
+            "module paths, [[student's, teacher's], …]"
+        )
+    return declared
+
+
+def layout_of(network: nn.Module) -> FeatureLayout:
+    """What the network's stages return; frames by frames where it does not say."""
+    return getattr(network, "feature_layout", "frames")
+
+
+def run_with_features(network: nn.Module, clips: Tensor, paths: Sequence[str]) -> tuple[Any, dict[str, Tensor]]:
+    """The network's outputs of clips (B, T, 3, H, W), and the features (B, T', C, h, w) of the stages at `paths`.
+
+    A stage that is called once for each of several parts of the clip has those parts one after the other.
+    """
+    with tapped(network, list(dict.fromkeys(paths))) as found:
+        outputs = network(clips)
+    layout = layout_of(network)
+    features = {
+        path: torch.cat([to_clip_features(output, layout, num_clips=len(clips)) for output in calls], dim=1)
+        for path, calls in found.items()
+    }
+    return outputs, features
+
+
+def feature_channels(network: nn.Module, clips: Tensor, paths: Sequence[str]) -> dict[str, int]:
+    """The channels of the stages at `paths`, from one run in evaluation mode."""
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            _, features = run_with_features(network, clips, paths)
+    finally:
+        network.train(was_training)
+    return {path: feature.shape[2] for path, feature in features.items()}
+
+
+def aligned(student: Tensor, teacher: Tensor) -> Tensor:
+    """The student's features resized to the teacher's frames and grid: linearly in time, bilinearly in space.
+
+    student, teacher: (B, T, C, h, w), of any T, C, h and w each.
+    """
+    size = (teacher.shape[1], *teacher.shape[-2:])
+    if (student.shape[1], *student.shape[-2:]) == size:
+        return student
+    if student.shape[1] == size[0]:
+        frames = F.interpolate(student.flatten(0, 1), size=size[1:], mode="bilinear", align_corners=False)
+        return frames.unflatten(0, student.shape[:2])
+    resized = F.interpolate(student.transpose(1, 2), size=size, mode="trilinear", align_corners=False)
+    return resized.transpose(1, 2)
+
+
+def make_adapters(
+    pairs: Sequence[StagePair], student_channels: dict[str, int], teacher_channels: dict[str, int]
+) -> nn.ModuleDict:
+    """A 1×1 projection, for training only, for each pair whose channels differ. [ours]"""
+    return nn.ModuleDict(
+        {
+            pair.key: nn.Conv2d(student_channels[pair.student], teacher_channels[pair.teacher], 1)
+            for pair in pairs
+            if student_channels[pair.student] != teacher_channels[pair.teacher]
+        }
+    )
+
+
+def adapted(features: Tensor, pair: StagePair, adapters: nn.ModuleDict) -> Tensor:
+    """(B, T, C, h, w) features in the teacher's channels."""
+    if pair.key not in adapters:
+        return features
+    projected: Tensor = adapters[pair.key](features.flatten(0, 1))
+    return projected.unflatten(0, features.shape[:2])

@@ -1,0 +1,72 @@
+"""What a recognition run shows: classes over time on a video, as a stream says them."""
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from vidistill.data.classified import classes_of
+from vidistill.data.clip import FrameSequence
+from vidistill.data.video_writer import VideoWriter
+from vidistill.distill.stateful import StatefulNetwork
+from vidistill.evaluate import Setting
+from vidistill.files import atomic_path
+from vidistill.ops.draw import caption
+from vidistill.progress import track
+from vidistill.stream import Stream
+from vidistill.stream_outputs import name_of
+
+MOST_VIDEOS, MOST_FRAMES = 4, 90  # videos strung together, frames of each
+HEIGHT = 240
+FPS = 12.0
+
+
+def write_timeline(
+    folder: Path,
+    student: StatefulNetwork,
+    teacher: StatefulNetwork | None,
+    sequences: Sequence[FrameSequence],
+    setting: Setting,
+) -> None:
+    """Writes `timeline.npz` and `side_by_side.mp4` of a few videos of different classes into the run folder.
+
+    In the file: student and teacher (frames, classes) probabilities, labels (frames,) with −1 where there is none, and
+    class_names.
+    """
+    card = student.card
+    assert card is not None
+    streams = {"student": Stream(student)}
+    if teacher is not None:
+        teacher.card = teacher.card or card
+        streams["teacher"] = Stream(teacher)
+    said: dict[str, list[np.ndarray]] = {name: [] for name in streams}
+    truth: list[int] = []
+    shown = [(v, image) for v in _different(sequences) for image in islice(v.images(), MOST_FRAMES)]
+    with VideoWriter(folder / "side_by_side.mp4", fps=FPS) as writer:
+        for video, image in track(shown, "drawing", total=len(shown)):
+            truth.append(classes_of(video)[0] if classes_of(video) else -1)
+            for name, stream in streams.items():
+                said[name].append(stream.step(image).prediction)
+            lines = [f"{name}: {_best(card.class_names, found[-1])}" for name, found in said.items()]
+            writer.write(caption(image, "  ".join(lines)))
+    with atomic_path(folder / "timeline.npz") as temporary:
+        np.savez_compressed(
+            temporary,
+            labels=np.array(truth),
+            class_names=np.array([name_of(card.class_names, i) for i in range(setting.num_classes)]),
+            **{name: np.stack(found) for name, found in said.items()},  # type: ignore[arg-type]
+        )
+
+
+def _different(sequences: Sequence[FrameSequence]) -> list[FrameSequence]:
+    """The first video of each class, a few of them."""
+    first: dict[tuple[int, ...], FrameSequence] = {}
+    for sequence in sequences:
+        first.setdefault(classes_of(sequence), sequence)
+    return list(first.values())[:MOST_VIDEOS]
+
+
+def _best(class_names: Sequence[str], probabilities: np.ndarray) -> str:
+    best = int(probabilities.argmax())
+    return f"{name_of(class_names, best)} {probabilities[best]:.0%}"
