@@ -154,6 +154,15 @@ def test_shift_equals_a_plain_loop(num_frames: int, channels: int, num_shifted: 
     assert torch.equal(temporal_shift(features, num_shifted=num_shifted, causal=causal), expected)
 
 
+@torch.no_grad()
+def test_the_number_of_frames_stays_free_in_an_export() -> None:
+    network = lively(tsm(K, backbone=TINY))
+    free = {0: torch.export.Dim("clips"), 1: torch.export.Dim("frames")}
+    program = torch.export.export(network, (torch.randn(2, 4, 3, 32, 32),), dynamic_shapes=(free,))
+    clips = torch.randn(3, 7, 3, 32, 32)
+    torch.testing.assert_close(program.module()(clips), network(clips), atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize(("causal", "shares"), [(False, 2), (True, 1)])
 @torch.no_grad()
 def test_one_frame_of_tsm_is_tsn_without_the_shifted_channels(causal: bool, shares: int) -> None:
@@ -244,11 +253,15 @@ def test_one_step_exports(tmp_path: Path) -> None:
 
 def test_published_cost_of_resnet50_per_frame() -> None:
     with torch.device("meta"):
-        plain, shifting = tsn(1000).eval(), tsm(1000).eval()
+        network = tsn(1000).eval()
         for size, gmacs in [(224, 4.09), (112, 1.08)]:
-            clip = torch.empty(1, 2, 3, size, size)
-            assert count_macs(plain, clip) / 2e9 == pytest.approx(gmacs, rel=0.01)
-            assert count_macs(shifting, clip) == count_macs(plain, clip)
+            assert count_macs(network, torch.empty(1, 2, 3, size, size)) / 2e9 == pytest.approx(gmacs, rel=0.01)
+
+
+def test_the_shift_costs_nothing() -> None:
+    with torch.device("meta"):
+        clip = torch.empty(2, 3, 3, 64, 64)
+        assert count_macs(tsm(K, backbone=TINY), clip) == count_macs(tsn(K, backbone=TINY), clip)
 
 
 def test_slow_only_as_published() -> None:
@@ -310,15 +323,19 @@ def test_videomae_is_transformers_own() -> None:
 
 
 def test_a_clip_too_small_names_the_smallest() -> None:
-    s3d = build_network("s3d", "torchvision").eval()
-    # its last pool needs 7 cells, 14 ahead of the last halving, and four halvings round up: 13·16 + 1
-    with pytest.raises(UserError, match=r"clip of 64×80 is too small .* 16 frames is 209×209"), torch.no_grad():
-        s3d(torch.randn(1, 16, 3, 64, 80))
-    with torch.device("meta"):
-        assert smallest_size(tsn(K, backbone="inception_v3")) == 75  # as Keras has it for this network
-        assert smallest_size(tsn(K, backbone="resnet18")) == 1  # every layer of a ResNet pads
+    network = tsn(K, backbone=TINY).eval()
+    unpadded = [nn.Conv2d(3, 3, 3, stride=2), nn.Conv2d(3, 3, 3, stride=2), nn.Conv2d(3, 96, 3, stride=2)]
+    assert smallest_size(network) == 1  # every layer of a ResNet pads
+    network.backbone = nn.Sequential(*unpadded, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert smallest_size(network) == 15  # 1 cell is of 3, 3 of 7, 7 of 15
+    assert network(torch.randn(1, 2, 3, 15, 15)).shape == (1, K)
+    with pytest.raises(UserError, match=r"clip of 14×20 is too small .* 2 frames is 15×15"):
+        network(torch.randn(1, 2, 3, 14, 20))
+    network.backbone = nn.Conv2d(4, 3, 1)
     with pytest.raises(UserError, match="no clip of 8 frames at any size"):
-        smallest_size(s3d, num_frames=8)
+        smallest_size(network)
+    with pytest.raises(UserError, match="no clip of 8 frames at any size"):
+        network(torch.randn(1, 8, 3, 32, 32))
     fixed = build_network("videomae", "transformers", {"num_classes": K, **VIDEOMAE})
     assert smallest_size(fixed) == 32
     with pytest.raises(UserError, match=r"takes clips of 4 frames of 32×32 only, not 8 of 64×64"):

@@ -48,11 +48,11 @@ class MultiscaleVisionTransformer(nn.Module):
     classifier = "backbone.head.1"
     feature_layout: FeatureLayout = "channels_last"
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
-        self.backbone: Any = network
+        self.backbone = network
         self.token_map = TokenMap()
-        positions, stride = self.backbone.pos_encoding, self.backbone.conv_proj.stride
+        positions, stride = network.pos_encoding, network.conv_proj.stride
         patches = (positions.temporal_size, *positions.spatial_size)
         # v2's positions are relative and interpolated, v1's are learned for one shape
         fixed = getattr(positions, "spatial_pos", None) is not None
@@ -60,14 +60,15 @@ class MultiscaleVisionTransformer(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         _require_shape(clips, self.clip_shape)
-        patches = self.backbone.conv_proj(clips.transpose(1, 2))
+        network: Any = self.backbone
+        patches = network.conv_proj(clips.transpose(1, 2))
         size = tuple(patches.shape[2:])
-        tokens = self.backbone.pos_encoding(patches.flatten(2).transpose(1, 2))
-        for block in self.backbone.blocks:
+        tokens = network.pos_encoding(patches.flatten(2).transpose(1, 2))
+        for block in network.blocks:
             tokens, size = block(tokens, size)
-        tokens = self.backbone.norm(tokens)
+        tokens = network.norm(tokens)
         self.token_map(tokens[:, 1:], size)
-        return self.backbone.head(tokens[:, 0])
+        return network.head(tokens[:, 0])
 
 
 class MaskedAutoencoderClips(nn.Module):
@@ -81,21 +82,22 @@ class MaskedAutoencoderClips(nn.Module):
     classifier = "backbone.classifier"
     feature_layout: FeatureLayout = "channels_last"
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
-        self.backbone: Any = network
+        self.backbone = network
         self.token_map = TokenMap()
-        if not self.backbone.config.use_mean_pooling:
+        if not network.config.use_mean_pooling:
             raise ValueError("videomae without use_mean_pooling has no class token to classify by")
-        patches: Any = self.backbone.videomae.embeddings.patch_embeddings
+        patches = network.videomae.embeddings.patch_embeddings
         height, width = patches.image_size
-        self.clip_shape = (self.backbone.config.num_frames, height, width)
+        self.clip_shape = (network.config.num_frames, height, width)
         self.map_size = tuple(n // s for n, s in zip(self.clip_shape, patches.projection.stride, strict=True))
 
     def forward(self, clips: Tensor) -> Tensor:
         _require_shape(clips, self.clip_shape)
-        features = self.token_map(self.backbone.videomae(clips).last_hidden_state, self.map_size)
-        return self.backbone.classifier(self.backbone.fc_norm(features.mean(dim=(1, 2, 3))))
+        network: Any = self.backbone
+        features = self.token_map(network.videomae(clips).last_hidden_state, self.map_size)
+        return network.classifier(network.fc_norm(features.mean(dim=(1, 2, 3))))
 
 
 def adapt_torchvision(network: nn.Module) -> nn.Module:

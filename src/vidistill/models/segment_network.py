@@ -31,10 +31,11 @@ class SegmentNetwork(nn.Module):
 
     def __init__(self, num_classes: int, *, backbone: str, dropout: float) -> None:
         super().__init__()
-        self.backbone = timm_network(backbone, num_classes=0)
+        network: Any = timm_network(backbone, num_classes=0)
+        self.backbone = network
         self.stages = tuple(f"backbone.{path}" for path in _stages(backbone))
         self.dropout = nn.Dropout(dropout)
-        self.head = linear_classifier(self.backbone.head_hidden_size, num_classes)
+        self.head = linear_classifier(network.head_hidden_size, num_classes)
 
     def forward(self, clips: Tensor) -> Tensor:
         with size_errors(self, clips):
@@ -66,7 +67,7 @@ class TemporalShiftNetwork(SegmentNetwork):
             self.get_submodule(path).register_forward_pre_hook(Shift(self.tape, path, share=shift, causal=causal))
 
     def forward(self, clips: Tensor) -> Tensor:
-        with self.tape.over_clips(len(clips)):
+        with self.tape.over_clips(clips.shape[0]):  # len() would fix the number in an export
             return super().forward(clips)
 
     def step(self, frame: Tensor, state: State | None = None) -> tuple[Tensor, State]:
@@ -101,7 +102,7 @@ def branch_starts(backbone: nn.Module) -> Iterator[str]:
 def _stages(backbone: str) -> tuple[str, ...]:
     """Paths, inside a timm network, of its stages at stride 4 and coarser, the last being the map that is pooled."""
     with torch.device("meta"):
-        shadow = timm_network(backbone, num_classes=0).eval()
+        shadow: Any = timm_network(backbone, num_classes=0).eval()
         returned: dict[str, Any] = {}
         for path, module in shadow.named_modules():
             module.register_forward_hook(lambda _, __, output, path=path: returned.update({path: output}))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 State = dict[str, Tensor]
 
@@ -18,13 +19,15 @@ def temporal_shift(features: Tensor, *, num_shifted: int, causal: bool = False) 
     features: (B, T, C, h, w). Zeros come in where there is no such frame. causal: the first channels come from the
     frame before, no others move.
     """
-    edge = torch.zeros_like(features[:, :1, :num_shifted])
+    first, second = features[:, :, :num_shifted], features[:, :, num_shifted : 2 * num_shifted]
     if causal:
-        earlier = torch.cat([edge, features[:, :-1, :num_shifted]], dim=1)
-        return torch.cat([earlier, features[:, :, num_shifted:]], dim=2)
-    later = torch.cat([features[:, 1:, :num_shifted], edge], dim=1)
-    earlier = torch.cat([edge, features[:, :-1, num_shifted : 2 * num_shifted]], dim=1)
-    return torch.cat([later, earlier, features[:, :, 2 * num_shifted :]], dim=2)
+        return torch.cat([_earlier(first), features[:, :, num_shifted:]], dim=2)
+    later = F.pad(first, (0, 0, 0, 0, 0, 0, 0, 1))[:, 1:]
+    return torch.cat([later, _earlier(second), features[:, :, 2 * num_shifted :]], dim=2)
+
+
+def _earlier(features: Tensor) -> Tensor:
+    return F.pad(features, (0, 0, 0, 0, 0, 0, 1, 0))[:, :-1]
 
 
 class ShiftTape:
