@@ -8,6 +8,7 @@ from vidistill.data.clip import VideoDataset
 from vidistill.data.davis import davis
 from vidistill.data.labelled_videos import labelled_videos
 from vidistill.data.synthetic import synthetic
+from vidistill.data.synthetic_actions import synthetic_actions
 from vidistill.data.videos import videos
 
 DATASETS: dict[str, Callable[..., VideoDataset]] = {
@@ -16,5 +17,6 @@ DATASETS: dict[str, Callable[..., VideoDataset]] = {
     "davis": davis,
     "labelled_videos": labelled_videos,
     "synthetic": synthetic,
+    "synthetic_actions": synthetic_actions,
     "videos": videos,
 }
