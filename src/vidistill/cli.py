@@ -186,6 +186,7 @@ def profile(
     import torch
 
     from vidistill.checkpoint import load_student
+    from vidistill.clip_results import profile_clip_models
     from vidistill.distill.stateful import PerFrame, StatefulNetwork
     from vidistill.models import build_network
     from vidistill.report_table import results_table
@@ -201,8 +202,13 @@ def profile(
         models["teacher"] = PerFrame(build_network(**card.network)).eval()
     dtype = _choice(precision, {"float32": torch.float32, "bfloat16": torch.bfloat16}, "--precision")
     models = {name: one.to(device, dtype) for name, one in models.items()}
-    frames = torch.randn(4, 3, *_size(size), device=device, dtype=dtype)
-    measured = profile_models(models, frames, interval=key_frame_interval or card.key_frame_interval, compiled=compiled)
+    interval = key_frame_interval or card.key_frame_interval
+    if model.view is not None:
+        measured = profile_clip_models(models, interval=interval, device=torch.device(device))
+        size = f"clips of {model.view.num_frames} frames, {model.view.crop}x{model.view.crop}"
+    else:
+        frames = torch.randn(4, 3, *_size(size), device=device, dtype=dtype)
+        measured = profile_models(models, frames, interval=interval, compiled=compiled)
     print(json.dumps(measured, indent=2) if as_json else results_table({**measured, "baselines": {}}))
     if not as_json:
         print(f"{size}, {precision}, {measured['student']['device']}")
@@ -272,6 +278,8 @@ def _show(results: dict[str, Any], folder: Path) -> None:
 
 def _print_values(values: dict[str, Any]) -> None:
     for name, value in values.items():
+        if isinstance(value, list) and any(isinstance(v, list) for v in value):
+            continue  # a matrix
         if isinstance(value, list):
             value = " ".join(f"{v:.4f}" if isinstance(v, float) else str(v) for v in value)
         print(f"{name:24} {value:.4f}" if isinstance(value, float) else f"{name:24} {value}")

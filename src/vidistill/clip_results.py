@@ -52,7 +52,7 @@ def profile_clip_models(
 
     The clip comes as it is cut from the video; resizing it to what the network sees is part of its time.
     """
-    clips = {name: _clip(model).to(device) for name, model in models.items()}
+    clips = {name: _clip(model).to(device, _precision(model)) for name, model in models.items()}
     times = time_side_by_side({name: _runner(models[name], clips[name]) for name in models})
     return {
         name: {
@@ -72,6 +72,10 @@ def _clip(model: StatefulNetwork) -> torch.Tensor:
     view = model.view
     assert view is not None
     return torch.randn(1, view.num_frames, 3, view.crop, view.crop, generator=torch.Generator().manual_seed(0))
+
+
+def _precision(model: StatefulNetwork) -> torch.dtype:
+    return next((parameter.dtype for parameter in model.parameters()), torch.float32)
 
 
 def _runner(model: StatefulNetwork, clip: torch.Tensor) -> Any:

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from vidistill.distill.delta.network import DeltaNetwork
 from vidistill.distill.norms import fused_copy
 from vidistill.distill.stateful import State, StatefulNetwork
+from vidistill.distill.window import Windowed
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
 
@@ -73,6 +74,8 @@ def export_onnx(student: StatefulNetwork, folder: str | Path, *, size: tuple[int
     fused = fused_copy(student.cpu(), example)
     if isinstance(fused, DeltaNetwork):
         fused.folding = "at once"
+    if isinstance(fused, Windowed):
+        fused.holds = False
     key_graph, delta_graph = KeyGraph(fused).eval(), DeltaGraph(fused).eval()
     with torch.no_grad():
         outputs, state = fused(example)

@@ -66,26 +66,27 @@ class LearnedWeights(nn.Module):
     Uncertainty to Weigh Losses", CVPR 2018.
     """
 
+    factors: Tensor
+
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
-        self.log_variances = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in names})
+        self.names = tuple(names)
+        self.log_variances = nn.Parameter(torch.zeros(len(self.names)))
+        factors = torch.tensor([0.5 if name in REGRESSIONS else 1.0 for name in self.names])
+        self.register_buffer("factors", factors, persistent=False)
 
     def forward(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """The losses, weighted, and `balance`, the sum of s / 2."""
-        bounded = {name: s.clamp(-BOUND, BOUND) for name, s in self.log_variances.items()}
-        weighted = {name: self._factor(name) * torch.exp(-bounded[name]) * loss for name, loss in losses.items()}
-        return {**weighted, "balance": torch.stack(list(bounded.values())).sum() / 2}
+        weights = dict(zip(self.names, self._weights(), strict=True))
+        weighted = {name: weights[name] * loss for name, loss in losses.items()}
+        return {**weighted, "balance": self.log_variances.clamp(-BOUND, BOUND).sum() / 2}
+
+    def _weights(self) -> Tensor:
+        return self.factors * torch.exp(-self.log_variances.clamp(-BOUND, BOUND))
 
     def weights(self) -> dict[str, float]:
         """c · exp(−s) of each loss."""
-        return {
-            name: self._factor(name) * float(torch.exp(-s.detach().clamp(-BOUND, BOUND)))
-            for name, s in self.log_variances.items()
-        }
-
-    @staticmethod
-    def _factor(name: str) -> float:
-        return 0.5 if name in REGRESSIONS else 1.0
+        return dict(zip(self.names, self._weights().tolist(), strict=True))
 
 
 @dataclass(kw_only=True)

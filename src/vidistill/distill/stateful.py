@@ -25,7 +25,11 @@ class StatefulNetwork(nn.Module):
     plan: Plan | None = None
     view: ClipView | None = None
     card: Card | None = None
-    training_parts: nn.Module | None = None  # what trains with the student and is gone when it is finished
+    training_parts: nn.Module | None  # what trains with the student and is gone when it is finished
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.training_parts = None
 
     def seen(self, clips: Tensor) -> Tensor:
         """What the network inside is given of a batch."""

@@ -19,7 +19,8 @@ class Windowed(StatefulNetwork):
     Of whole clips (B, T, 3, H, W) it gives the outputs and an empty state. Of one frame (B, 3, H, W) at a time it gives
     the outputs of the window that ends there, in which the first frame stands for those before it. The window is the
     state's recurrent part; the outputs are its key part and are held until the next key frame, so that a key frame
-    every K frames runs the network once in K.
+    every K frames runs the network once in K. holds: False to run it on every frame and keep no outputs, as an exported
+    graph does.
     """
 
     view: ClipView
@@ -28,6 +29,7 @@ class Windowed(StatefulNetwork):
         super().__init__()
         self.network = network
         self.view = view
+        self.holds = True
         self._structure: Any = None
 
     def forward(self, frame: Tensor, state: State | None = None) -> tuple[Any, State]:
@@ -42,6 +44,8 @@ class Windowed(StatefulNetwork):
         if held:
             return tree_unflatten(list(held.values()), self._structure), {"window": window, **held}
         outputs = self.network(window[:, :: self.view.stride])
+        if not self.holds:
+            return outputs, {"window": window}
         leaves, self._structure = tree_flatten(outputs)
         return outputs, {"window": window, **{f"{HELD}{i}": leaf for i, leaf in enumerate(leaves)}}
 
