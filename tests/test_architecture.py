@@ -41,6 +41,7 @@ SHARED = {
         "window",
         "taps",
         "stages",
+        "teacher_cache",
     },
     "tasks": {"outputs"},
     "models": {"libraries", "layers", "clips", "clip_adapters", "temporal_shift"},
