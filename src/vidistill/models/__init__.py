@@ -8,14 +8,22 @@ from torch import nn
 
 from vidistill.errors import UserError, nearest
 from vidistill.models.ddrnet import ddrnet_23, ddrnet_23_slim, ddrnet_39
+from vidistill.models.edvr import edvr
+from vidistill.models.fastdvdnet import fastdvdnet
 from vidistill.models.hrnet import hrnet_w18_small
 from vidistill.models.libraries import LIBRARIES
+from vidistill.models.vespcn import vespcn
+from vidistill.models.vsrnet import vsrnet
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "ddrnet_23_slim": ddrnet_23_slim,
     "ddrnet_23": ddrnet_23,
     "ddrnet_39": ddrnet_39,
     "hrnet_w18_small": hrnet_w18_small,
+    "edvr": edvr,
+    "vsrnet": vsrnet,
+    "vespcn": vespcn,
+    "fastdvdnet": fastdvdnet,
 }
 
 
