@@ -6,6 +6,7 @@ from vidistill.data.camvid import camvid
 from vidistill.data.cityscapes import cityscapes
 from vidistill.data.clip import VideoDataset
 from vidistill.data.davis import davis
+from vidistill.data.super_resolution import high_resolution, reds, vid4, vimeo90k
 from vidistill.data.synthetic import synthetic
 from vidistill.data.videos import videos
 
@@ -13,6 +14,10 @@ DATASETS: dict[str, Callable[..., VideoDataset]] = {
     "camvid": camvid,
     "cityscapes": cityscapes,
     "davis": davis,
+    "high_resolution": high_resolution,
+    "reds": reds,
     "synthetic": synthetic,
+    "vid4": vid4,
     "videos": videos,
+    "vimeo90k": vimeo90k,
 }

@@ -26,13 +26,20 @@ def resize_bicubic(frames: Tensor, scale: float) -> Tensor:
 
 
 def _resize_last(frames: Tensor, scale: float) -> Tensor:
-    """`frames` resized along their last axis, one tap at a time so that memory does not grow with their number."""
+    """`frames` resized along their last axis."""
     weights, sources = _taps(frames.shape[-1], scale)
-    weights, sources = weights.to(frames), sources.to(frames.device)
-    resized = torch.zeros_like(frames[..., sources[0]])
+    return _weighed(frames, weights.to(frames), sources.to(frames.device))
+
+
+def _weighed(frames: Tensor, weights: Tensor, sources: Tensor) -> Tensor:
+    """Σ_k weights_k · frames[…, sources_k], tap by tap so that memory does not grow with their number.
+
+    sources: (taps, new length); weights: (taps, new length), or (taps,) where all pixels have the same.
+    """
+    result = torch.zeros_like(frames[..., sources[0]])
     for weight, source in zip(weights, sources, strict=True):
-        resized += weight * frames[..., source]
-    return resized
+        result += weight * frames[..., source]
+    return result
 
 
 @functools.lru_cache(maxsize=64)
@@ -44,8 +51,7 @@ def _taps(length: int, scale: float) -> tuple[Tensor, Tensor]:
     first = torch.floor(centres - 2 * stretch).long() + 1
     sources = first + torch.arange(math.ceil(4 * stretch))[:, None]
     weights = _cubic((centres - sources) / stretch)
-    period = torch.cat([torch.arange(length), torch.arange(length).flip(0)])
-    return weights / weights.sum(dim=0), period[sources % (2 * length)]
+    return weights / weights.sum(dim=0), _inside(sources, length, replicated=False)
 
 
 def _cubic(x: Tensor) -> Tensor:
@@ -97,20 +103,20 @@ def degrade_blur(frames: Tensor, scale: int, *, centred: bool = False) -> Tensor
     """
     _check_divisible(frames, scale)
     size = BLUR_SIZE - 1 if centred and scale % 2 == 0 else BLUR_SIZE
-    before = (size - 1) // 2
     start = (scale - 1) // 2 if centred else 0
-    places = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
-    weights = torch.exp(-(places**2) / (2 * BLUR_SIGMA**2))
-    weights = (weights / weights.sum()).tolist()
+    offsets = torch.arange(size) - (size - 1) // 2
+    weights = torch.exp(-((offsets - offsets.double().mean()) ** 2) / (2 * BLUR_SIGMA**2))
+    weights = (weights / weights.sum()).to(_floating(frames))
     blurred = _floating(frames)
     for _ in range(2):
         length = blurred.shape[-1]
-        kept = torch.arange(start, length, scale, device=frames.device)
-        blurred = sum(w * blurred[..., _inside(kept + i - before, length, centred)] for i, w in enumerate(weights)).mT
+        places = torch.arange(start, length, scale) + offsets[:, None]
+        sources = _inside(places, length, replicated=centred).to(frames.device)
+        blurred = _weighed(blurred, weights, sources).mT
     return _like(blurred.contiguous(), frames)
 
 
-def _inside(places: Tensor, length: int, replicated: bool) -> Tensor:
+def _inside(places: Tensor, length: int, *, replicated: bool) -> Tensor:
     """Places beyond 0…length−1 brought back: to the edge, or mirrored with the edge repeated."""
     if replicated:
         return places.clamp(0, length - 1)
