@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidistill.models.upscaling import SubPixelStage, SuperResolver, pad_to_multiple
+from vidistill.models.upscaling import SubPixelStage, SuperResolver, crop_like, pad_to_multiple
 from vidistill.ops.deformable import deformable_convolution
 
 LEVELS = 3  # of the pyramid: full, half and quarter size
@@ -186,7 +186,7 @@ class EDVR(SuperResolver):
         feature = self.upscale(self.trunk(self.fusion(self._aligned(padded))))
         residual = self.output(_leaky(self.before_output(feature)))
         base = F.interpolate(centre, scale_factor=float(self.scale), mode="bilinear", align_corners=False)
-        return base + residual[..., : base.shape[-2], : base.shape[-1]]
+        return base + crop_like(residual, base)
 
     def _aligned(self, windows: Tensor) -> Tensor:
         """(B, T, C, h, w) features of all frames, the centre's own among them, aligned to the centre in one batch."""

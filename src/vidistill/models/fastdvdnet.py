@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidistill.models.layers import conv_norm, initialise
-from vidistill.models.upscaling import SubPixelStage, SuperResolver, pad_to_multiple
+from vidistill.models.upscaling import SubPixelStage, SuperResolver, crop_like, pad_to_multiple
 from vidistill.ops.resize import upsample_bicubic
 
 TRIPLET = 3
@@ -71,7 +71,7 @@ class FastDVDnet(SuperResolver):
         triplets = triplets.flatten(0, 1)
         restored = triplets[:, 1] + self.residual(self.first(triplets.flatten(1, 2)))
         feature = F.relu(self.upscale(self.second(restored.reshape(batch, count * 3, *restored.shape[-2:]))))
-        return base + self.output(feature)[..., : base.shape[-2], : base.shape[-1]]
+        return base + crop_like(self.output(feature), base)
 
 
 def fastdvdnet(

@@ -7,6 +7,7 @@ last high-resolution feature, with `feature_channels` channels.
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,6 +42,14 @@ def pad_to_multiple(windows: Tensor, multiple: int) -> Tensor:
     height, width = windows.shape[-2:]
     padded = F.pad(windows.flatten(0, 1), (0, -width % multiple, 0, -height % multiple), mode="replicate")
     return padded.unflatten(0, windows.shape[:2])
+
+
+def crop_like(frames: Tensor, reference: Tensor) -> Tensor:
+    """The upper left of `frames`, of the size of `reference`; copied, so that an export holds for every size."""
+    for axis in (-2, -1):
+        kept = torch.arange(reference.shape[axis], device=frames.device)
+        frames = frames.index_select(axis, kept)
+    return frames
 
 
 class SubPixelStage(nn.Module):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidistill.models.upscaling import SubPixelStage, SuperResolver, pad_to_multiple
+from vidistill.models.upscaling import SubPixelStage, SuperResolver, crop_like, pad_to_multiple
 from vidistill.ops.resize import upsample_bicubic
 from vidistill.ops.warp import warp_bilinear
 
@@ -74,7 +74,7 @@ class VESPCN(SuperResolver):
         base = upsample_bicubic(self.centre(windows), self.scale)
         padded = pad_to_multiple(windows, COARSE_STRIDE)
         feature = F.relu(self.upscale(self.trunk(self._aligned(padded))))
-        return base + self.output(feature)[..., : base.shape[-2], : base.shape[-1]]
+        return base + crop_like(self.output(feature), base)
 
     def _aligned(self, windows: Tensor) -> Tensor:
         """(B, 3·T, h, w) the frames in order, all neighbours warped onto the centre in one batch."""
