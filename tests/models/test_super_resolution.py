@@ -71,6 +71,15 @@ def test_the_feature_is_what_the_last_convolution_reads(name: str) -> None:
 
 
 @every_network
+@torch.no_grad()
+def test_a_new_network_enlarges_the_centre_frame(name: str) -> None:
+    network, windows = tiny(name, 3), torch.rand(1, 5 if name != "vespcn" else 3, 3, 6, 7)
+    centre = windows[:, network.window // 2]
+    bilinear, bicubic = F.interpolate(centre, size=(18, 21), mode="bilinear"), resize_bicubic(centre, scale=3)
+    torch.testing.assert_close(network(windows), bilinear if name == "edvr" else bicubic, atol=1e-5, rtol=1e-5)
+
+
+@every_network
 def test_every_frame_and_every_parameter_counts(name: str) -> None:
     network = shaken(tiny(name)).train()
     windows = torch.rand(1, network.window, 3, 8, 8, requires_grad=True)

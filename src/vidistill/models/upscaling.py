@@ -15,7 +15,10 @@ SCALES = (2, 3, 4)
 
 
 class SuperResolver(nn.Module):
-    """A network's declarations, checked. Errors: ValueError for a scale that is none of 2, 3, 4, or an even window."""
+    """A network's declarations, checked, and its last layer, zero at the start: a new network enlarges, no more [ours].
+
+    Errors: ValueError for a scale that is none of 2, 3, 4, or an even window.
+    """
 
     feature: ClassVar[str] = "output"
 
@@ -29,6 +32,8 @@ class SuperResolver(nn.Module):
         self.scale = scale
         self.feature_channels = feature_channels
         self.output = nn.Conv2d(feature_channels, 3, output_kernel, padding=output_kernel // 2)
+        for parameter in self.output.parameters():
+            nn.init.zeros_(parameter)
 
     def centre(self, windows: Tensor) -> Tensor:
         """(B, 3, h, w) the centre frames. Errors: ValueError for windows of another length."""

@@ -96,7 +96,8 @@ def degrade_blur(frames: Tensor, scale: int, *, centred: bool = False) -> Tensor
     """BD: frames blurred by a Gaussian of σ 1.6, of which every `scale`-th pixel is taken.
 
     frames: as in `degrade_bicubic`. By default as Jo et al. 2018 (DUF) have it: 13×13, mirrored border (the edge
-    repeated), pixels 0, scale, 2·scale …, so that the result is shifted by (scale − 1)/2 against `degrade_bicubic`.
+    repeated), pixels 0, scale, 2·scale …, so that the result is shifted by (scale − 1)/2 against `degrade_bicubic`:
+    patches are to be flipped before they are degraded, or the shift turns with them.
     centred: as in the BDx4 files that came with BasicVSR (Chan et al. 2021): at an even scale a 12×12 kernel whose
     centre lies between pixels, replicated border, pixels from (scale − 1) // 2 on; no shift.
     Errors: UserError where the scale does not divide the size.
