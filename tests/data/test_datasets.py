@@ -65,7 +65,11 @@ def assert_problems(dataset: VideoDataset, *expected: tuple[Path, str]) -> None:
 
 
 def test_the_door_names_every_data_set() -> None:
-    assert sorted(DATASETS) == ["camvid", "cityscapes", "davis", "synthetic", "videos"]
+    clips, pairs = (
+        ["camvid", "cityscapes", "davis", "synthetic", "videos"],
+        ["high_resolution", "reds", "vid4", "vimeo90k"],
+    )
+    assert sorted(DATASETS) == sorted(clips + pairs)
 
 
 # Label images
