@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vidistill.data.clip import VideoDataset
+from vidistill.ops.clip_view import WindowView
 from vidistill.profile import stateful_gmacs
 from vidistill.progress import track
 from vidistill.recipe import build, build_datasets, load_recipe, without_files
@@ -31,8 +32,10 @@ def check_recipe(path: str | Path, assignments: Sequence[str], *, alone: bool = 
     run = build(recipe)
     student = run.training.method.finish(run.training.student)  # the form that will run
     clips = run.training.clips
-    height, width = clips.example().shape[-2:]
-    costs = stateful_gmacs(student, (height, width), key_frame_interval=run.card.key_frame_interval)
+    example = clips.example()
+    height, width = example.shape[-2:]
+    size = example.shape[1:] if isinstance(run.card.view, WindowView) else (height, width)
+    costs = stateful_gmacs(student, size, key_frame_interval=run.card.key_frame_interval)
     print(f"{len(clips)} training samples; student {run.card.form} of {run.card.network.get('name')}")
     print(f"GMAC per frame at {width}×{height}: " + ", ".join(f"{name} {value:.2f}" for name, value in costs.items()))
     if student.plan is not None:

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from vidistill.distill.card import Card
 from vidistill.distill.delta.network import convert
 from vidistill.distill.delta.plan import Plan
+from vidistill.distill.look_ahead import LookAhead
 from vidistill.distill.low_rank import factorise
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.window import stateful
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
 from vidistill.models import build_network
+from vidistill.ops.clip_view import WindowView
 
 
 def save_checkpoint(path: str | Path, contents: dict[str, Any]) -> None:
@@ -63,6 +65,8 @@ def load_student(path: str | Path, network: nn.Module | None = None) -> Stateful
         network = build_network(**card.network)
     student = _assemble(network, card, path)
     _load_tensors(student, tensors, path)
+    if isinstance(card.view, WindowView) and not isinstance(student, LookAhead):
+        student = LookAhead(student, card.view)
     student.card = card
     return student.eval().requires_grad_(False)
 

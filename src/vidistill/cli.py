@@ -113,24 +113,20 @@ def evaluate(
     key_frame_interval: Annotated[int, typer.Option(help="0 for the student's own.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Score a student: mIoU by distance to the key frame, consistency, flips; accuracies; agreement with a teacher."""
+    """Score a student: mIoU by distance to the key frame; accuracies; PSNR and SSIM; agreement with a teacher."""
     from vidistill.checkpoint import load_student
     from vidistill.evaluate import Setting
-    from vidistill.evaluate import evaluate as score
-    from vidistill.evaluate_clips import evaluate_clips
     from vidistill.recipe import build_datasets, build_task
+    from vidistill.scoring import SCORINGS
 
     model = load_student(_student_file(student))
     card = model.card
     assert card is not None
     sequences = [s for dataset in build_datasets([_source(data)], where="--data") for s in dataset.sequences]
-    setting = Setting(build_task(card.task), card.task["num_classes"], card.normalisation)
+    setting = Setting(build_task(card.task), card.task.get("num_classes", 0), card.normalisation)
     other = load_student(_student_file(teacher)) if teacher else None
-    if model.view is not None:
-        metrics = evaluate_clips(model, sequences, setting, teacher=other)
-    else:
-        interval = key_frame_interval or card.key_frame_interval
-        metrics = score(model, sequences, setting, key_frame_interval=interval, teacher=other)
+    interval = key_frame_interval or card.key_frame_interval
+    metrics = SCORINGS[card.task["name"]].evaluate(model, other, sequences, setting, interval)
     if as_json:
         print(json.dumps(metrics, indent=2))
     else:
@@ -141,16 +137,20 @@ def evaluate(
 def stream(
     student: StudentArgument,
     video: Annotated[str, typer.Argument(help="A video, a folder of frames, or an address that PyAV opens.")],
-    out: Annotated[str, typer.Option(help="A video file, a .jsonl file, - for JSON lines, or a new folder for masks.")],
+    out: Annotated[
+        str, typer.Option(help="A video file, a .jsonl file, - for JSON lines, or a new folder for masks or frames.")
+    ],
     key_frames: Annotated[str, typer.Option(help="A number of frames, adaptive, or never.")] = "",
     load_state: Annotated[Path | None, typer.Option(help="Go on from a saved state.")] = None,
     save_state: Annotated[Path | None, typer.Option(help="Save the state after the last frame.")] = None,
+    tile: Annotated[int, typer.Option(help="Side of the tiles of large frames in super-resolution.", min=0)] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
 ) -> None:
     """Run a student on a video, frame by frame, in constant memory."""
     from vidistill import stream as streaming
     from vidistill.checkpoint import load_student
     from vidistill.data.video import VideoReader
+    from vidistill.distill.look_ahead import set_tile
     from vidistill.key_frames import parse_policy
     from vidistill.progress import track
     from vidistill.stream_outputs import open_sink
@@ -158,14 +158,17 @@ def stream(
     model = load_student(_student_file(student))
     card = model.card
     assert card is not None
+    if tile:
+        set_tile(model, tile)
     policy = parse_policy(key_frames) if key_frames else None
     running = streaming.Stream(model, key_frames=policy, device=device)
     if load_state is not None:
         streaming.load_state(running, load_state)
     with VideoReader(video) as reader:
-        sink = open_sink(out, fps=reader.fps, card=card)
+        sink = open_sink(out, fps=reader.fps, card=card, source=video)
         with sink:
-            for output in track(running(reader), "streaming", total=reader.num_frames or None):
+            outputs = running(reader, ends=save_state is None)
+            for output in track(outputs, "streaming", total=reader.num_frames or None):
                 sink.write(output)
     if save_state is not None:
         streaming.save_state(running, save_state)
@@ -186,11 +189,11 @@ def profile(
     import torch
 
     from vidistill.checkpoint import load_student
-    from vidistill.clip_results import profile_clip_models
-    from vidistill.distill.stateful import PerFrame, StatefulNetwork
+    from vidistill.distill.stateful import StatefulNetwork
+    from vidistill.distill.window import stateful
     from vidistill.models import build_network
     from vidistill.report_table import results_table
-    from vidistill.results import profile_models
+    from vidistill.scoring import SCORINGS, Measuring
 
     if threads:
         torch.set_num_threads(threads)
@@ -199,19 +202,15 @@ def profile(
     assert card is not None
     models: dict[str, StatefulNetwork] = {"student": model}
     if card.network and card.form != "per_frame":
-        models["teacher"] = PerFrame(build_network(**card.network)).eval()
+        models["teacher"] = stateful(build_network(**card.network), card.view).eval()
     dtype = _choice(precision, {"float32": torch.float32, "bfloat16": torch.bfloat16}, "--precision")
     models = {name: one.to(device, dtype) for name, one in models.items()}
     interval = key_frame_interval or card.key_frame_interval
-    if model.view is not None:
-        measured = profile_clip_models(models, interval=interval, device=torch.device(device))
-        size = f"clips of {model.view.num_frames} frames, {model.view.crop}x{model.view.crop}"
-    else:
-        frames = torch.randn(4, 3, *_size(size), device=device, dtype=dtype)
-        measured = profile_models(models, frames, interval=interval, compiled=compiled)
+    measuring = Measuring(_size(size), interval, torch.device(device), dtype, compiled)
+    measured = SCORINGS[card.task["name"]].profile(models, measuring)
     print(json.dumps(measured, indent=2) if as_json else results_table({**measured, "baselines": {}}))
     if not as_json:
-        print(f"{size}, {precision}, {measured['student']['device']}")
+        print(f"{'x'.join(map(str, measured['student']['size']))}, {precision}, {measured['student']['device']}")
 
 
 @app.command()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from vidistill.distill.delta.network import DeltaNetwork
+from vidistill.distill.look_ahead import LookAhead
 from vidistill.distill.norms import fused_copy
 from vidistill.distill.stateful import State, StatefulNetwork
 from vidistill.distill.window import Windowed
@@ -76,6 +77,8 @@ def export_onnx(student: StatefulNetwork, folder: str | Path, *, size: tuple[int
         fused.folding = "at once"
     if isinstance(fused, Windowed):
         fused.holds = False
+    if isinstance(fused, LookAhead):
+        fused.waits = False
     key_graph, delta_graph = KeyGraph(fused).eval(), DeltaGraph(fused).eval()
     with torch.no_grad():
         outputs, state = fused(example)

@@ -5,7 +5,7 @@ import os
 import platform
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -43,14 +43,16 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def stateful_gmacs(model: nn.Module, size: tuple[int, int], *, key_frame_interval: int) -> dict[str, float]:
+def stateful_gmacs(model: nn.Module, size: Sequence[int], *, key_frame_interval: int) -> dict[str, float]:
     """GMAC per frame of `size` (height, width) of a model that obeys `outputs, state = model(frame, state)`.
+
+    size: or (frames, 3, height, width) of a window, for a model that is given windows.
 
     key, delta: of such a frame. amortised: the published count, (key + (K−1) delta) / K with K the interval, which
     leaves out the students' run on the key frame. amortised_deployed: with that run, which the folded form computes.
     """
     dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
-    frame = torch.empty(1, 3, *size, dtype=dtype, device="meta")
+    frame = torch.empty(1, *(size if len(size) == 4 else (3, *size)), dtype=dtype, device="meta")
     shadow = on_meta(model)
     with torch.no_grad():
         _, state = shadow(frame)
@@ -75,8 +77,8 @@ def measure_latency(
 ) -> dict[str, dict[str, Any]]:
     """Wall-clock milliseconds per frame of each model, measured side by side: the models take turns, cycle by cycle.
 
-    frames: (N, 3, H, W) normalised, on the models' device, shown in turn at batch 1. A cycle is a key frame and
-    `key_frame_interval` − 1 delta frames. Returns by model `key`, `first_delta`, `delta`, each with p50, p95 and p99,
+    frames: (N, 3, H, W), or windows, normalised, on the models' device, shown in turn at batch 1. A cycle is a key
+    frame and `key_frame_interval` − 1 delta frames. Returns by model `key`, `first_delta`, `delta`, each with p50, p95 and p99,
     and `amortised`, the median over cycles of a cycle's mean; delta entries are None for a model without state.
     """
     times: dict[str, list[list[float]]] = {name: [] for name in models}

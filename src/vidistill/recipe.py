@@ -26,7 +26,7 @@ from vidistill.evaluate import Setting
 from vidistill.files import atomic_path
 from vidistill.models import build_network
 from vidistill.models.backbone_weights import load_backbone
-from vidistill.ops.clip_view import ClipView
+from vidistill.ops.clip_view import ClipView, View
 from vidistill.ops.normalise import Normalisation
 from vidistill.tasks import TASKS, Task
 from vidistill.train import OptimSettings, Training
@@ -94,7 +94,7 @@ class Recipe(Settings):
     teacher: TeacherSettings | None = None
     student: StudentSettings = StudentSettings()
     method: dict[str, Any] = {"name": "supervised"}
-    losses: dict[str, float] = {}
+    losses: dict[str, pydantic.NonNegativeFloat] = {}
     data: DataSettings = DataSettings()
     optim: OptimSettings = OptimSettings()
     normalisation: dict[str, tuple[float, float, float]] = {}
@@ -136,22 +136,25 @@ def build(recipe: Recipe) -> Run:
     train_sets = build_datasets(recipe.data.train, where="data.train")
     evaluation = build_datasets(recipe.data.evaluate, where="data.evaluate")
     labelled = next((d for d in [*train_sets, *evaluation] if d.num_classes), None)
-    teacher, teacher_card = _teacher(recipe, labelled)
+    teacher, teacher_card = _saved_teacher(recipe)
     task_options = _task_options(recipe, labelled, teacher_card)
     pseudo = {"confidence": PSEUDO_CONFIDENCE} if recipe.data.labels == "pseudo" else {}
     task = build_task(pseudo | task_options)
+    if teacher is None and recipe.teacher is not None:
+        teacher = PerFrame(_weighted(recipe.teacher, task.network_options)).eval()
     clip = validate(task.clip_settings, recipe.data.clip, where="data.clip")
     recipe.data.clip = clip.model_dump(mode="json")
-    clips = clip.samples(train_sets, use_labels=recipe.data.labels != "none")
+    clips = task.samples(clip, train_sets, use_labels=recipe.data.labels != "none")
     if teacher is not None and recipe.teacher is not None:
-        teacher = stateful(teacher.network, clips.view_of(_view_changes(recipe.teacher, teacher_card))).eval()
+        view = clips.view_of(_view_changes(recipe.teacher, teacher.network, teacher_card))
+        teacher = stateful(teacher.network, view).eval()
     frozen = None if teacher is None else FrozenTeacher(teacher.network, teacher.view, _cache(recipe))
-    network, spec = _student_network(recipe, teacher, teacher_card, task_options)
+    network, spec = _student_network(recipe, teacher, teacher_card, task.network_options)
     network.requires_grad_(True)  # what was loaded was frozen
     method = build_method(_with_table(recipe))
-    view = clips.view_of(_view_changes(recipe.student, None))
+    view = clips.view_of(_view_changes(recipe.student, network, None))
     student = method.prepare(network, clips.example(), view=view, teacher=frozen)
-    normalisation = call(Normalisation, dict(recipe.normalisation), where="normalisation")
+    normalisation = call(Normalisation, task.normalisation.to_dict() | recipe.normalisation, where="normalisation")
     training = Training(
         student, frozen, method, task, clips,
         {**method.default_losses, **recipe.losses}, recipe.optim, normalisation, recipe.seed, recipe.out,
@@ -162,7 +165,7 @@ def build(recipe: Recipe) -> Run:
         spec, method.form, task_options, student.plan.to_list() if student.plan else [], normalisation,
         named.class_names if named else (), named.palette if named else (), _interval(method, view), view,
     )  # fmt: skip
-    setting = Setting(task, task_options["num_classes"], normalisation)
+    setting = Setting(task, task_options.get("num_classes", 0), normalisation)
     return Run(recipe, training, teacher, card, evaluation, setting)
 
 
@@ -176,15 +179,18 @@ def _cache(recipe: Recipe) -> TeacherCache | None:
     return TeacherCache(recipe.teacher.cache)
 
 
-def _view_changes(settings: NetworkSettings, card: Card | None) -> dict[str, Any]:
-    """How a network sees less than the whole clip: as the recipe says, else as it was trained."""
-    trained = {} if card is None or card.view is None else {"size": card.view.size, "detail": card.view.detail}
-    return {**trained, **settings.view.model_dump(exclude_none=True)}
+def _view_changes(settings: NetworkSettings, network: nn.Module, card: Card | None) -> dict[str, Any]:
+    """How a network sees less than the whole clip: as the recipe says, else as it was trained, or as it says itself."""
+    declared = {"window": network.window} if hasattr(network, "window") else {}
+    trained: dict[str, Any] = {}
+    if card is not None and isinstance(card.view, ClipView):
+        trained = {"size": card.view.size, "detail": card.view.detail}
+    return {**declared, **trained, **settings.view.model_dump(exclude_none=True)}
 
 
-def _interval(method: Method, view: ClipView | None) -> int:
+def _interval(method: Method, view: View | None) -> int:
     """The default for a stream: what the method says; of a network of clips, as often as its window has new frames."""
-    return getattr(method, "key_frame_interval", 1) if view is None else view.stride
+    return view.stride if isinstance(view, ClipView) else getattr(method, "key_frame_interval", 1)
 
 
 def without_files(recipe: Recipe) -> Recipe:
@@ -242,6 +248,10 @@ def build_method(options: dict[str, Any]) -> Method:
 def _task_options(recipe: Recipe, labelled: VideoDataset | None, teacher: Card | None) -> dict[str, Any]:
     """The task with its number of classes: the recipe's, else the teacher's, else the data's."""
     options = dict(recipe.task)
+    if not choose(TASKS, str(options.get("name", "")), where="task").has_classes:
+        if recipe.data.labels == "pseudo":
+            raise UserError(f"data.labels: pseudo is for tasks with classes, and {options['name']} has none")
+        return options
     if "num_classes" not in options:
         known = teacher.task.get("num_classes") if teacher else None
         known = known or (labelled.num_classes if labelled else None)
@@ -257,58 +267,48 @@ def _task_options(recipe: Recipe, labelled: VideoDataset | None, teacher: Card |
     return options
 
 
-def _teacher(recipe: Recipe, labelled: VideoDataset | None) -> tuple[StatefulNetwork | None, Card | None]:
+def _saved_teacher(recipe: Recipe) -> tuple[StatefulNetwork | None, Card | None]:
+    """The teacher with its card, where the recipe leaves its name to the checkpoint of a run of ours."""
     settings = recipe.teacher
-    if settings is None:
+    if settings is None or settings.name is not None:
         return None, None
-    if settings.name is None:
-        if settings.checkpoint is None:
-            raise UserError("teacher: give a name, or the checkpoint of a run of ours")
-        student = load_student(settings.checkpoint)
-        assert student.card is not None
-        if student.card.form != "per_frame":
-            raise UserError(
-                f"teacher.checkpoint {settings.checkpoint}: is a {student.card.form} student, not a network"
-            )
-        return student, student.card
-    num_classes = recipe.task.get("num_classes") or (labelled.num_classes if labelled else None)
-    return PerFrame(_weighted(settings, num_classes)).eval(), None
+    if settings.checkpoint is None:
+        raise UserError("teacher: give a name, or the checkpoint of a run of ours")
+    student = load_student(settings.checkpoint)
+    assert student.card is not None
+    if student.card.form != "per_frame":
+        raise UserError(f"teacher.checkpoint {settings.checkpoint}: is a {student.card.form} student, not a network")
+    return student, student.card
 
 
 def _student_network(
-    recipe: Recipe, teacher: StatefulNetwork | None, teacher_card: Card | None, task_options: dict[str, Any]
+    recipe: Recipe, teacher: StatefulNetwork | None, teacher_card: Card | None, common: dict[str, Any]
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """The network that the student starts as, and how its card names it."""
+    """The network that the student starts as, and how its card names it. common: what the task's networks get."""
     settings: NetworkSettings = recipe.student
     if recipe.student.from_ == "teacher" or (settings.name is None and settings.checkpoint is None):
         if teacher is None or recipe.teacher is None:
             raise UserError("student: give a name, or a teacher to start from")
         if teacher_card is not None:
             return copy.deepcopy(teacher.network), teacher_card.network
-        return copy.deepcopy(teacher.network), _spec(recipe.teacher, task_options["num_classes"])
+        return copy.deepcopy(teacher.network), _spec(recipe.teacher, common)
     if settings.name is None:
         started = load_student(settings.checkpoint or "")
         assert started.card is not None
         return started.network, started.card.network
-    network = _weighted(settings, task_options["num_classes"])
-    return network, _spec(settings, task_options["num_classes"])
+    network = _weighted(settings, common)
+    return network, _spec(settings, common)
 
 
-def _spec(settings: NetworkSettings, num_classes: int) -> dict[str, Any]:
-    options = {"num_classes": num_classes} | settings.options
-    return {"name": settings.name, "library": settings.library, "options": options}
+def _spec(settings: NetworkSettings, common: dict[str, Any]) -> dict[str, Any]:
+    return {"name": settings.name, "library": settings.library, "options": common | settings.options}
 
 
-def _weighted(settings: NetworkSettings, num_classes: int | None) -> nn.Module:
+def _weighted(settings: NetworkSettings, common: dict[str, Any]) -> nn.Module:
     """The network with the weights that the recipe names."""
-    network = _build(settings, num_classes)
+    network = build_network(settings.name or "", settings.library, common | settings.options)
     if settings.backbone is not None:
         load_backbone(network, settings.backbone)
     if settings.checkpoint is not None:
         load_weights(network, settings.checkpoint)
     return network
-
-
-def _build(settings: NetworkSettings, num_classes: int | None) -> nn.Module:
-    options = ({"num_classes": num_classes} if num_classes else {}) | settings.options
-    return build_network(settings.name or "", settings.library, options)

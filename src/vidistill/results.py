@@ -81,10 +81,13 @@ def profile_models(
 ) -> dict[str, dict[str, Any]]:
     """Parameters, GMACs, latency and peak memory of each model on (N, 3, H, W) frames, measured side by side.
 
+    frames: or windows of them, (N, window, 3, H, W).
+
     All run as a stream runs them, norms fused and channels last. compiled: time torch.compile's code, not eager torch.
     """
-    size = (frames.shape[-2], frames.shape[-1])
-    frames = frames.contiguous(memory_format=torch.channels_last)
+    size = frames.shape[1:] if frames.ndim == 5 else frames.shape[-2:]
+    if frames.ndim == 4:
+        frames = frames.contiguous(memory_format=torch.channels_last)
     fused = {name: channels_last(fused_copy(model, frames[:1])) for name, model in models.items()}
     timed = {name: compile_for_inference(model) if compiled else model for name, model in fused.items()}
     latency = measure_latency(timed, frames, key_frame_interval=interval, warmup=3 if compiled else 2)

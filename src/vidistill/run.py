@@ -5,13 +5,11 @@ from typing import Any
 import torch
 
 from vidistill.checkpoint import load_student, save_student
-from vidistill.clip_results import compare_clips
-from vidistill.distill.stateful import PerFrame, StatefulNetwork
+from vidistill.distill.stateful import StatefulNetwork
 from vidistill.recipe import Run, save_recipe
 from vidistill.report import write_report
-from vidistill.results import compare, longest, write_results
-from vidistill.showcase import write_showcase
-from vidistill.timeline import write_timeline
+from vidistill.results import write_results
+from vidistill.scoring import SCORINGS
 from vidistill.train import train
 
 
@@ -35,13 +33,10 @@ def execute(run: Run) -> dict[str, Any] | None:
 def score(run: Run, student: StatefulNetwork) -> dict[str, Any]:
     """Writes the results, the pictures and the page of a trained student into the run folder."""
     folder = run.recipe.out
-    find = compare if student.view is None else compare_clips
-    results = {"name": folder.name, **find(student, run.teacher, run.evaluation, run.setting)}
+    scoring = SCORINGS[run.setting.task.name]
+    results = {"name": folder.name, **scoring.compare(student, run.teacher, run.evaluation, run.setting)}
     write_results(results, folder / "results.json")
-    if run.evaluation and student.view is not None:
-        write_timeline(folder, student, run.teacher, run.evaluation[0].sequences, run.setting)
-    elif run.evaluation:
-        sequence = longest(run.evaluation[0].sequences)
-        write_showcase(folder, student, run.teacher or PerFrame(student.network), sequence, run.setting)
+    if run.evaluation:
+        scoring.show(folder, student, run.teacher, run.evaluation[0].sequences, run.setting)
     write_report(folder)
     return results

@@ -1,5 +1,7 @@
 """Frames in, results out, in constant memory: `for output in Stream(student)(frames): …`"""
 
+import math
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +28,8 @@ from vidistill.tasks import TASKS, Task
 @dataclass(frozen=True)
 class StreamOutput:
     """What the stream says of one frame. prediction: what the task decodes, (H, W) class ids of a segmentation, (K,)
-    class probabilities of a recognition; milliseconds: the network's time.
+    class probabilities of a recognition, (s·H, s·W, 3) the frame of a super-resolution; milliseconds: the network's
+    time.
     """
 
     index: int
@@ -37,8 +40,18 @@ class StreamOutput:
     milliseconds: float
 
 
+@dataclass(frozen=True)
+class _Waiting:
+    """A frame whose output is still to come. pts_seconds: NaN where it has none."""
+
+    pts_seconds: float
+    image: Image
+
+
 class Stream:
     """Runs a student with a card over frames, one at a time.
+
+    A student that looks ahead gives its outputs `student.delay` frames late, each with its own frame and time.
 
     key_frames: the policy; the card's fixed interval by default. A frame of another size than the one before starts
     with a key frame. The stream can be cut: `state_dict()` after any frame, `load_state_dict()` on a new stream, and
@@ -61,32 +74,64 @@ class Stream:
         self._memory: Memory | None = None
         self._size: tuple[int, ...] | None = None
         self._is_fused = False
+        self._waiting: deque[_Waiting] = deque()
 
-    def __call__(self, frames: Iterable[Image | Frame]) -> Iterator[StreamOutput]:
-        """An output for every frame, in order. frames: (H, W, 3) uint8 RGB arrays, or what a `VideoReader` yields."""
+    def __call__(self, frames: Iterable[Image | Frame], *, ends: bool = True) -> Iterator[StreamOutput]:
+        """An output for every frame, in order. frames: (H, W, 3) uint8 RGB arrays, or what a `VideoReader` yields.
+
+        ends: False where more frames will come, as before a state is saved; then late outputs come with those.
+        """
         for frame in frames:
-            yield self.step(frame.image, frame.pts_seconds) if isinstance(frame, Frame) else self.step(frame)
+            yield from self.push(frame.image, frame.pts_seconds) if isinstance(frame, Frame) else self.push(frame)
+        if ends:
+            yield from self.flush()
+
+    def step(self, image: Image, pts_seconds: float | None = None) -> StreamOutput:
+        """The output of the next frame, of a student that does not look ahead."""
+        (output,) = self.push(image, pts_seconds)
+        return output
 
     @torch.inference_mode()
-    def step(self, image: Image, pts_seconds: float | None = None) -> StreamOutput:
-        """The output of the next frame. Errors: UserError for anything but an (H, W, 3) uint8 frame."""
+    def push(self, image: Image, pts_seconds: float | None = None) -> list[StreamOutput]:
+        """The outputs that the next frame brings: its own, or that of an earlier one, or none yet.
+
+        Errors: UserError for anything but an (H, W, 3) uint8 frame.
+        """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise UserError(
                 f"frame {self.index}: a frame is (height, width, 3) uint8 RGB, not {image.shape} {image.dtype}"
             )
+        outputs = self.flush() if image.shape != self._size else []
         seen = image if self.student.view is None else self.student.view.cut(image)
         frame = torch.from_numpy(np.ascontiguousarray(seen)).permute(2, 0, 1)[None].to(self.device)
         if image.shape != self._size:
             self._size, self._memory = image.shape, None
         is_key, self._memory = self.key_frames(frame, self._memory)
-        began = perf_counter()
-        prediction = self._predict(frame, is_key=is_key)
-        milliseconds = (perf_counter() - began) * 1e3
-        output = StreamOutput(self.index, pts_seconds, image, prediction, is_key, milliseconds)
+        self._waiting.append(_Waiting(math.nan if pts_seconds is None else pts_seconds, image))
         self.index += 1
-        return output
+        began = perf_counter()
+        found = self._run(frame, is_key=is_key)
+        return outputs if found is None else [*outputs, self._output(found, is_key, began)]
 
-    def _predict(self, frame: Tensor, *, is_key: bool) -> NDArray[Any]:
+    @torch.inference_mode()
+    def flush(self) -> list[StreamOutput]:
+        """The outputs that are still to come; the stream then begins anew."""
+        if not self._waiting:
+            return []
+        began = perf_counter()
+        late = self.student.flush(self._state)
+        self._state = self._memory = None
+        return [self._output(outputs, False, began) for outputs in late]
+
+    def _output(self, outputs: Any, is_key: bool, began: float) -> StreamOutput:
+        """The output of the frame that has waited longest."""
+        index = self.index - len(self._waiting)
+        frame = self._waiting.popleft()
+        prediction = self.task.decode(outputs, size=frame.image.shape[:2])[0].cpu().numpy()
+        pts_seconds = None if math.isnan(frame.pts_seconds) else frame.pts_seconds
+        return StreamOutput(index, pts_seconds, frame.image, prediction, is_key, (perf_counter() - began) * 1e3)
+
+    def _run(self, frame: Tensor, *, is_key: bool) -> Any:
         normalised = self.normalisation(frame).contiguous(memory_format=torch.channels_last)
         if not self._is_fused:
             fuse_norms(self.student, normalised)
@@ -97,8 +142,7 @@ class Stream:
             state = without_key_frame(state)
             self._state = None  # the old key frame's memory is free before the new one's is made
         outputs, self._state = self.student(normalised, state or None)
-        prediction = self.task.decode(outputs, size=(frame.shape[-2], frame.shape[-1]))
-        return prediction[0].cpu().numpy()
+        return outputs
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that the frames to come depend on, as a flat dict of tensors."""
@@ -106,6 +150,10 @@ class Stream:
         tensors |= {f"policy/{name}": tensor for name, tensor in (self._memory or {}).items()}
         tensors["stream/index"] = torch.tensor(self.index)
         tensors["stream/size"] = torch.tensor(self._size or ())
+        if self._waiting:
+            tensors["waiting/images"] = torch.from_numpy(np.stack([frame.image for frame in self._waiting]))
+            seconds = [frame.pts_seconds for frame in self._waiting]
+            tensors["waiting/pts_seconds"] = torch.tensor(seconds, dtype=torch.float64)
         return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
@@ -118,6 +166,9 @@ class Stream:
         state = self._part(tensors, "model/")
         self._state = {name: _channels_last(tensor) for name, tensor in state.items()} or None
         self._memory = self._part(tensors, "policy/") or None
+        if "waiting/images" in tensors:
+            seconds, images = tensors["waiting/pts_seconds"].tolist(), tensors["waiting/images"].numpy()
+            self._waiting = deque(_Waiting(*frame) for frame in zip(seconds, images, strict=True))
 
     def _part(self, tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
         found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""Where a stream's results go: an annotated video, a folder of masks, or JSON lines."""
+"""Where a stream's results go: an annotated or restored video, a folder of masks or frames, or JSON lines."""
 
 import json
 import shutil
@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, ClassVar, Protocol
 
 import numpy as np
 from PIL import Image as PillowImage
 
 from vidistill.data.clip import Image
+from vidistill.data.sound import Sound
 from vidistill.data.video import VIDEO_SUFFIXES
 from vidistill.data.video_writer import VideoWriter
 from vidistill.distill.card import Card
@@ -32,7 +33,13 @@ class Sink(AbstractContextManager["Sink"], Protocol):
 
 
 class Look(Protocol):
-    """How a task's predictions are shown."""
+    """How a task's predictions are shown. images: what they are as image files, "masks" or "frames"; "" for none.
+
+    restores: whether the video that is drawn stands for the one that came in, and takes its sound and times.
+    """
+
+    images: ClassVar[str]
+    restores: ClassVar[bool]
 
     def draw(self, output: StreamOutput) -> Image:
         """The frame with the prediction on it."""
@@ -45,6 +52,9 @@ class Look(Protocol):
 
 class SegmentationLook:
     """Classes as colours; in words each class's share of the frame."""
+
+    images: ClassVar = "masks"
+    restores: ClassVar = False
 
     def __init__(self, card: Card) -> None:
         self.class_names = card.class_names
@@ -65,6 +75,9 @@ class SegmentationLook:
 class RecognitionLook:
     """The likeliest class, in words the likeliest few."""
 
+    images: ClassVar = ""
+    restores: ClassVar = False
+
     def __init__(self, card: Card) -> None:
         self.class_names = card.class_names
 
@@ -78,7 +91,28 @@ class RecognitionLook:
         return {"classes": {name_of(self.class_names, int(i)): round(float(output.prediction[i]), 6) for i in order}}
 
 
-LOOKS: dict[str, type[Look]] = {"segmentation": SegmentationLook, "recognition": RecognitionLook}
+class SuperResolutionLook:
+    """The large frame itself; in words its size."""
+
+    images: ClassVar = "frames"
+    restores: ClassVar = True
+
+    def __init__(self, card: Card) -> None:
+        pass
+
+    def draw(self, output: StreamOutput) -> Image:
+        return output.prediction
+
+    def describe(self, output: StreamOutput) -> dict[str, Any]:
+        height, width = output.prediction.shape[:2]
+        return {"size": [width, height]}
+
+
+LOOKS: dict[str, type[Look]] = {
+    "segmentation": SegmentationLook,
+    "recognition": RecognitionLook,
+    "super_resolution": SuperResolutionLook,
+}
 
 
 def name_of(class_names: Sequence[str], class_id: int) -> str:
@@ -86,41 +120,44 @@ def name_of(class_names: Sequence[str], class_id: int) -> str:
     return class_names[class_id] if class_id < len(class_names) else str(class_id)
 
 
-def open_sink(out: str, *, fps: float | Fraction, card: Card) -> Sink:
-    """By the name of `out`: a video file, a .jsonl file, "-" for JSON lines on standard output, else a folder of masks.
+def open_sink(out: str, *, fps: float | Fraction, card: Card, source: str | None = None) -> Sink:
+    """By the name of `out`: a video file, a .jsonl file, "-" for JSON lines on standard output, else a new folder.
 
+    source: the video that comes in, whose sound a restored video keeps.
     Errors: UserError where `out` has another file suffix, is a folder that is there already, or the student's task has
-    no masks.
+    no images.
     """
     path, look = Path(out), LOOKS[card.task["name"]](card)  # type: ignore[call-arg]  # a Protocol says nothing of it
     if out == "-" or path.suffix == ".jsonl":
         return JsonLines(None if out == "-" else path, look)
     if path.suffix.lower() in VIDEO_SUFFIXES:
-        return AnnotatedVideo(path, fps, look)
+        return DrawnVideo(path, fps, look, source if look.restores else None)
     choices = f"a video ({' '.join(VIDEO_SUFFIXES)}) or a .jsonl file"
-    if not isinstance(look, SegmentationLook):
+    if not look.images:
         raise UserError(f"{out}: write {choices}")
     if path.suffix:
-        raise UserError(f"{out}: write {choices}, or a folder of masks")
-    return MaskFolder(path)
+        raise UserError(f"{out}: write {choices}, or a folder of {look.images}")
+    return ImageFolder(path)
 
 
-class AnnotatedVideo(Sink):
-    """The frames with the predictions on them."""
+class DrawnVideo(Sink):
+    """The frames with the predictions on them, or the restored frames, with the times and the sound of `source`."""
 
-    def __init__(self, path: Path, fps: float | Fraction, look: Look) -> None:
-        self.writer = VideoWriter(path, fps=fps)
+    def __init__(self, path: Path, fps: float | Fraction, look: Look, source: str | None = None) -> None:
+        self._stack = ExitStack()
+        sound = self._stack.enter_context(Sound(source)) if source and Path(source).is_file() else None
+        self.writer = VideoWriter(path, fps=fps, sound=sound)
         self.look = look
 
     def write(self, output: StreamOutput) -> None:
-        self.writer.write(self.look.draw(output))
+        self.writer.write(self.look.draw(output), output.pts_seconds if self.look.restores else None)
 
-    def __enter__(self) -> "AnnotatedVideo":
-        self.writer.__enter__()
+    def __enter__(self) -> "DrawnVideo":
+        self._stack.enter_context(self.writer)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.writer.__exit__(*exception)  # type: ignore[arg-type]
+        self._stack.__exit__(*exception)  # type: ignore[arg-type]
 
 
 class JsonLines(Sink):
@@ -152,8 +189,8 @@ class JsonLines(Sink):
         self._stack.__exit__(*exception)  # type: ignore[arg-type]
 
 
-class MaskFolder(Sink):
-    """A PNG of class ids for every frame, named by its index."""
+class ImageFolder(Sink):
+    """A PNG of every frame's prediction, class ids or a restored frame, named by its index."""
 
     def __init__(self, path: Path) -> None:
         if path.exists():
@@ -165,7 +202,7 @@ class MaskFolder(Sink):
         with writing(self.path):
             PillowImage.fromarray(output.prediction).save(self._temporary / f"{output.index:08d}.png")
 
-    def __enter__(self) -> "MaskFolder":
+    def __enter__(self) -> "ImageFolder":
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._temporary = Path(tempfile.mkdtemp(dir=self.path.parent, prefix=f".{self.path.name}."))

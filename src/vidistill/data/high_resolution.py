@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from vidistill.data.clip import FrameSequence, Image, LabelMap
+from vidistill.data.degradation import Degradation
 from vidistill.errors import UserError
 
 
@@ -45,9 +46,24 @@ class HighResolutionSequence:
         if self.low is None:
             return None, high
         low = self.low.image(index)
-        if any(self.scale * low.shape[axis] != high.shape[axis] for axis in (0, 1)):
-            raise UserError(self._mismatch(low, high))
+        self._check(low, high)
         return low, high
+
+    def pairs(self, degrade: Degradation) -> Iterator[tuple[Image, Image]]:
+        """Every frame in order, in constant memory: low resolution, stored or made by `degrade`, and high resolution.
+
+        Errors: UserError where a stored one has another size or is missing.
+        """
+        lows = None if self.low is None else self.low.images()
+        for high in self.images():
+            if lows is None:
+                yield degrade(high[None])[0], high
+                continue
+            low = next(lows, None)
+            if low is None:
+                raise UserError(f"{self.name}: there are fewer low-resolution frames than high-resolution ones")
+            self._check(low, high)
+            yield low, high
 
     def labels(self, index: int) -> LabelMap | None:
         return None
@@ -79,23 +95,31 @@ class HighResolutionSequence:
             raise UserError(f"{self.name}: frames of {size} are smaller than the scale {self.scale}; take them out")
         return np.ascontiguousarray(image[:height, :width])
 
-    def _mismatch(self, low: Image, high: Image) -> str:
-        found, wanted = (f"{shape[1]}×{shape[0]}" for shape in (low.shape, high.shape))
-        return (
-            f"{self.name}: the low-resolution frames are {found}, the high-resolution ones {wanted} after cropping, "
-            f"which is not {self.scale} times as large; check the scale and the folder of low-resolution frames"
-        )
+    def _check(self, low: Image, high: Image) -> None:
+        if any(self.scale * low.shape[axis] != high.shape[axis] for axis in (0, 1)):
+            found, wanted = (f"{shape[1]}×{shape[0]}" for shape in (low.shape, high.shape))
+            raise UserError(
+                f"{self.name}: the low-resolution frames are {found}, the high-resolution ones {wanted} after "
+                f"cropping, which is not {self.scale} times as large; check the scale and the folder of "
+                "low-resolution frames"
+            )
 
 
-def window_indices(centre: int, *, num_frames: int, window: int) -> list[int]:
-    """The `window` frames around frame `centre` of a sequence, its first and last frames repeated beyond its ends.
-
-    Errors: UserError where the sequence has fewer frames than the window.
-    """
-    if num_frames < window:
+def as_high_resolution(sequence: FrameSequence, scale: int) -> HighResolutionSequence:
+    """The sequence as ground truth of `scale`. Errors: UserError where it was read for another scale."""
+    if not isinstance(sequence, HighResolutionSequence):
+        return HighResolutionSequence(sequence, scale)
+    if sequence.scale != scale:
         raise UserError(
-            f"the sequence has {num_frames} frames and the network looks at {window} at once; "
-            "give a longer one or a network with a smaller window"
+            f"{sequence.name}: is read for ×{sequence.scale} and the task is ×{scale}; give the data set scale: {scale}"
         )
-    first = centre - window // 2
-    return [min(max(index, 0), num_frames - 1) for index in range(first, first + window)]
+    return sequence
+
+
+def check_length(sequence: FrameSequence, window: int) -> None:
+    """Errors: UserError where the sequence has fewer frames than are looked at together."""
+    if len(sequence) < window:
+        raise UserError(
+            f"{sequence.name}: has {len(sequence)} frames and {window} are looked at together; take the video out, or "
+            "a network (in training data.clip) with a smaller window"
+        )

@@ -16,6 +16,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from av.video.stream import VideoStream
 
 from vidistill.data._colour import matrix_of_height
+from vidistill.data.sound import Sound
 from vidistill.data.video import frame_rate
 from vidistill.errors import UserError
 
@@ -27,6 +28,7 @@ CODECS = {
     ".avi": "mjpeg",
 }
 MOST_CRF = 51
+TICK = Fraction(1, 60000)  # of frames with times of their own: MPEG-4 takes no finer one
 
 
 class VideoWriter:
@@ -39,10 +41,13 @@ class VideoWriter:
     The file appears under its name when the `with` block ends well. Until then frames go to a hidden neighbour, which
     an exception removes, so that an earlier file of that name stays.
 
+    Frames come at `fps`, or each at its own time where `write` is given it (to 1/60000 s, not in avi).
+    sound: is copied in.
+
     crf: 0 (best) to 51, as in x264; the other codecs get the nearest quality they have.
     """
 
-    def __init__(self, path: str | Path, *, fps: float | Fraction, crf: int = 20) -> None:
+    def __init__(self, path: str | Path, *, fps: float | Fraction, crf: int = 20, sound: Sound | None = None) -> None:
         self._path = Path(path)
         if self._path.suffix.lower() not in CODECS:
             raise UserError(f"{path} is not named as a video that can be written: use one of {', '.join(CODECS)}")
@@ -58,6 +63,8 @@ class VideoWriter:
         self._container: OutputContainer | None = None
         self._reformatter = VideoReformatter()
         self._num_frames = 0
+        self._sound = sound
+        self._last_tick = -1
 
     def __enter__(self) -> Self:
         return self
@@ -71,8 +78,8 @@ class VideoWriter:
         finally:
             self._discard()
 
-    def write(self, image: np.ndarray) -> None:
-        """Adds a frame, (H, W, 3) uint8 RGB, all of the first one's size."""
+    def write(self, image: np.ndarray, seconds: float | None = None) -> None:
+        """Adds a frame, (H, W, 3) uint8 RGB, all of the first one's size; seconds: when it is shown."""
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise UserError(f"{self._path} takes frames of shape (H, W, 3) and uint8, not {image.shape} {image.dtype}")
         if self._container is None:
@@ -85,13 +92,13 @@ class VideoWriter:
             )
         try:
             if self._container is None:
-                self._open(image.shape[0], image.shape[1])
-            self._encode(image)
+                self._open(image.shape[0], image.shape[1], is_timed=seconds is not None)
+            self._encode(image, seconds)
         except (FFmpegError, OSError) as error:
             raise self._failure(error) from error
         self._num_frames += 1
 
-    def _open(self, height: int, width: int) -> None:
+    def _open(self, height: int, width: int, *, is_timed: bool) -> None:
         codec = CODECS[self._path.suffix.lower()]
         if codec == "libx264" and codec not in av.codecs_available:
             codec = "mpeg4"
@@ -109,12 +116,15 @@ class VideoWriter:
         context = self._stream.codec_context
         context.width, context.height = width, height
         context.pix_fmt = self._format = "yuvj420p" if jpeg else "yuv420p"
-        context.time_base = 1 / self._fps
+        self._tick = TICK if is_timed and not jpeg else 1 / self._fps
+        context.time_base = self._tick
         context.color_range = self._range
         high = self._matrix == Colorspace.ITU709
         context.colorspace = 1 if high else 6  # AVCOL_SPC_BT709, AVCOL_SPC_SMPTE170M
         context.color_primaries = ColorPrimaries.BT709 if high else ColorPrimaries.SMPTE170M
         context.color_trc = ColorTrc.BT709 if high else ColorTrc.SMPTE170M
+        if self._sound is not None:
+            self._sound.add_to(self._container, self._path)
         self._container.start_encoding()  # opens the file now; by itself it would wait for the encoder's first packet
 
     def _options(self, codec: str) -> dict[str, str]:
@@ -125,7 +135,7 @@ class VideoWriter:
         # JPEG and MPEG-4 have a quantiser of 2 (best) to 31, here in libav's unit (FF_QP2LAMBDA).
         return {"flags": "+qscale", "global_quality": str((2 + self._crf // 5) * 118)}
 
-    def _encode(self, image: np.ndarray) -> None:
+    def _encode(self, image: np.ndarray, seconds: float | None) -> None:
         assert self._container is not None
         if self._padding:
             image = np.pad(image, self._padding, mode="edge")
@@ -136,7 +146,11 @@ class VideoWriter:
             src_color_range=ColorRange.JPEG,
             dst_color_range=self._range,
         )
-        frame.pts, frame.time_base = self._num_frames, 1 / self._fps
+        tick = self._num_frames if self._tick != TICK or seconds is None else round(seconds / TICK)
+        self._last_tick = max(tick, self._last_tick + 1)  # times that go back, as after a cut, go on instead
+        frame.pts, frame.time_base = self._last_tick, self._tick
+        if self._sound is not None:
+            self._container.mux(list(self._sound.until(float(self._last_tick * self._tick))))
         self._container.mux(self._stream.encode(frame))
 
     def _finish(self) -> None:
@@ -144,6 +158,8 @@ class VideoWriter:
             raise UserError(f"{self._path} was given no frames, so nothing was written: write at least one")
         try:
             self._container.mux(self._stream.encode(None))
+            if self._sound is not None:
+                self._container.mux(list(self._sound.until(None)))
             self._container.close()
             self._part.replace(self._path)
         except (FFmpegError, OSError) as error:

@@ -9,10 +9,11 @@ from vidistill.distill.collaborative import Collaborative
 from vidistill.distill.cross_resolution import CrossResolution
 from vidistill.distill.delta.method import Delta
 from vidistill.distill.low_rank import LowRank
+from vidistill.distill.space_time import SpaceTime
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.supervised import Supervised
 from vidistill.distill.teacher import FrozenTeacher
-from vidistill.ops.clip_view import ClipView
+from vidistill.ops.clip_view import View
 
 
 class Method(Protocol):
@@ -31,12 +32,12 @@ class Method(Protocol):
         network: nn.Module,
         example: Tensor,
         *,
-        view: ClipView | None = None,
+        view: View | None = None,
         teacher: FrozenTeacher | None = None,
     ) -> StatefulNetwork:
         """A student that obeys `outputs, state = student(frame, state)`.
 
-        example: (1, 3, H, W), a normalised frame, or (1, T, 3, H, W), a clip, of which the network sees `view`.
+        example: (1, 3, H, W), a normalised frame, or (1, T, 3, H, W), a clip or window, of which it sees `view`.
         """
         ...
 
@@ -75,4 +76,5 @@ METHODS: dict[str, type[Method]] = {
     "delta": Delta,
     "cross_resolution": CrossResolution,
     "collaborative": Collaborative,
+    "space_time": SpaceTime,
 }

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vidistill.errors import UserError
-from vidistill.ops.clip_view import ClipView
+from vidistill.ops.clip_view import View, view_of_values
 from vidistill.ops.normalise import Normalisation
 
 CARD_VERSION = 1
@@ -15,8 +15,8 @@ CARD_VERSION = 1
 class Card:
     """network: {"library", "name", "options"}, or {} for a network of the user's own. plan: of the converted layers.
 
-    form: "per_frame" for a network as it is, "low_rank" or "delta". view: what a network of clips sees of one, None for
-    networks of single frames. key_frame_interval: the default for streaming; a network of clips runs on key frames.
+    form: "per_frame" for a network as it is, "low_rank" or "delta". view: what a network of clips or windows sees, None
+    for networks of single frames. key_frame_interval: the default for streaming; a network of clips runs on key frames.
     """
 
     network: dict[str, Any]
@@ -27,7 +27,7 @@ class Card:
     class_names: tuple[str, ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()
     key_frame_interval: int = 1
-    view: ClipView | None = None
+    view: View | None = None
     version: int = CARD_VERSION
 
     def to_json(self) -> str:
@@ -44,7 +44,7 @@ class Card:
             values["class_names"] = tuple(values["class_names"])
             values["palette"] = tuple(tuple(colour) for colour in values["palette"])
             if values.get("view") is not None:
-                values["view"] = ClipView(**values["view"])
+                values["view"] = view_of_values(values["view"])
             return cls(**values)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{where}: its header is no card of a student ({error})") from error

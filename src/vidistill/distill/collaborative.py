@@ -27,7 +27,7 @@ from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.supervised import Supervised
 from vidistill.distill.teacher import FrozenTeacher
 from vidistill.errors import UserError
-from vidistill.ops.clip_view import ClipView
+from vidistill.ops.clip_view import View
 from vidistill.ops.spectrum import Kind, Transform, distribution_gap, frequency_distribution, spectrum_gap
 
 BOUND = 6.0  # of the learned log variances
@@ -116,7 +116,7 @@ class Collaborative(Supervised):
         network: nn.Module,
         example: Tensor,
         *,
-        view: ClipView | None = None,
+        view: View | None = None,
         teacher: FrozenTeacher | None = None,
     ) -> StatefulNetwork:
         student = super().prepare(network, example, view=view)

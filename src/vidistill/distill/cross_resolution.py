@@ -28,7 +28,7 @@ from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.supervised import Supervised
 from vidistill.distill.teacher import FrozenTeacher
 from vidistill.errors import UserError
-from vidistill.ops.clip_view import ClipView
+from vidistill.ops.clip_view import View
 
 
 @dataclass(kw_only=True)
@@ -58,7 +58,7 @@ class CrossResolution(Supervised):
         network: nn.Module,
         example: Tensor,
         *,
-        view: ClipView | None = None,
+        view: View | None = None,
         teacher: FrozenTeacher | None = None,
     ) -> StatefulNetwork:
         student = super().prepare(network, example, view=view)

@@ -14,7 +14,7 @@ from vidistill.distill.stateful import PerFrame, StatefulNetwork
 from vidistill.distill.supervised import Supervised
 from vidistill.distill.teacher import FrozenTeacher
 from vidistill.distill.window import refuse_clips
-from vidistill.ops.clip_view import ClipView
+from vidistill.ops.clip_view import View
 
 
 @dataclass(kw_only=True)
@@ -42,10 +42,10 @@ class LowRank(Supervised):
         network: nn.Module,
         example: Tensor,
         *,
-        view: ClipView | None = None,
+        view: View | None = None,
         teacher: FrozenTeacher | None = None,
     ) -> StatefulNetwork:
-        refuse_clips(view, self.name)
+        refuse_clips(view, self.name, example)
         selection = Selection("layer", self.convert, self.leave, self.leave_first, self.leave_last)
         spec = StudentSpec("separable", self.reduction, self.policy, self.rank)
         return factorise(network, plan_conversion(network, example, selection, [spec]))

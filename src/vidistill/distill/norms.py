@@ -66,6 +66,8 @@ def fuse_norms(student: StatefulNetwork, example: Tensor) -> int:
     shows. The pairs are found in the key path's graph, and are the same in a block's copy; a network that torch.fx
     cannot trace is left as it is.
     """
+    while isinstance(student.network, StatefulNetwork):  # a window before a network that keeps state itself
+        student, example = student.network, student.whole(example)
     root = _OneFrame(student.network)
     modules = dict(root.named_modules())
     fused = 0
@@ -136,7 +138,7 @@ def _overwritten_norms(modules: dict[str, nn.Module], student: StatefulNetwork, 
     norms = {path: part for path, part in modules.items() if _is_plain_norm(part)}
     handles = [part.register_forward_hook(hook(path)) for path, part in norms.items()]
     try:
-        student(example.clone())  # of an inference tensor, a clone is a normal one
+        student(student.whole(example.clone()))  # of an inference tensor, a clone is a normal one
     finally:
         for handle in handles:
             handle.remove()

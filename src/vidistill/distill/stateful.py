@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from vidistill.distill.card import Card
 from vidistill.distill.delta.plan import Plan
-from vidistill.ops.clip_view import ClipView
+from vidistill.ops.clip_view import View
 
 State = dict[str, Tensor]  # every tensor has the batch first; entries under "key/" live until the next key frame
 
@@ -18,13 +18,15 @@ class StatefulNetwork(nn.Module):
 
     Nothing is left behind on the module between calls. `network` is the network inside. `card` says what a stream or
     report needs to know of a saved student; None for one that was never saved. `plan`: of its converted layers,
-    if any. `view`: what a network of clips sees of one, None for a network of single frames.
+    if any. `view`: what a network of clips or windows sees, None for a network of single frames. `delay`: how many
+    frames its outputs come late; those of the first `delay` calls of a stream are None.
     """
 
     network: nn.Module
     plan: Plan | None = None
-    view: ClipView | None = None
+    view: View | None = None
     card: Card | None = None
+    delay: int = 0
     training_parts: nn.Module | None  # what trains with the student and is gone when it is finished
 
     def __init__(self) -> None:
@@ -34,6 +36,14 @@ class StatefulNetwork(nn.Module):
     def seen(self, clips: Tensor) -> Tensor:
         """What the network inside is given of a batch."""
         return clips if self.view is None else self.view(clips)
+
+    def whole(self, frame: Tensor) -> Tensor:
+        """What has outputs at once, of one frame: the frame itself, or a window that stands still."""
+        return frame
+
+    def flush(self, state: State | None) -> list[Any]:
+        """The outputs that are still to come when a stream ends."""
+        return []
 
     def forward(self, frame: Tensor, state: State | None = None) -> tuple[Any, State]:
         raise NotImplementedError

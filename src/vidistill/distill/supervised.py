@@ -10,7 +10,7 @@ from vidistill.distill.norms import freeze_norms
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.teacher import FrozenTeacher
 from vidistill.distill.window import stateful
-from vidistill.ops.clip_view import ClipView
+from vidistill.ops.clip_view import View
 
 
 @dataclass(kw_only=True)
@@ -31,7 +31,7 @@ class Supervised:
         network: nn.Module,
         example: Tensor,
         *,
-        view: ClipView | None = None,
+        view: View | None = None,
         teacher: FrozenTeacher | None = None,
     ) -> StatefulNetwork:
         return stateful(network, view)

@@ -1,4 +1,4 @@
-"""What modules inside a network return, by path: every call of each, in order."""
+"""What modules inside a network return, or are given, by path: every call of each, in order."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,8 +10,10 @@ from vidistill.errors import UserError, nearest
 
 
 @contextmanager
-def tapped(network: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, list[Tensor]]]:
+def tapped(network: nn.Module, paths: Sequence[str], *, inputs: bool = False) -> Iterator[dict[str, list[Tensor]]]:
     """Collects the outputs of the modules at `paths` while the block runs, a list a path, an entry a call.
+
+    inputs: their first arguments instead.
 
     Errors: UserError for a path that the network does not have, with the nearest; and, when the block ends well, for
     one whose module never ran.
@@ -21,7 +23,7 @@ def tapped(network: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, list[
 
     def note(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            found[path].append(output)
+            found[path].append(args[0] if inputs else output)
 
         return hook
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vidistill.distill.stages import run_with_features
 from vidistill.distill.teacher_cache import TeacherCache
-from vidistill.ops.clip_view import ClipView
+from vidistill.ops.clip_view import View
 
 
 class FrozenTeacher:
@@ -18,7 +18,7 @@ class FrozenTeacher:
     view: what it sees of a clip; None for a network of single frames. cache: remembers what it said of clips.
     """
 
-    def __init__(self, network: nn.Module, view: ClipView | None = None, cache: TeacherCache | None = None) -> None:
+    def __init__(self, network: nn.Module, view: View | None = None, cache: TeacherCache | None = None) -> None:
         self.network = network.eval().requires_grad_(False)
         self.view = view
         self.cache = cache

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from vidistill.distill.look_ahead import LookAhead
 from vidistill.distill.stateful import KEY, PerFrame, State, StatefulNetwork
 from vidistill.errors import UserError
-from vidistill.ops.clip_view import ClipView
+from vidistill.ops.clip_view import ClipView, View, WindowView
 
 HELD = f"{KEY}outputs."
 
@@ -50,15 +51,24 @@ class Windowed(StatefulNetwork):
         return outputs, {"window": window, **{f"{HELD}{i}": leaf for i, leaf in enumerate(leaves)}}
 
 
-def stateful(network: nn.Module, view: ClipView | None) -> StatefulNetwork:
-    """The network behind the contract: of single frames, or of the clips that `view` describes."""
+def stateful(network: nn.Module, view: View | None) -> StatefulNetwork:
+    """The network behind the contract: of single frames, of the clips that `view` describes, or of windows."""
+    if isinstance(view, WindowView):
+        return LookAhead(network, view)
     return PerFrame(network) if view is None else Windowed(network, view)
 
 
-def refuse_clips(view: ClipView | None, method: str) -> None:
-    """Errors: UserError where a method for networks of single frames is given one of clips."""
-    if view is not None:
+def refuse_clips(view: View | None, method: str, example: Tensor) -> None:
+    """Errors: UserError where a method that runs a network as it is given one of clips, or windows of another length.
+
+    example: what is drawn for training.
+    """
+    if isinstance(view, ClipView):
         raise UserError(
             f"method {method} is for networks that see single frames; for a network of clips take supervised, "
             "cross_resolution or collaborative"
+        )
+    if isinstance(view, WindowView) and view.window != example.shape[1]:
+        raise UserError(
+            f"data.clip.window is {example.shape[1]} and the student's {view.window}; method {method} needs them alike"
         )

@@ -1,4 +1,4 @@
-"""What a clip network sees of a video: which frames, which square of them, and at which size."""
+"""What a network of several frames sees of a video: which frames, which square of them, and at which size."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -63,6 +63,40 @@ class ClipView:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class WindowView:
+    """Consecutive frames around the one that a network restores, whole; `window` is their number, odd.
+
+    Two networks may look at windows of different length around one frame: each takes the middle.
+    """
+
+    window: int
+
+    def __post_init__(self) -> None:
+        if self.window < 1 or self.window % 2 == 0:
+            raise ValueError(f"window is {self.window}; a window with a centre frame has an odd number of frames")
+
+    def cut(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The frame, whole."""
+        return image
+
+    def __call__(self, windows: Tensor) -> Tensor:
+        """(B, window, 3, h, w) of (B, W, 3, h, w). Errors: ValueError where W is smaller or even."""
+        length = windows.shape[1]
+        if length < self.window or (length - self.window) % 2:
+            raise ValueError(f"windows of {length} frames have no {self.window} in the middle")
+        first = (length - self.window) // 2
+        return windows[:, first : first + self.window]
+
+
+View = ClipView | WindowView
+
+
+def view_of_values(values: dict[str, Any]) -> View:
+    """The view that `asdict` made `values` of."""
+    return WindowView(**values) if "window" in values else ClipView(**values)
 
 
 def cut_square(image: NDArray[np.uint8], *, share: float, place: tuple[float, float], size: int) -> NDArray[np.uint8]:

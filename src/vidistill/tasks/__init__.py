@@ -4,30 +4,38 @@ A task knows its targets, how outputs compare, how they decode and which metrics
 distils for it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
 from vidistill.data.clip import TrainingSamples, VideoDataset
+from vidistill.ops.normalise import Normalisation
 from vidistill.tasks.recognition import Recognition
 from vidistill.tasks.segmentation import Segmentation
-
-
-class ClipSettings(Protocol):
-    """How a task's training clips are drawn, as `data.clip` of a recipe has it."""
-
-    def samples(self, datasets: Sequence[VideoDataset], *, use_labels: bool) -> TrainingSamples: ...
+from vidistill.tasks.super_resolution import SuperResolution
 
 
 class Task(Protocol):
     """What methods, evaluation and streams may ask of any task. Outputs are whatever the network returns."""
 
     name: str
-    clip_settings: ClassVar[type[Any]]  # a settings class that is a `ClipSettings`
+    clip_settings: ClassVar[type[Any]]  # how training clips are drawn, as `data.clip` of a recipe has it
+    has_classes: ClassVar[bool]  # whether it is built with `num_classes`, which the data or the teacher knows
+    normalisation: ClassVar[Normalisation]  # of networks unless a recipe says otherwise
+
+    @property
+    def network_options(self) -> dict[str, Any]:
+        """What networks for this task are built with."""
+        ...
+
+    def samples(self, settings: Any, datasets: Sequence[VideoDataset], *, use_labels: bool) -> TrainingSamples:
+        """What a run trains on, drawn as `settings`, of the class `clip_settings`, say."""
+        ...
 
     def examples(self, clips: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """A batch as a network without memory sees it: (B, T, 3, H, W) clips, or their frames (B·T, 3, H, W)."""
+        """A batch as a network without memory sees it: (B, T, 3, H, W) clips, or their frames (B·T, 3, H, W)
+        or windows (B·T, window, 3, H, W)."""
         ...
 
     def supervise(self, outputs: Any, labels: Tensor, teacher_outputs: Any = None) -> dict[str, Tensor]:
@@ -46,4 +54,8 @@ class Task(Protocol):
         ...
 
 
-TASKS: dict[str, Callable[..., Task]] = {"segmentation": Segmentation, "recognition": Recognition}
+TASKS: dict[str, type[Task]] = {
+    "segmentation": Segmentation,
+    "recognition": Recognition,
+    "super_resolution": SuperResolution,
+}

@@ -1,5 +1,6 @@
 """Action recognition: one class, or several, for a whole clip."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -7,6 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vidistill.data.classified import ClassifiedClipSettings
+from vidistill.data.clip import TrainingSamples, VideoDataset
+from vidistill.ops.normalise import Normalisation
 from vidistill.tasks.outputs import logits_of
 
 
@@ -21,6 +24,8 @@ class Recognition:
 
     name = "recognition"
     clip_settings: ClassVar = ClassifiedClipSettings
+    has_classes: ClassVar = True
+    normalisation: ClassVar = Normalisation()
 
     def __init__(
         self,
@@ -48,6 +53,15 @@ class Recognition:
         self.num_crops = num_crops
         self.average = average
         self.confidence = confidence
+
+    @property
+    def network_options(self) -> dict[str, Any]:
+        return {"num_classes": self.num_classes}
+
+    def samples(
+        self, settings: ClassifiedClipSettings, datasets: Sequence[VideoDataset], *, use_labels: bool
+    ) -> TrainingSamples:
+        return settings.samples(datasets, use_labels=use_labels)
 
     def examples(self, clips: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Every clip whole."""

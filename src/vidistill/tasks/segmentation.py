@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vidistill.data.clip import IGNORED
+from vidistill.data.clip import IGNORED, TrainingSamples, VideoDataset
 from vidistill.data.training import FrameClipSettings
+from vidistill.ops.normalise import Normalisation
 from vidistill.tasks.outputs import logits_of
 
 
@@ -29,6 +30,8 @@ class Segmentation:
 
     name = "segmentation"
     clip_settings: ClassVar = FrameClipSettings
+    has_classes: ClassVar = True
+    normalisation: ClassVar = Normalisation()
 
     def __init__(
         self, *, num_classes: int, class_weights: Sequence[float] | None = None, confidence: float | None = None
@@ -42,6 +45,15 @@ class Segmentation:
         self.num_classes = num_classes
         self.confidence = confidence
         self.class_weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+
+    @property
+    def network_options(self) -> dict[str, Any]:
+        return {"num_classes": self.num_classes}
+
+    def samples(
+        self, settings: FrameClipSettings, datasets: Sequence[VideoDataset], *, use_labels: bool
+    ) -> TrainingSamples:
+        return settings.samples(datasets, use_labels=use_labels)
 
     def examples(self, clips: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Every frame by itself."""

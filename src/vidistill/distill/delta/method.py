@@ -23,7 +23,7 @@ from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.teacher import FrozenTeacher
 from vidistill.distill.window import refuse_clips
 from vidistill.errors import UserError
-from vidistill.ops.clip_view import ClipView
+from vidistill.ops.clip_view import View
 
 
 @dataclass(kw_only=True)
@@ -65,10 +65,10 @@ class Delta:
         network: nn.Module,
         example: Tensor,
         *,
-        view: ClipView | None = None,
+        view: View | None = None,
         teacher: FrozenTeacher | None = None,
     ) -> DeltaNetwork:
-        refuse_clips(view, self.name)
+        refuse_clips(view, self.name, example)
         selection = Selection(self.granularity, self.convert, self.leave, self.leave_first, self.leave_last)
         candidates = [self.student] if self.search is None else self.search.candidates
         plan = plan_conversion(network, example, selection, candidates)

@@ -1,0 +1,38 @@
+"""How low-resolution frames are made of high-resolution ones, in training and in tests alike."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vidistill.ops.resize import degrade_blur, degrade_bicubic
+
+Kind = Literal["bicubic", "blur"]
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """scale: how many times smaller. kind: "bicubic" (BI) or "blur" (BD). centred: of the two ways of BD that are in
+    use the one without a shift, see `degrade_blur`.
+    """
+
+    scale: int = 4
+    kind: Kind = "bicubic"
+    centred: bool = False
+
+    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(T, h, w, 3) of frames (T, H, W, 3). Errors: UserError where the scale does not divide the size."""
+        planes = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+        if self.kind == "bicubic":
+            small = degrade_bicubic(planes, self.scale)
+        else:
+            small = degrade_blur(planes, self.scale, centred=self.centred)
+        return small.permute(0, 2, 3, 1).contiguous().numpy()
+
+    def __str__(self) -> str:
+        if self.kind == "bicubic":
+            return f"BI ×{self.scale}: MATLAB's bicubic with antialiasing"
+        how = "centred" if self.centred else f"pixels 0, {self.scale}, {2 * self.scale} …"
+        return f"BD ×{self.scale}: Gaussian blur σ 1.6, then every {self.scale}th pixel, {how}"

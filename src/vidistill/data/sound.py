@@ -1,0 +1,64 @@
+"""A video's sound, copied as it is into another."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+
+from vidistill.errors import UserError
+
+
+class Sound:
+    """The audio packets of a video file in order, to be written between frames.
+
+    Errors: UserError where the file cannot be opened.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = path
+        try:
+            self._container = av.open(str(path))
+        except (FFmpegError, OSError) as error:
+            raise UserError(f"{path}: its sound cannot be read ({error.strerror})") from error
+        self._copies: dict[int, AudioStream] = {}
+        self._packets: Iterator[Packet] = iter(())
+        self._next: Packet | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._container.close()
+
+    def add_to(self, output: OutputContainer, name: str | Path) -> None:
+        """Gives the output an audio stream for each of the video's.
+
+        Errors: UserError where the output's kind of file cannot hold one of them.
+        """
+        for stream in self._container.streams.audio:
+            codec = stream.codec_context.name
+            if codec not in output.supported_codecs:
+                raise UserError(f"{name}: cannot hold the sound of {self._path} ({codec}); write an .mkv file")
+            self._copies[stream.index] = output.add_stream_from_template(stream)
+        if self._copies:
+            self._packets = self._container.demux(list(self._container.streams.audio))
+            self._next = next(self._packets, None)
+
+    def until(self, seconds: float | None) -> Iterator[Packet]:
+        """The packets that begin before a time, or all the rest; each comes once."""
+        while self._next is not None:
+            packet = self._next
+            if packet.dts is not None:  # the last, of no data, has none
+                if seconds is not None and packet.dts * packet.time_base >= seconds:
+                    return
+                packet.stream = self._copies[packet.stream.index]
+                yield packet
+            self._next = next(self._packets, None)

@@ -1,0 +1,113 @@
+"""Training clips of super-resolution: windows of low-resolution patches and the high-resolution frames they show."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pydantic
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vidistill.config import Settings
+from vidistill.data.clip import Batch, SampleKey, VideoDataset
+from vidistill.data.degradation import Degradation
+from vidistill.data.high_resolution import HighResolutionSequence, as_high_resolution, check_length
+from vidistill.data.patches import draw_degraded_patch, draw_patch
+from vidistill.data.training import FrameCache
+from vidistill.errors import UserError
+from vidistill.ops.clip_view import WindowView
+
+Sample = tuple[SampleKey, NDArray[np.uint8], NDArray[np.uint8]]
+
+
+class SuperResolutionClipSettings(Settings):
+    """How training clips are drawn.
+
+    num_frames: consecutive frames that are restored. window: frames around each, the most that a network looks at, odd.
+    patch: side in low-resolution pixels. Every patch is turned at random, and half of them run backwards in time.
+    """
+
+    num_frames: int = pydantic.Field(default=1, ge=1)
+    window: int = pydantic.Field(default=5, ge=1)
+    patch: int = pydantic.Field(default=64, ge=1)
+
+    @pydantic.field_validator("window")
+    @classmethod
+    def _has_a_centre(cls, window: int) -> int:
+        if window % 2 == 0:
+            raise ValueError("give an odd number of frames, for a window has a centre")
+        return window
+
+
+class SuperResolutionClips(Dataset[Sample]):
+    """One sample a frame, with which the restored frames begin; a video's first and last frame stand for those beyond.
+
+    Indexed by a `SampleKey`, on which every draw depends and on nothing else. use_labels: False to leave the
+    high-resolution frames out.
+    Errors: UserError for a sequence of fewer frames than a window or a clip has.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[VideoDataset],
+        settings: SuperResolutionClipSettings,
+        *,
+        degradation: Degradation,
+        use_labels: bool = True,
+    ) -> None:
+        self.settings = settings
+        self.degradation = degradation
+        self.use_labels = use_labels
+        self.cache = FrameCache()
+        self.anchors: list[tuple[HighResolutionSequence, int]] = []
+        for dataset in datasets:
+            for sequence in dataset.sequences:
+                check_length(sequence, max(settings.window, settings.num_frames))
+                truth = as_high_resolution(sequence, degradation.scale)
+                self.anchors += [(truth, start) for start in range(len(sequence) - settings.num_frames + 1)]
+        if not self.anchors:
+            raise UserError("the training data has no videos; check data.train with `vidistill check`")
+
+    def __len__(self) -> int:
+        return len(self.anchors)
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        rng, (sequence, start) = key.generator(), self.anchors[key.sample]
+        margin, length = self.settings.window // 2, self.settings.num_frames
+        indices = np.arange(start - margin, start + length + margin).clip(0, len(sequence) - 1).tolist()
+        high = [self.cache.image(sequence, index) for index in indices]
+        options: dict[str, Any] = {"size": self.settings.patch, "scale": self.degradation.scale, "rng": rng}
+        if sequence.low is None:
+            low, truth = draw_degraded_patch(high, self.degradation, **options)
+        else:
+            stored = np.stack([self.cache.image(sequence.low, index) for index in indices])
+            low, truth = draw_patch(stored, np.stack(high), **options)
+        return key, low, truth[margin : margin + length]
+
+    def view_of(self, changes: dict[str, Any]) -> WindowView:
+        """The window of a network that says how long its is. Errors: UserError where it says nothing, or too long."""
+        if set(changes) != {"window"}:
+            raise UserError(
+                "a network for super-resolution says how many frames it looks at by an attribute `window`, and has no "
+                "view of its own"
+            )
+        view = WindowView(int(changes["window"]))
+        if view.window > self.settings.window:
+            raise UserError(
+                f"a network looks at {view.window} frames and data.clip.window is {self.settings.window}; raise it"
+            )
+        return view
+
+    def example(self) -> Tensor:
+        """(1, window, 3, h, w) zeros."""
+        return torch.zeros(1, self.settings.window, 3, self.settings.patch, self.settings.patch)
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """One batch: windows (B, T, window, 3, h, w) and truth (B, T, 3, scale·h, scale·w), (B, T, 3, 0, 0) without."""
+        keys, lows, truths = zip(*samples, strict=True)
+        low, truth = (torch.from_numpy(np.stack(frames)).permute(0, 1, 4, 2, 3) for frames in (lows, truths))
+        window = self.settings.window
+        windows = torch.stack([low[:, t : t + window] for t in range(truth.shape[1])], dim=1)
+        return Batch(windows, windows, truth.contiguous() if self.use_labels else truth[..., :0, :0], list(keys))

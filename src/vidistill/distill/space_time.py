@@ -1,0 +1,184 @@
+"""Space-time distillation: a student learns where its teacher's features are active, and how they change.
+
+Source: Xiao et al., "Space-Time Distillation for Video Super-Resolution", CVPR 2021; see docs/space_time.md for the
+equations and for where we differ.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from vidistill.data.clip import Batch
+from vidistill.distill.conv_lstm import ConvLSTM
+from vidistill.distill.space_time_losses import space_gap, time_gap
+from vidistill.distill.stateful import StatefulNetwork
+from vidistill.distill.supervised import Supervised
+from vidistill.distill.taps import tapped
+from vidistill.distill.teacher import FrozenTeacher
+from vidistill.errors import UserError
+from vidistill.ops.clip_view import View
+
+SHARE = 0.1  # of the reconstruction loss, that a balanced loss begins with
+BALANCED_BATCHES = 20
+
+
+@dataclass(kw_only=True)
+class SpaceTime(Supervised):
+    """Charbonnier loss + λ1 · space + λ2 · time, on the feature before the last convolution of both networks.
+
+    space, time: λ1 and λ2; by default each is such that its loss was a tenth of the reconstruction loss over the first
+    batches, and is held from then on [ours]; 0 leaves the loss out.
+    normalised: compare attention maps of unit norm; by default where the channel counts differ [ours].
+    pool: average-pooling before the ConvLSTM, whose cost falls with its square [ours].
+    freeze_below: the mean time gap below which the ConvLSTM is frozen for good; None never to.
+    random_cell: a ConvLSTM that is frozen as it starts, as a control [ours].
+    """
+
+    name: ClassVar[str] = "space_time"
+    default_losses: ClassVar[dict[str, float]] = {"task": 1.0, "space": 1.0, "time": 1.0}
+
+    space: float | None = None
+    time: float | None = None
+    normalised: bool | None = None
+    pool: int = 1
+    freeze_below: float | None = 1e-8
+    random_cell: bool = False
+    _sums: dict[str, float] = field(default_factory=dict, init=False, repr=False)
+    _batches: int = field(default=0, init=False, repr=False)
+    _frozen: dict[str, Tensor] | None = field(default=None, init=False, repr=False)
+    _seen: dict[str, float] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("space", "time"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; the weight of a loss is 0 or more")
+        if self.pool < 1:
+            raise ValueError(f"pool is {self.pool}; it is 1 for none, or more")
+
+    def prepare(
+        self,
+        network: nn.Module,
+        example: Tensor,
+        *,
+        view: View | None = None,
+        teacher: FrozenTeacher | None = None,
+    ) -> StatefulNetwork:
+        student = super().prepare(network, example, view=view)
+        if teacher is None:
+            raise UserError("space_time distillation needs a teacher; name one in the recipe")
+        ours, theirs = feature_of(network)[1], feature_of(teacher.network)[1]
+        if self.normalised is None:
+            self.normalised = ours != theirs
+        if self.time != 0:
+            cell = ConvLSTM(theirs).requires_grad_(not self.random_cell)
+            adapter = nn.Conv2d(ours, theirs, 1) if ours != theirs else nn.Identity()
+            student.training_parts = nn.ModuleDict({"cell": cell, "adapter": adapter})
+        return student
+
+    def losses(
+        self, student: StatefulNetwork, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
+    ) -> dict[str, Tensor]:
+        assert teacher is not None
+        inputs, labels = task.examples(batch.student, batch.labels)
+        outputs, ours = run_with_feature(student.network, student.seen(inputs))
+        with torch.no_grad():
+            _, theirs = run_with_feature(teacher.network, teacher.seen(task.examples(batch.teacher, batch.labels)[0]))
+        clips = batch.student.shape[:2]
+        ours, theirs = ours.float().unflatten(0, clips), theirs.float().unflatten(0, clips)
+        losses: dict[str, Tensor] = task.supervise(outputs, labels)
+        gaps = {}
+        if self.space != 0:
+            gaps["space"] = space_gap(ours, theirs, normalised=bool(self.normalised))
+        if self.time != 0:
+            gaps["time"] = self._time_gap(student, ours, theirs)
+        self._balance(losses["task"], gaps)
+        return losses | {name: self._weight(name) * gap for name, gap in gaps.items()}
+
+    def _time_gap(self, student: StatefulNetwork, ours: Tensor, theirs: Tensor) -> Tensor:
+        """L_TD, unweighted; freezes the ConvLSTM once its mean over all processes is small enough."""
+        parts = student.training_parts
+        assert isinstance(parts, nn.ModuleDict)
+        cell = parts["cell"]
+        adapted = parts["adapter"](ours.flatten(0, 1)).unflatten(0, ours.shape[:2])
+        cells = [self._remember(cell, self._pooled(features)) for features in (adapted, theirs)]
+        gap = time_gap(*cells)
+        self._seen = {"time_gap": mean_over_processes(gap), "cell_variance": float(cells[1].detach().float().var())}
+        if self.freeze_below is not None and self._frozen is None and self._seen["time_gap"] < self.freeze_below:
+            self._frozen = {name: tensor.detach().clone() for name, tensor in cell.named_parameters()}
+        return gap
+
+    def _remember(self, cell: nn.Module, features: Tensor) -> Tensor:
+        if self._frozen is None:
+            found: Tensor = cell(features)
+            return found
+        # the module's own parameters keep a gradient, of 0: other processes wait for one
+        kept = {name: tensor.to(features.device) for name, tensor in self._frozen.items()}
+        idle = torch.stack([parameter.sum() for parameter in cell.parameters()]).sum() * 0.0
+        frozen: Tensor = functional_call(cell, kept, (features,))
+        return frozen + idle
+
+    def _pooled(self, features: Tensor) -> Tensor:
+        if self.pool == 1:
+            return features
+        return F.avg_pool2d(features.flatten(0, 1), self.pool).unflatten(0, features.shape[:2])
+
+    def _balance(self, reconstruction: Tensor, gaps: dict[str, Tensor]) -> None:
+        if self._batches == BALANCED_BATCHES:
+            return
+        self._batches += 1
+        for name, value in {"task": reconstruction, **gaps}.items():
+            self._sums[name] = self._sums.get(name, 0.0) + mean_over_processes(value)
+
+    def _weight(self, name: str) -> float:
+        given: float | None = getattr(self, name)
+        return SHARE * self._sums["task"] / max(self._sums[name], 1e-12) if given is None else given
+
+    def observations(self) -> dict[str, float]:
+        weights = {f"{name}_weight": self._weight(name) for name in ("space", "time") if name in self._sums}
+        return {**self._seen, **weights, "cell_frozen": float(self.random_cell or self._frozen is not None)}
+
+    def finish(self, student: StatefulNetwork) -> StatefulNetwork:
+        student.training_parts = None
+        return super().finish(student)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": dict(self._sums), "batches": self._batches, "frozen": self._frozen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._sums, self._batches, self._frozen = dict(state["sums"]), state["batches"], state["frozen"]
+
+
+def feature_of(network: nn.Module) -> tuple[str, int]:
+    """The path of the module that is given the last high-resolution feature, and that feature's channels.
+
+    Errors: UserError where the network does not say.
+    """
+    path, channels = getattr(network, "feature", None), getattr(network, "feature_channels", None)
+    if not isinstance(path, str) or not isinstance(channels, int):
+        raise UserError(
+            f"{type(network).__name__} does not say what its last high-resolution feature is; give it the attributes "
+            "`feature`, the path of the module whose input that is, and `feature_channels`"
+        )
+    return path, channels
+
+
+def run_with_feature(network: nn.Module, windows: Tensor) -> tuple[Tensor, Tensor]:
+    """Frames (N, 3, H, W) of windows, and the feature (N, C, H, W), without what was padded to a multiple."""
+    path, _ = feature_of(network)
+    with tapped(network, [path], inputs=True) as found:
+        outputs: Tensor = network(windows)
+    height, width = outputs.shape[-2:]
+    return outputs, found[path][-1][..., :height, :width]
+
+
+def mean_over_processes(value: Tensor) -> float:
+    """The mean of a value over all processes, the same on each."""
+    mean = value.detach().clone().float()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(mean)
+        mean /= torch.distributed.get_world_size()
+    return float(mean)

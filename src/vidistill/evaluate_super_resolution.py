@@ -1,0 +1,169 @@
+"""Super-resolution networks over videos → metrics with their protocol."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import tee
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vidistill.data.clip import FrameSequence, Image
+from vidistill.data.high_resolution import as_high_resolution, check_length
+from vidistill.distill.stateful import StatefulNetwork, without_key_frame
+from vidistill.evaluate import Setting
+from vidistill.ops.clip_view import WindowView
+from vidistill.ops.flow import FLOW_SOURCE, Correspondence, estimate_correspondence
+from vidistill.ops.image_quality import Plane, luma, psnr, ssim
+from vidistill.progress import track
+from vidistill.tasks.super_resolution import SuperResolution
+
+TEACHER = "teacher"
+TRUTH = "truth"
+
+
+@dataclass
+class _ClipScores:
+    """What is counted of one network on one video, a value a frame or a pair of frames."""
+
+    psnr: list[float] = field(default_factory=list)
+    ssim: list[float] = field(default_factory=list)
+    agreement: list[float] = field(default_factory=list)
+    warped: list[float] = field(default_factory=list)
+
+
+def evaluate_super_resolution(
+    models: dict[str, StatefulNetwork], sequences: Sequence[FrameSequence], setting: Setting, *, interval: int
+) -> dict[str, dict[str, Any]]:
+    """The metrics of each model, in evaluation mode, by name; agreement with the one that is named "teacher".
+
+    interval: frames from one key frame to the next, for those that have some.
+
+    All see the same low-resolution frames, side by side, in constant memory. Errors: UserError for a video of fewer
+    frames than a network looks at, or read for another scale.
+    """
+    found: list[dict[str, _ClipScores]] = []
+    total = sum(len(sequence) for sequence in sequences)
+    frames = (
+        (sequence, images)
+        for sequence in sequences
+        for images in restored(models, sequence, setting, interval=interval)
+    )
+    last: tuple[FrameSequence, dict[str, Image]] | None = None
+    for sequence, images in track(frames, "evaluating", total=total):
+        if last is None or last[0] is not sequence:
+            found.append({name: _ClipScores() for name in images})
+        _add(found[-1], images, last[1] if last and last[0] is sequence else None, _task(setting))
+        last = sequence, images
+    names = [sequence.name for sequence in sequences]
+    return {model: _metrics(model, found, names, _task(setting), teacher=TEACHER in models) for model in models}
+
+
+def restored(
+    models: dict[str, StatefulNetwork], sequence: FrameSequence, setting: Setting, *, interval: int
+) -> Iterator[dict[str, Image]]:
+    """Of every frame the truth, by the name "truth", and what each model makes of its low-resolution frame."""
+    task = _task(setting)
+    truth = as_high_resolution(sequence, task.scale)
+    check_length(sequence, max(window_of(model) for model in models.values()))
+    pairs, *copies = tee(truth.pairs(task.degradation), len(models) + 1)
+    streams = [
+        super_resolved(model, (low for low, _ in copy), setting, interval=interval)
+        for model, copy in zip(models.values(), copies, strict=True)
+    ]
+    for (_, high), *images in zip(pairs, *streams, strict=True):
+        yield {TRUTH: high, **dict(zip(models, images, strict=True))}
+
+
+def super_resolved(
+    model: StatefulNetwork, frames: Iterable[Image], setting: Setting, *, interval: int
+) -> Iterator[Image]:
+    """A large frame for each small one, in order, in constant memory."""
+    state: Any = None
+    for index, frame in enumerate(frames):
+        if index % interval == 0:
+            state = without_key_frame(state or {})
+        with torch.inference_mode():
+            planes = torch.from_numpy(np.array(frame)).permute(2, 0, 1)[None].to(setting.device)
+            outputs, state = model(setting.normalisation(planes), state or None)
+        if outputs is not None:
+            yield _decoded(outputs, setting)
+    with torch.inference_mode():
+        late = model.flush(state or None)
+    yield from (_decoded(outputs, setting) for outputs in late)
+
+
+def window_of(model: StatefulNetwork) -> int:
+    """How many frames the model looks at."""
+    return model.view.window if isinstance(model.view, WindowView) else 1
+
+
+def _decoded(outputs: Any, setting: Setting) -> Image:
+    image: Image = setting.task.decode(outputs, size=(0, 0))[0].cpu().numpy()
+    return image
+
+
+def _task(setting: Setting) -> SuperResolution:
+    assert isinstance(setting.task, SuperResolution)
+    return setting.task
+
+
+def _add(
+    scores: dict[str, _ClipScores], images: dict[str, Image], before: dict[str, Image] | None, task: SuperResolution
+) -> None:
+    planes = _planes(images, task)
+    motion = None if before is None else estimate_correspondence(before[TRUTH], images[TRUTH])
+    earlier = {} if before is None else _planes(before, task)
+    for name, plane in planes.items():
+        scores[name].psnr.append(psnr(plane, planes[TRUTH]))
+        scores[name].ssim.append(ssim(plane, planes[TRUTH]))
+        if TEACHER in planes:
+            scores[name].agreement.append(psnr(plane, planes[TEACHER]))
+        if motion is not None and motion.visible.any():
+            scores[name].warped.append(warped_difference(earlier[name], plane, motion))
+
+
+def _planes(images: dict[str, Image], task: SuperResolution) -> dict[str, Plane]:
+    return {name: luma(image) if task.channels == "y" else image for name, image in images.items()}
+
+
+def warped_difference(first: Plane, second: Plane, motion: Correspondence) -> float:
+    """Mean absolute difference, in levels, of a frame and the next one carried back, where both show a thing."""
+    carried = second[motion.rows, motion.columns].astype(np.float64)
+    return float(np.abs(first.astype(np.float64) - carried)[motion.visible].mean())
+
+
+def _metrics(
+    model: str, clips: list[dict[str, _ClipScores]], names: list[str], task: SuperResolution, *, teacher: bool
+) -> dict[str, Any]:
+    own = [clip[model] for clip in clips]
+    num_frames = sum(len(clip.psnr) for clip in own)
+    return {
+        "psnr": _mean([clip.psnr for clip in own]),
+        "ssim": _mean([clip.ssim for clip in own]),
+        "agreement_psnr": _mean([clip.agreement for clip in own]) if teacher and model != TEACHER else None,
+        "warped_difference": _mean([clip.warped for clip in own]),
+        "warped_difference_of_truth": _mean([clip[TRUTH].warped for clip in clips]),
+        "by_clip": {n: {"psnr": _mean([c.psnr]), "ssim": _mean([c.ssim])} for n, c in zip(names, own, strict=True)},
+        "num_scored": num_frames,
+        "num_frames": num_frames,
+        "protocol": _protocol(task, len(own), num_frames),
+    }
+
+
+def _mean(clips: list[list[float]]) -> float | None:
+    """The mean over frames of each clip, then over clips; None where that is no number, as for equal images."""
+    means: NDArray[np.float64] = np.array([np.mean(values) for values in clips if values])
+    return float(means.mean()) if len(means) and np.isfinite(means).all() else None
+
+
+def _protocol(task: SuperResolution, num_clips: int, num_frames: int) -> str:
+    what = "Y of BT.601 (offset 16, not rounded)" if task.channels == "y" else "RGB"
+    return (
+        f"{task.degradation}; frames cropped to a multiple of {task.scale}, a video's end frames repeated beyond its "
+        f"ends. PSNR and SSIM (11×11 Gaussian, σ 1.5, valid region) of {what}, uint8 frames, no border cropped, mean "
+        f"over the frames of a clip, then over {num_clips} clips, {num_frames} frames. PSNR to the teacher: likewise. "
+        "Warped difference: mean absolute difference, in levels, of consecutive output frames along the true frames' "
+        f"flow ({FLOW_SOURCE}), nearest, occluded left out; a blurred video has a small one too."
+    )

@@ -1,0 +1,102 @@
+"""How students of each task are scored, measured and shown. The one place that tells tasks apart for that."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vidistill.clip_results import compare_clips, profile_clip_models
+from vidistill.data.clip import FrameSequence, VideoDataset
+from vidistill.distill.stateful import PerFrame, StatefulNetwork
+from vidistill.evaluate import Setting, evaluate
+from vidistill.evaluate_clips import evaluate_clips
+from vidistill.evaluate_super_resolution import evaluate_super_resolution, window_of
+from vidistill.results import compare, longest, profile_models
+from vidistill.showcase import write_showcase
+from vidistill.super_resolution_results import compare_super_resolution, profile_windows
+from vidistill.super_resolution_showcase import write_super_resolution_showcase
+from vidistill.timeline import write_timeline
+
+Networks = dict[str, StatefulNetwork]
+Metrics = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """evaluate: a student, and perhaps a teacher, over videos → metrics. compare: student and teacher over data sets →
+    what `results.json` holds. show: pictures and a video of some videos into the run folder. profile: what networks
+    cost on frames of a size, key frames coming at an interval; those of clips know their own size.
+    """
+
+    evaluate: Callable[[StatefulNetwork, StatefulNetwork | None, Sequence[FrameSequence], Setting, int], Metrics]
+    compare: Callable[[StatefulNetwork, StatefulNetwork | None, Sequence[VideoDataset], Setting], dict[str, Any]]
+    show: Callable[[Path, StatefulNetwork, StatefulNetwork | None, Sequence[FrameSequence], Setting], None]
+    profile: Callable[["Networks", "Measuring"], dict[str, Metrics]]
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """size: (height, width) of a frame that networks are given; interval: frames from one key frame to the next."""
+
+    size: tuple[int, int]
+    interval: int
+    device: torch.device
+    dtype: torch.dtype
+    compiled: bool = False
+
+    def frames(self, *shape: int) -> torch.Tensor:
+        """Noise, (*shape, 3, height, width)."""
+        return torch.randn(*shape, 3, *self.size, device=self.device, dtype=self.dtype)
+
+
+def _evaluate_frames(
+    student: StatefulNetwork, teacher: StatefulNetwork | None, sequences: Sequence[FrameSequence], setting: Setting,
+    interval: int,
+) -> Metrics:  # fmt: skip
+    return evaluate(student, sequences, setting, key_frame_interval=interval, teacher=teacher)
+
+
+def _show_frames(
+    folder: Path, student: StatefulNetwork, teacher: StatefulNetwork | None, sequences: Sequence[FrameSequence],
+    setting: Setting,
+) -> None:  # fmt: skip
+    write_showcase(folder, student, teacher or PerFrame(student.network), longest(sequences), setting)
+
+
+def _profile_frames(models: Networks, measuring: Measuring) -> dict[str, Metrics]:
+    return profile_models(models, measuring.frames(4), interval=measuring.interval, compiled=measuring.compiled)
+
+
+def _evaluate_clips(
+    student: StatefulNetwork, teacher: StatefulNetwork | None, sequences: Sequence[FrameSequence], setting: Setting,
+    interval: int,
+) -> Metrics:  # fmt: skip
+    return evaluate_clips(student, sequences, setting, teacher=teacher)
+
+
+def _profile_clips(models: Networks, measuring: Measuring) -> dict[str, Metrics]:
+    return profile_clip_models(models, interval=measuring.interval, device=measuring.device)
+
+
+def _evaluate_windows(
+    student: StatefulNetwork, teacher: StatefulNetwork | None, sequences: Sequence[FrameSequence], setting: Setting,
+    interval: int,
+) -> Metrics:  # fmt: skip
+    models = {"student": student} | ({"teacher": teacher} if teacher else {})
+    return evaluate_super_resolution(models, sequences, setting, interval=interval)["student"]
+
+
+def _profile_windows(models: Networks, measuring: Measuring) -> dict[str, Metrics]:
+    windows = measuring.frames(4, max(window_of(model) for model in models.values()))
+    return profile_windows(models, windows, interval=measuring.interval, compiled=measuring.compiled)
+
+
+SCORINGS: dict[str, Scoring] = {
+    "segmentation": Scoring(_evaluate_frames, compare, _show_frames, _profile_frames),
+    "recognition": Scoring(_evaluate_clips, compare_clips, write_timeline, _profile_clips),
+    "super_resolution": Scoring(
+        _evaluate_windows, compare_super_resolution, write_super_resolution_showcase, _profile_windows
+    ),
+}
