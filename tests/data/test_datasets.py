@@ -65,7 +65,9 @@ def assert_problems(dataset: VideoDataset, *expected: tuple[Path, str]) -> None:
 
 
 def test_the_door_names_every_data_set() -> None:
-    assert sorted(DATASETS) == ["camvid", "cityscapes", "davis", "synthetic", "videos"]
+    assert sorted(DATASETS) == [
+        "camvid", "cityscapes", "davis", "labelled_videos", "synthetic", "synthetic_actions", "videos",
+    ]  # fmt: skip
 
 
 # Label images
