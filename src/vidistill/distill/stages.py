@@ -33,10 +33,10 @@ def match_stages(
 
     Errors: UserError where a network does not say what its stages are, or has too few; it says which exist.
     """
-    if stages is not None and not isinstance(stages, int):
+    if stages and not isinstance(stages, int):
         return [StagePair(*pair) for pair in stages]
     ours, theirs = stages_of(student, "student"), stages_of(teacher, "teacher")
-    count = min(len(ours), len(theirs)) if stages is None else stages
+    count = min(len(ours), len(theirs)) if stages is None else stages or 0
     if not 1 <= count <= min(len(ours), len(theirs)):
         raise UserError(
             f"{count} stages cannot be matched: the student has {', '.join(ours)}; the teacher has {', '.join(theirs)}"
