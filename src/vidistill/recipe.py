@@ -19,6 +19,7 @@ from vidistill.distill import METHODS, Method
 from vidistill.distill.card import Card
 from vidistill.distill.stateful import PerFrame, StatefulNetwork
 from vidistill.distill.teacher import FrozenTeacher
+from vidistill.distill.teacher_cache import TeacherCache
 from vidistill.distill.window import stateful
 from vidistill.errors import UserError
 from vidistill.evaluate import Setting
@@ -60,6 +61,12 @@ class NetworkSettings(Settings):
     view: ViewSettings = ViewSettings()
 
 
+class TeacherSettings(NetworkSettings):
+    """cache: a folder for what it says of clips, so that a clip that comes again, see `data.clip.draws`, is free."""
+
+    cache: Path | None = None
+
+
 class StudentSettings(NetworkSettings):
     """The student starts as a copy of the teacher, or is a network of its own."""
 
@@ -84,7 +91,7 @@ class Recipe(Settings):
     """A run, whole. Every number has a default."""
 
     task: dict[str, Any] = {"name": "segmentation"}
-    teacher: NetworkSettings | None = None
+    teacher: TeacherSettings | None = None
     student: StudentSettings = StudentSettings()
     method: dict[str, Any] = {"name": "supervised"}
     losses: dict[str, float] = {}
@@ -138,7 +145,7 @@ def build(recipe: Recipe) -> Run:
     clips = clip.samples(train_sets, use_labels=recipe.data.labels != "none")
     if teacher is not None and recipe.teacher is not None:
         teacher = stateful(teacher.network, clips.view_of(_view_changes(recipe.teacher, teacher_card))).eval()
-    frozen = None if teacher is None else FrozenTeacher(teacher.network, teacher.view)
+    frozen = None if teacher is None else FrozenTeacher(teacher.network, teacher.view, _cache(recipe))
     network, spec = _student_network(recipe, teacher, teacher_card, task_options)
     network.requires_grad_(True)  # what was loaded was frozen
     method = build_method(_with_table(recipe))
@@ -157,6 +164,16 @@ def build(recipe: Recipe) -> Run:
     )  # fmt: skip
     setting = Setting(task, task_options["num_classes"], normalisation)
     return Run(recipe, training, teacher, card, evaluation, setting)
+
+
+def _cache(recipe: Recipe) -> TeacherCache | None:
+    if recipe.teacher is None or recipe.teacher.cache is None:
+        return None
+    if not recipe.data.clip.get("draws"):
+        raise UserError(
+            "teacher.cache: no clip would ever come again; say with data.clip.draws how many may be drawn of each video"
+        )
+    return TeacherCache(recipe.teacher.cache)
 
 
 def _view_changes(settings: NetworkSettings, card: Card | None) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def test_the_contract_by_the_view() -> None:
     assert isinstance(stateful(network, None), PerFrame)
     assert stateful(network, VIEW).view == VIEW
     refuse_clips(None, "delta")
-    with pytest.raises(UserError, match="method delta is for networks that see single frames; .* take supervised"):
+    with pytest.raises(UserError, match=r"method delta is for networks that see single frames; .* take supervised"):
         refuse_clips(VIEW, "delta")
 
 

@@ -60,6 +60,8 @@ class ClassifiedClipSettings(Settings):
 
     num_frames: the most that a network sees; one that sees fewer takes every second, every third … of them.
     scale: the part of the short side that the square takes, before it is resized to `crop`. colour: 0…1.
+    draws: how many different clips may be drawn of a video; 0 for no end of them. A teacher's cache needs it. The
+    draws are then the same in every run, whatever its seed.
     """
 
     num_frames: int = pydantic.Field(default=8, ge=1)
@@ -69,6 +71,7 @@ class ClassifiedClipSettings(Settings):
     scale: tuple[float, float] = (0.6, 1.0)
     flip: bool = True
     colour: float = pydantic.Field(default=0.0, ge=0, le=1)
+    draws: int = pydantic.Field(default=0, ge=0)
 
     @pydantic.field_validator("scale")
     @classmethod
@@ -102,8 +105,8 @@ class ClassifiedClips(Dataset[tuple[SampleKey, NDArray[np.uint8], NDArray[np.flo
         return len(self.videos)
 
     def __getitem__(self, key: SampleKey) -> tuple[SampleKey, NDArray[np.uint8], NDArray[np.float32]]:
-        rng = key.generator()
         video, settings = self.videos[key.sample], self.settings
+        rng = (key._replace(seed=0, epoch=key.epoch % settings.draws) if settings.draws else key).generator()
         indices = self._indices(len(video), rng)
         share, place = float(rng.uniform(*settings.scale)), (float(rng.uniform()), float(rng.uniform()))
         frames = np.stack(

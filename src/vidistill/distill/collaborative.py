@@ -145,9 +145,7 @@ class Collaborative(Supervised):
     ) -> dict[str, Tensor]:
         assert teacher is not None
         pairs = match_stages(student.network, teacher.network, self.stages)
-        with torch.no_grad():
-            clips = teacher.seen(batch.teacher)
-            outputs, theirs = run_with_features(teacher.network, clips, [pair.teacher for pair in pairs])
+        outputs, theirs = teacher.run(batch.teacher, [pair.teacher for pair in pairs])
         own, ours = run_with_features(student.network, student.seen(batch.student), [pair.student for pair in pairs])
         losses = task.supervise(own, batch.labels, outputs)
         if self.logits:

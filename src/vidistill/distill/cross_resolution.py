@@ -64,6 +64,11 @@ class CrossResolution(Supervised):
         student = super().prepare(network, example, view=view)
         if teacher is None:
             raise UserError("cross_resolution distillation needs a teacher; name one in the recipe")
+        if teacher.cache is not None and self.teacher_norms == "batch":
+            raise UserError(
+                "method.teacher_norms is batch, so what the teacher says of a clip depends on the others of its batch "
+                "and cannot be cached; set it to stored, or leave teacher.cache out"
+            )
         pairs = self._pairs(network, teacher.network)
         if self.gap == "features":
             ours = feature_channels(network, student.seen(example), [pair.student for pair in pairs])
@@ -79,9 +84,8 @@ class CrossResolution(Supervised):
     ) -> dict[str, Tensor]:
         assert teacher is not None
         pairs = self._pairs(student.network, teacher.network)
-        with torch.no_grad(), self._norms_of(teacher.network):
-            clips = teacher.seen(batch.teacher)
-            outputs, theirs = run_with_features(teacher.network, clips, [pair.teacher for pair in pairs])
+        with self._norms_of(teacher.network):
+            outputs, theirs = teacher.run(batch.teacher, [pair.teacher for pair in pairs])
         own, ours = run_with_features(student.network, student.seen(batch.student), [pair.student for pair in pairs])
         losses = task.supervise(own, batch.labels, outputs)
         gaps = [self._gap(student, teacher, pair, ours[pair.student], theirs[pair.teacher]) for pair in pairs]

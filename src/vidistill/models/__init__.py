@@ -8,11 +8,15 @@ from torch import nn
 
 from vidistill.errors import UserError, nearest
 from vidistill.models.ddrnet import ddrnet_23, ddrnet_23_slim, ddrnet_39
+from vidistill.models.edvr import edvr
+from vidistill.models.fastdvdnet import fastdvdnet
 from vidistill.models.hrnet import hrnet_w18_small
 from vidistill.models.libraries import LIBRARIES
 from vidistill.models.segment_network import tsm, tsn
 from vidistill.models.slow_only import slow_only
+from vidistill.models.vespcn import vespcn
 from vidistill.models.video_swin import video_swin_b, video_swin_s, video_swin_t
+from vidistill.models.vsrnet import vsrnet
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "ddrnet_23_slim": ddrnet_23_slim,
@@ -25,6 +29,10 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "video_swin_t": video_swin_t,
     "video_swin_s": video_swin_s,
     "video_swin_b": video_swin_b,
+    "edvr": edvr,
+    "vsrnet": vsrnet,
+    "vespcn": vespcn,
+    "fastdvdnet": fastdvdnet,
 }
 
 

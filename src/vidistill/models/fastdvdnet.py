@@ -1,0 +1,82 @@
+"""FastDVDnet with a sub-pixel tail: two stages of small U-Nets, without any alignment of frames.
+
+Source: Tassano, Delon & Veit, "FastDVDnet: Towards Real-Time Deep Video Denoising Without Flow Estimation", 2020
+(arXiv 1907.01361). Where we differ: no noise map; the second stage ends in a pixel shuffle and an output convolution,
+and its result is added to the bicubic centre frame.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vidistill.models.layers import conv_norm, initialise
+from vidistill.models.upscaling import SubPixelStage, SuperResolver, crop_like, pad_to_multiple
+from vidistill.ops.resize import upsample_bicubic
+
+TRIPLET = 3
+PER_FRAME_CHANNELS = 30
+STRIDE = 4
+
+
+def double_conv(channels: int) -> nn.Sequential:
+    """Two 3×3 convolutions, each with normalisation and ReLU."""
+    return nn.Sequential(conv_norm(channels, channels, 3), nn.ReLU(), conv_norm(channels, channels, 3), nn.ReLU())
+
+
+class DenoisingBlock(nn.Module):
+    """A U-Net of three levels over three frames (B, 9, h, w) → (B, widths[0], h, w); h, w multiples of 4."""
+
+    def __init__(self, widths: tuple[int, int, int]) -> None:
+        super().__init__()
+        top, middle, bottom = widths
+        inner = TRIPLET * PER_FRAME_CHANNELS
+        self.frames = nn.Sequential(
+            nn.Conv2d(3 * TRIPLET, inner, 3, padding=1, groups=TRIPLET, bias=False), nn.BatchNorm2d(inner), nn.ReLU(),
+            conv_norm(inner, top, 3), nn.ReLU(),
+        )  # fmt: skip
+        self.down1 = nn.Sequential(conv_norm(top, middle, 3, stride=2), nn.ReLU(), double_conv(middle))
+        self.down2 = nn.Sequential(conv_norm(middle, bottom, 3, stride=2), nn.ReLU(), double_conv(bottom))
+        self.up2 = nn.Sequential(double_conv(bottom), SubPixelStage(bottom, middle, 2))
+        self.up1 = nn.Sequential(double_conv(middle), SubPixelStage(middle, top, 2))
+        self.merge = nn.Sequential(conv_norm(top, top, 3), nn.ReLU())
+
+    def forward(self, frames: Tensor) -> Tensor:
+        top = self.frames(frames)
+        middle = self.down1(top)
+        bottom = self.down2(middle)
+        middle = middle + self.up2(bottom)
+        return self.merge(top + self.up1(middle))
+
+
+class FastDVDnet(SuperResolver):
+    """One block on each three consecutive frames of five, another on the three results.
+
+    widths: channels at full, half and quarter size.
+    """
+
+    def __init__(self, *, scale: int, widths: tuple[int, int, int], feature_channels: int) -> None:
+        super().__init__(window=5, scale=scale, feature_channels=feature_channels)
+        self.first = DenoisingBlock(widths)
+        self.residual = nn.Conv2d(widths[0], 3, 3, padding=1)
+        self.second = DenoisingBlock(widths)
+        self.upscale = SubPixelStage(widths[0], feature_channels, scale)
+        self.first.apply(initialise)
+        self.second.apply(initialise)
+
+    def forward(self, windows: Tensor) -> Tensor:
+        base = upsample_bicubic(self.centre(windows), self.scale)
+        padded = pad_to_multiple(windows, STRIDE)
+        triplets = torch.stack([padded[:, i : i + TRIPLET] for i in range(self.window - TRIPLET + 1)], dim=1)
+        batch, count = triplets.shape[:2]
+        triplets = triplets.flatten(0, 1)
+        restored = triplets[:, 1] + self.residual(self.first(triplets.flatten(1, 2)))
+        feature = F.relu(self.upscale(self.second(restored.reshape(batch, count * 3, *restored.shape[-2:]))))
+        return base + crop_like(self.output(feature), base)
+
+
+def fastdvdnet(
+    scale: int = 4, *, channels: tuple[int, int, int] = (32, 64, 128), feature_channels: int = 32
+) -> FastDVDnet:
+    """FastDVDnet for super-resolution; the feature is the activation after the pixel shuffle."""
+    top, middle, bottom = channels
+    return FastDVDnet(scale=scale, widths=(top, middle, bottom), feature_channels=feature_channels)

@@ -1,0 +1,69 @@
+"""What our super-resolution networks share: their promise, sub-pixel upscaling, frames padded to a network's multiple.
+
+All are `network(windows) -> frames`: windows (B, T, 3, h, w) RGB in 0…1, frames (B, 3, scale·h, scale·w), the centre
+frame super-resolved; not clamped. `window` is T, `scale` 2, 3 or 4, `feature` the path of the module whose input is the
+last high-resolution feature, with `feature_channels` channels.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SCALES = (2, 3, 4)
+
+
+class SuperResolver(nn.Module):
+    """A network's declarations, checked, and its last layer, zero at the start: a new network enlarges, no more [ours].
+
+    Errors: ValueError for a scale that is none of 2, 3, 4, or an even window.
+    """
+
+    feature: ClassVar[str] = "output"
+
+    def __init__(self, *, window: int, scale: int, feature_channels: int, output_kernel: int = 3) -> None:
+        super().__init__()
+        if scale not in SCALES:
+            raise ValueError(f"scale is {scale}; it must be one of {SCALES}")
+        if window < 1 or window % 2 == 0:
+            raise ValueError(f"window is {window}; a window with a centre frame has an odd number of frames")
+        self.window = window
+        self.scale = scale
+        self.feature_channels = feature_channels
+        self.output = nn.Conv2d(feature_channels, 3, output_kernel, padding=output_kernel // 2)
+        for parameter in self.output.parameters():
+            nn.init.zeros_(parameter)
+
+    def centre(self, windows: Tensor) -> Tensor:
+        """(B, 3, h, w) the centre frames. Errors: ValueError for windows of another length."""
+        if windows.ndim != 5 or windows.shape[1] != self.window:
+            raise ValueError(f"expected windows (B, {self.window}, 3, h, w), not {tuple(windows.shape)}")
+        return windows[:, self.window // 2]
+
+
+def pad_to_multiple(windows: Tensor, multiple: int) -> Tensor:
+    """`windows` (B, T, C, h, w) continued to the right and downwards by their last pixels to the next multiple."""
+    height, width = windows.shape[-2:]
+    padded = F.pad(windows.flatten(0, 1), (0, -width % multiple, 0, -height % multiple), mode="replicate")
+    return padded.unflatten(0, windows.shape[:2])
+
+
+def crop_like(frames: Tensor, reference: Tensor) -> Tensor:
+    """The upper left of `frames`, of the size of `reference`; copied, so that an export holds for every size."""
+    for axis in (-2, -1):
+        kept = torch.arange(reference.shape[axis], device=frames.device)
+        frames = frames.index_select(axis, kept)
+    return frames
+
+
+class SubPixelStage(nn.Module):
+    """A 3×3 convolution and a pixel shuffle: `factor` times the size, `out_channels` channels."""
+
+    def __init__(self, in_channels: int, out_channels: int, factor: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels * factor**2, 3, padding=1)
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.conv(x), self.factor)

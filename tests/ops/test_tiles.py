@@ -1,0 +1,65 @@
+"""Tiles against the whole frame, on a network whose receptive field is known."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from vidistill.ops.tiles import run_in_tiles
+
+RADIUS = 3  # of three 3×3 convolutions
+
+
+class Enlarger(nn.Module):
+    """(B, T, 3, h, w) → (B, 3, 2h, 2w)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(6, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(4, 12, 3, padding=1), nn.PixelShuffle(2),
+        )  # fmt: skip
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        return self.layers(windows.flatten(1, 2))
+
+
+@settings(max_examples=25)
+@given(height=st.integers(1, 30), width=st.integers(1, 30), tile=st.integers(1, 40))
+@torch.no_grad()
+def test_tiles_are_the_whole(height: int, width: int, tile: int) -> None:
+    if -(-height // tile) * -(-width // tile) > 60:
+        return
+    network, windows = Enlarger(), torch.rand(1, 2, 3, height, width)
+    tiled = run_in_tiles(network, windows, tile=tile, overlap=RADIUS, scale=2)
+    torch.testing.assert_close(tiled, network(windows), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_too_little_overlap_shows_at_the_seams_only() -> None:
+    network, windows = Enlarger(), torch.rand(1, 2, 3, 24, 24)
+    gap = (run_in_tiles(network, windows, tile=12, overlap=0, scale=2) - network(windows)).abs().amax(dim=(0, 1))
+    assert gap[:18, :18].max() < 1e-5
+    assert gap[20:28].max() > 1e-3
+
+
+@torch.no_grad()
+def test_no_tile_is_larger_than_asked_for() -> None:
+    seen: list[torch.Size] = []
+
+    def network(windows: torch.Tensor) -> torch.Tensor:
+        seen.append(windows.shape)
+        return windows[:, 0]
+
+    windows = torch.rand(1, 2, 3, 20, 31)
+    assert torch.equal(run_in_tiles(network, windows, tile=8, overlap=2), windows[:, 0])
+    assert len(seen) == 3 * 4
+    assert max(max(shape[-2:]) for shape in seen) <= 12
+
+
+def test_wrong_tiles() -> None:
+    with pytest.raises(ValueError, match="tile is 0"):
+        run_in_tiles(Enlarger(), torch.rand(1, 2, 3, 8, 8), tile=0, overlap=2)
+    with pytest.raises(ValueError, match="no pixels"):
+        run_in_tiles(Enlarger(), torch.rand(1, 2, 3, 0, 8), tile=4, overlap=2)
