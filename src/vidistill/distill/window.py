@@ -50,6 +50,15 @@ def stateful(network: nn.Module, view: ClipView | None) -> StatefulNetwork:
     return PerFrame(network) if view is None else Windowed(network, view)
 
 
+def require_clips(view: ClipView | None, method: str) -> None:
+    """Errors: UserError where a method for networks of clips is given one of single frames."""
+    if view is None:
+        raise UserError(
+            f"method {method} is for networks of clips, in a recipe with task: {{name: recognition}}; for a network of "
+            "single frames take supervised, low_rank or delta"
+        )
+
+
 def refuse_clips(view: ClipView | None, method: str) -> None:
     """Errors: UserError where a method for networks of single frames is given one of clips."""
     if view is not None:
