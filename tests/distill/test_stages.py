@@ -9,7 +9,7 @@ from vidistill.distill.stages import (
     StagePair,
     adapted,
     aligned,
-    feature_channels,
+    feature_shapes,
     make_adapters,
     match_stages,
     run_with_features,
@@ -74,10 +74,11 @@ def test_parts_of_a_clip_that_run_apart_come_one_after_the_other() -> None:
     torch.testing.assert_close(features["first"], network.first(clips.flatten(0, 1)).unflatten(0, (2, 4)))
 
 
-def test_channels_are_found_without_a_trace() -> None:
+def test_shapes_are_found_without_a_trace() -> None:
     network = TinyClips(3).train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    assert feature_channels(network, torch.zeros(1, 2, 3, 8, 8), ["first", "second"]) == {"first": 6, "second": 12}
+    found = feature_shapes(network, torch.zeros(1, 2, 3, 8, 8), ["first", "second"])
+    assert found == {"first": (1, 2, 6, 4, 4), "second": (1, 2, 12, 4, 4)}
     assert network.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
@@ -119,7 +120,10 @@ def test_frames_are_resized_linearly() -> None:
 
 def test_a_projection_only_where_channels_differ() -> None:
     pairs = [StagePair("first", "a"), StagePair("second.0", "b")]
-    adapters = make_adapters(pairs, {"first": 6, "second.0": 12}, {"a": 6, "b": 5})
+    ours, theirs = ({"first": 6, "second.0": 12}, {"a": 6, "b": 5})
+    adapters = make_adapters(
+        pairs, *({path: torch.Size([1, 2, n, 4, 4]) for path, n in side.items()} for side in (ours, theirs))
+    )
     assert list(adapters) == ["second_0"]
     features = torch.randn(2, 3, 12, 4, 4)
     assert adapted(features[:, :, :6], pairs[0], adapters).shape == (2, 3, 6, 4, 4)
