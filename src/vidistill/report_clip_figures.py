@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import cycle
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ def _timeline(
     for class_id in classes:
         axes.plot(found[:, class_id], color=colours[class_id], linewidth=1.5, label=names[class_id])
     cuts = [0, *(np.flatnonzero(np.diff(labels)) + 1).tolist(), len(labels)]
-    for start, end in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, end in pairwise(cuts):
         true = int(labels[start])
         if true >= 0:
             axes.plot([start, end - 1], [1.06, 1.06], color=colours.get(true, TEACHER), linewidth=5)

@@ -209,9 +209,8 @@ def _bars(axes: "Axes", bars: dict[str, list[float | None]], teacher: float | No
 
 def loss_curves(log: list[dict[str, float]]) -> Picture | None:
     """Every loss that was logged, raw and smoothed, on a log axis; None for fewer than two steps."""
-    names = dict.fromkeys(
-        name for line in log for name in line if name not in NO_RATES and not name.startswith("weight_")
-    )
+    found = dict.fromkeys(name for line in log for name in line)
+    names = [name for name in found if name not in NO_RATES and not name.startswith("weight_")]
     curves = {name: np.array([_nan(line.get(name)) for line in log]) for name in sorted(names, key="loss".__ne__)}
     curves = {name: np.where(curve > 0, curve, math.nan) for name, curve in curves.items()}
     curves = {name: curve for name, curve in curves.items() if (curve > 0).sum() > 1}

@@ -108,12 +108,13 @@ def _compared(teacher: dict[str, Any], student: dict[str, Any]) -> list[str]:
         clauses.append(f"{frame} takes {' and '.join(amortised)}")
     agreement = number(student, "metrics", "agreement")
     more = "" if agreement is None else f" (agreement {agreement:.3f})"
-    for key, name in (("miou", "mIoU"), ("top1", "top-1 accuracy"), ("map", "mean average precision")):
-        if kept := _ratio(number(student, "metrics", key), number(teacher, "metrics", key), decimals=3):
+    for metric, name in (("miou", "mIoU"), ("top1", "top-1 accuracy"), ("map", "mean average precision")):
+        if kept := _ratio(number(student, "metrics", metric), number(teacher, "metrics", metric), decimals=3):
             clauses.append(f"the student keeps {kept} of the teacher's {name}{more}")
             return clauses
     if agreement is not None:
-        clauses.append(f"the student agrees with the teacher on {agreement:.3f} of what was scored")
+        scored = "pixels" if number(student, "gmacs", "clip") is None else "videos"
+        clauses.append(f"the student agrees with the teacher on {agreement:.3f} of the {scored}")
     return clauses
 
 
