@@ -9,6 +9,7 @@ from vidistill.data.clip import VideoDataset
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.evaluate import Setting
 from vidistill.evaluate_clips import evaluate_clips
+from vidistill.ops.clip_view import ClipView
 from vidistill.profile import (
     count_macs,
     count_parameters,
@@ -70,7 +71,7 @@ def profile_clip_models(
 
 def _clip(model: StatefulNetwork) -> torch.Tensor:
     view = model.view
-    assert view is not None
+    assert isinstance(view, ClipView)
     return torch.randn(1, view.num_frames, 3, view.crop, view.crop, generator=torch.Generator().manual_seed(0))
 
 

@@ -60,7 +60,7 @@ def evaluate_clips(
     others = None if teacher is None else predict_videos(teacher, sequences, setting)
     task = setting.task
     assert isinstance(task, Recognition)
-    assert model.view is not None
+    assert isinstance(model.view, ClipView)
     return {
         **_accuracies(predictions, task),
         "agreement": None if others is None else _agreement(predictions, others),
@@ -114,7 +114,8 @@ def predict_videos(model: StatefulNetwork, sequences: Sequence[FrameSequence], s
     found = Predictions([], [])
     for sequence in track(sequences, "evaluating", total=len(sequences)):
         try:
-            clips = views_of(sequence, model.view or ClipView(), setting)
+            assert isinstance(model.view, ClipView)
+            clips = views_of(sequence, model.view, setting)
         except UserError as error:
             found.undecodable.append(str(error))
             continue

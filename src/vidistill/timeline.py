@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from vidistill.data.classified import classes_of
-from vidistill.data.clip import FrameSequence
+from vidistill.data.clip import FrameSequence, Image
 from vidistill.data.video_writer import VideoWriter
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.evaluate import Setting
@@ -18,7 +19,7 @@ from vidistill.stream import Stream
 from vidistill.stream_outputs import name_of
 
 MOST_VIDEOS, MOST_FRAMES = 4, 90  # videos strung together, frames of each
-HEIGHT = 240
+HEIGHT = 288
 FPS = 12.0
 
 
@@ -48,8 +49,8 @@ def write_timeline(
             truth.append(classes_of(video)[0] if classes_of(video) else -1)
             for name, stream in streams.items():
                 said[name].append(stream.step(image).prediction)
-            lines = [f"{name}: {_best(card.class_names, found[-1])}" for name, found in said.items()]
-            writer.write(caption(image, "  ".join(lines)))
+            words = {name: f"{name}: {_best(card.class_names, found[-1])}" for name, found in said.items()}
+            writer.write(np.hstack([caption(_sized(image), words[name]) for name in words]))
     with atomic_path(folder / "timeline.npz") as temporary:
         np.savez_compressed(
             temporary,
@@ -57,6 +58,12 @@ def write_timeline(
             class_names=np.array([name_of(card.class_names, i) for i in range(setting.num_classes)]),
             **{name: np.stack(found) for name, found in said.items()},  # type: ignore[arg-type]
         )
+
+
+def _sized(image: Image) -> Image:
+    """At the video's height, whatever the frame's."""
+    width = max(1, round(image.shape[1] * HEIGHT / image.shape[0]))
+    return np.asarray(cv2.resize(image, (width, HEIGHT)), dtype=np.uint8)
 
 
 def _different(sequences: Sequence[FrameSequence]) -> list[FrameSequence]:

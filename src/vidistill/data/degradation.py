@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vidistill.ops.resize import degrade_blur, degrade_bicubic
+from vidistill.ops.resize import degrade_bicubic, degrade_blur
 
 Kind = Literal["bicubic", "blur"]
 

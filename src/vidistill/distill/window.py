@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vidistill.distill.frame_by_frame import FrameByFrame
 from vidistill.distill.look_ahead import LookAhead
 from vidistill.distill.stateful import KEY, PerFrame, State, StatefulNetwork
 from vidistill.errors import UserError
@@ -47,10 +48,16 @@ class Windowed(StatefulNetwork):
 
 
 def stateful(network: nn.Module, view: View | None) -> StatefulNetwork:
-    """The network behind the contract: of single frames, of the clips that `view` describes, or of windows."""
+    """The network behind the contract: of single frames, of the clips that `view` describes, or of windows.
+
+    A causal one of clips that can `step` from frame to frame does so on a stream; any other sees it through a window.
+    """
+    if view is None:
+        return PerFrame(network)
     if isinstance(view, WindowView):
         return LookAhead(network, view)
-    return PerFrame(network) if view is None else Windowed(network, view)
+    can_step = getattr(network, "causal", False) and hasattr(network, "step")
+    return FrameByFrame(network, view) if can_step else Windowed(network, view)
 
 
 def require_clips(view: View | None, method: str) -> None:
