@@ -79,7 +79,8 @@ def measure_latency(
 
     frames: (N, 3, H, W), or windows, normalised, on the models' device, shown in turn at batch 1. A cycle is a key
     frame and `key_frame_interval` − 1 delta frames. Returns by model `key`, `first_delta`, `delta`, each with p50, p95
-    and p99, and `amortised`, the median over cycles of a cycle's mean; delta entries are None for a model without state.
+    and p99, and `amortised`, the median over cycles of a cycle's mean; delta entries are None for a model without
+    state.
     """
     times: dict[str, list[list[float]]] = {name: [] for name in models}
     with torch.inference_mode():

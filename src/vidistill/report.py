@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import yaml
 
 from vidistill import report_clip_figures as clip_figures
+from vidistill import report_crops
 from vidistill import report_figures as figures
 from vidistill.errors import UserError
 from vidistill.report_figures import Picture
@@ -80,6 +81,7 @@ def _page(run: _Run) -> str:
         _section("Results", _table(run)),
         _section("Figures", _figures(run)),
         _section("Frames", _strip(run)),
+        _section("Crops", _crops(run)),
         _section("Side by side", _video(run)),
         _section("What was converted", _plan(part_of(run.results, "plan"))),
         _section("How it was measured", _protocols(run.results)),
@@ -91,7 +93,7 @@ def _page(run: _Run) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>' + title + "</title>"
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta name="color-scheme" content="light dark"><style>{STYLE}</style></head>\n'
+        f'<meta name="color-scheme" content="light dark"><style>{STYLE}{report_crops.STYLE}</style></head>\n'
         f'<body><main>\n<header><h1>{sentence}</h1><p class="facts">{_facts(run)}</p></header>\n'
         f"{notes}{''.join(sections)}</main></body></html>\n"
     )
@@ -178,6 +180,11 @@ def _strip(run: _Run) -> str:
     legend = "".join(f'<li><i style="background:{colour}"></i>{escape(name)}</li>' for name, colour in classes)
     table = f'<table class="strip"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     return f'<div class="wide">{table}</div>\n<ul class="legend">{legend}</ul>'
+
+
+def _crops(run: _Run) -> str:
+    crops = run.read("crops.npz", report_crops.read_crops)
+    return "" if crops is None else report_crops.crops_table(crops) + report_crops.slider(crops)
 
 
 def _video(run: _Run) -> str:

@@ -33,9 +33,9 @@ STYLE: Any = {
 DIFFERENCE = "#dc1e1e"
 QUALITIES = {
     "miou": "mIoU", "top1": "Top-1 accuracy", "map": "Mean average precision",
-    "agreement": "Agreement with the teacher",
+    "psnr": "PSNR, dB", "agreement": "Agreement with the teacher",
 }  # fmt: skip
-NO_RATES = ("step", "learning_rate", "samples_per_second")
+NO_RATES = ("step", "learning_rate", "samples_per_second", "space_weight", "time_weight", "cell_frozen")
 MOST_POINTS = 600  # of a training curve
 PLACES = ((9, 0, "left"), (-9, 0, "right"), (0, 13, "center"), (0, -13, "center"), (9, 13, "left"), (9, -13, "left"))
 
@@ -285,12 +285,12 @@ def strip(path: Path) -> tuple[list[StripRow], list[tuple[str, str]]]:
     rows = []
     for i, frame in enumerate(arrays["frames"]):
         predictions = {name: maps[i] for name, maps in labels.items()}
-        images = {"input": _image(frame, "jpeg")} | {n: _image(palette[m], "png") for n, m in predictions.items()}
+        images = {"input": image_uri(frame, "jpeg")} | {n: image_uri(palette[m], "png") for n, m in predictions.items()}
         agreement = None
         if len(predictions) == 2:
             differs = predictions["teacher"] != predictions["student"]
             agreement = float(1 - differs.mean())
-            images["difference"] = _image(_difference(frame, differs), "jpeg")
+            images["difference"] = image_uri(_difference(frame, differs), "jpeg")
         rows.append(StripRow(int(arrays["distances"][i]) if "distances" in arrays else None, agreement, images))
     occurring = {int(k) for maps in labels.values() for k in np.unique(maps)}
     names = arrays.get("class_names", np.zeros(0, str))
@@ -302,7 +302,8 @@ def _difference(frame: NDArray[np.uint8], differs: NDArray[np.bool_]) -> NDArray
     return np.where(differs[..., None], np.array(bytearray.fromhex(DIFFERENCE[1:]), np.uint8), grey)
 
 
-def _image(pixels: NDArray[np.uint8], form: str) -> str:
+def image_uri(pixels: NDArray[np.uint8], form: str) -> str:
+    """The image as an address of itself, at most 640 pixels wide and high."""
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -29,6 +29,10 @@ ROWS = (
     Row("top-5 accuracy", "metrics", [("top5",)], decimals=4),
     Row("mean class accuracy", "metrics", [("mean_class_accuracy",)], decimals=4),
     Row("mean average precision", "metrics", [("map",)], decimals=4),
+    Row("PSNR, dB", "metrics", [("psnr",)], decimals=2),
+    Row("SSIM", "metrics", [("ssim",)], decimals=4),
+    Row("PSNR to the teacher, dB", "metrics", [("agreement_psnr",)], decimals=2),
+    Row("temporal consistency: warped difference, levels", "metrics", [("warped_difference",)], decimals=3),
     Row("agreement with the teacher", "metrics", [("agreement",)], decimals=4),
     Row("temporal consistency", "metrics", [("temporal_consistency",)], decimals=4),
     Row("flip rate", "metrics", [("flip_rate",)], decimals=4),
@@ -44,6 +48,7 @@ ROWS = (
     _times("first delta frame", "first_delta"),
     _times("delta frame", "delta"),
     Row("ms, amortised", "latency_ms", [("amortised",)]),
+    Row("frames a second", "frames_per_second", [()]),
     Row("parameters, millions", "parameters", [()], scale=1e-6),
     Row("peak memory, MB: key / delta frame", "peak_memory_mb", [("key",), ("delta",)]),
     Row("peak memory, MB: clip", "peak_memory_mb", [("clip",)]),
@@ -106,6 +111,9 @@ def _compared(teacher: dict[str, Any], student: dict[str, Any]) -> list[str]:
         key, delta_gmacs = number(student, "gmacs", "key"), number(student, "gmacs", "delta")
         frame = "amortised, a frame" if delta or delta_gmacs not in (None, key) else "a frame"
         clauses.append(f"{frame} takes {' and '.join(amortised)}")
+    ours, theirs = number(student, "metrics", "psnr"), number(teacher, "metrics", "psnr")
+    if ours is not None and theirs is not None:
+        clauses.append(f"the student's PSNR is {ours:.2f} dB, the teacher's {theirs:.2f}")
     agreement = number(student, "metrics", "agreement")
     more = "" if agreement is None else f" (agreement {agreement:.3f})"
     for metric, name in (("miou", "mIoU"), ("top1", "top-1 accuracy"), ("map", "mean average precision")):
@@ -125,12 +133,13 @@ def _ratio(part: float | None, whole: float | None, *, decimals: int = 2) -> str
 
 
 def _alone(scores: dict[str, Any] | None) -> list[str]:
-    miou, top1 = number(scores, "metrics", "miou"), number(scores, "metrics", "top1")
+    miou, top1, psnr = (number(scores, "metrics", name) for name in ("miou", "top1", "psnr"))
     gmacs = number(scores, "gmacs", "amortised")
     milliseconds, parameters = frame_milliseconds(scores), number(scores, "parameters")
     return [
         *([] if miou is None else [f"mIoU {miou:.3f}"]),
         *([] if top1 is None else [f"top-1 accuracy {top1:.3f}"]),
+        *([] if psnr is None else [f"PSNR {psnr:.2f} dB"]),
         *([] if gmacs is None else [f"{gmacs:.3g} GMACs a frame"]),
         *([] if milliseconds is None else [f"{milliseconds:.3g} ms a frame"]),
         *([] if parameters is None else [f"{parameters / 1e6:.3g} million parameters"]),
