@@ -31,6 +31,26 @@ class TinySegmenter(nn.Module):
         return self.head(torch.relu(self.mix(x) + x))
 
 
+class TinyWindows(nn.Module):
+    """Doubles the size of the middle frame of a window by four convolutions and a shuffle, from nearest pixels."""
+
+    feature = "output"
+
+    def __init__(self, scale: int = 2, window: int = 3, width: int = 8) -> None:
+        super().__init__()
+        self.scale, self.window, self.feature_channels = scale, window, width
+        self.first = nn.Sequential(nn.Conv2d(3 * window, width, 3, padding=1), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU())
+        self.up = nn.Conv2d(width, width * scale**2, 3, padding=1)
+        self.output = nn.Conv2d(width, 3, 3, padding=1)
+        settle_norms(self)
+
+    def forward(self, windows: Tensor) -> Tensor:
+        feature = nn.functional.pixel_shuffle(self.up(self.second(self.first(windows.flatten(1, 2)))), self.scale)
+        centre = nn.functional.interpolate(windows[:, self.window // 2], scale_factor=float(self.scale))
+        return centre + 0.1 * self.output(torch.relu(feature))
+
+
 class TinyClips(nn.Module):
     """A clip classifier of two convolution stages a frame, whose later frames weigh more, so that order tells."""
 

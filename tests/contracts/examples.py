@@ -1,4 +1,4 @@
-"""The two kinds of networks that methods and tasks are tried on: of single frames, and of clips."""
+"""The kinds of networks that methods and tasks are tried on: of single frames, of clips, and of windows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.networks import TinyClips, TinySegmenter
+from tests.networks import TinyClips, TinySegmenter, TinyWindows
 from vidistill.data.clip import Batch
 from vidistill.distill.teacher import FrozenTeacher
-from vidistill.ops.clip_view import ClipView
+from vidistill.ops.clip_view import ClipView, View, WindowView
 from vidistill.tasks import TASKS, Task
 
 CLASSES = 4
@@ -24,8 +24,8 @@ class Kind:
     size: tuple[int, int]
     network: Callable[[], nn.Module]
     teacher_network: Callable[[], nn.Module]
-    view: ClipView | None = None
-    teacher_view: ClipView | None = None
+    view: View | None = None
+    teacher_view: View | None = None
 
     @property
     def lengths(self) -> tuple[int, int]:
@@ -40,6 +40,10 @@ class Kind:
 
     def example(self) -> Tensor:
         return torch.zeros(1, 3, *self.size) if self.view is None else torch.zeros(1, 4, 3, *self.size)
+
+    def frames(self, num_frames: int, size: tuple[int, int] | None = None) -> Tensor:
+        """Consecutive ones, each a batch of one, as a student is given them."""
+        return torch.randn(num_frames, 1, 3, *(size or self.size))
 
     def batch(self, num_frames: int) -> Batch:
         frames = torch.randn(2, num_frames, 3, *self.size)
@@ -64,6 +68,38 @@ class Kind:
         return (2, CLASSES) if self.view else (2, *size)
 
 
+class Windows(Kind):
+    """Of networks that restore a frame from three."""
+
+    lengths = (1, 2)
+
+    def make_task(self) -> Task:
+        return TASKS[self.task](scale=2)
+
+    def frames(self, num_frames: int, size: tuple[int, int] | None = None) -> Tensor:
+        return torch.rand(num_frames, 1, 3, 3, *(size or self.size))
+
+    def example(self) -> Tensor:
+        return torch.zeros(1, 3, 3, *self.size)
+
+    def batch(self, num_frames: int) -> Batch:
+        windows = torch.rand(2, num_frames, 3, 3, *self.size)
+        doubled = torch.Size((2, num_frames, 3, 2 * self.size[0], 2 * self.size[1]))
+        return Batch(windows, windows, torch.randint(0, 256, doubled, dtype=torch.uint8))
+
+    def output_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        return (1, 3, 2 * size[0], 2 * size[1])
+
+    def outputs(self) -> Tensor:
+        return torch.rand(2, 3, 12, 14)
+
+    def no_labels(self) -> Tensor:
+        return torch.zeros(2, 3, 0, 0, dtype=torch.uint8)
+
+    def prediction_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        return (2, 12, 14, 3)
+
+
 KINDS = {
     "frames": Kind("segmentation", (17, 22), lambda: TinySegmenter(CLASSES), lambda: TinySegmenter(CLASSES)),
     "clips": Kind(
@@ -75,12 +111,16 @@ KINDS = {
         ClipView(num_frames=4, sampling="dense", stride=1, crop=16, size=16),
     ),
 }
+KINDS["windows"] = Windows(
+    "super_resolution", (12, 16), TinyWindows, lambda: TinyWindows(width=12), WindowView(3), WindowView(3)
+)
 FITS = {
-    "supervised": ("frames", "clips"),
-    "low_rank": ("frames",),
-    "delta": ("frames",),
+    "supervised": ("frames", "clips", "windows"),
+    "low_rank": ("frames", "windows"),
+    "delta": ("frames", "windows"),
     "cross_resolution": ("clips",),
     "collaborative": ("clips",),
+    "space_time": ("windows",),
 }
 
 

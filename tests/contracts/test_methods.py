@@ -75,7 +75,7 @@ def test_the_student_learns_and_the_teacher_never_changes(method, kind, student,
 
 @torch.no_grad()
 def test_finish_keeps_the_outputs_and_leaves_nothing_to_train(method, kind, student) -> None:
-    frames = torch.randn(4, 1, 3, *kind.size)
+    frames = kind.frames(4)
     student.eval()
     expected = run(student, frames)
     finished = method.finish(student)
@@ -90,11 +90,11 @@ def test_finish_keeps_the_outputs_and_leaves_nothing_to_train(method, kind, stud
 def test_a_saved_student_loads_alone(method, kind, student, tmp_path: Path, half: bool) -> None:
     finished = method.finish(student)
     plan = finished.plan.to_list() if finished.plan else []
-    card = Card({}, method.form, {"name": kind.task, "num_classes": 4}, plan, view=kind.view)
+    card = Card({}, method.form, {"name": kind.task}, plan, view=kind.view)
     save_student(tmp_path / "student.safetensors", finished, card, half=half)
     loaded = load_student(tmp_path / "student.safetensors", network=kind.network())
     assert loaded.card == card
-    frames = torch.randn(3, 1, 3, *kind.size)
+    frames = kind.frames(3)
     tolerance = 3e-2 if half else 0
     torch.testing.assert_close(run(loaded, frames), run(finished, frames), atol=tolerance, rtol=tolerance)
 
@@ -103,7 +103,7 @@ def test_a_saved_student_loads_alone(method, kind, student, tmp_path: Path, half
 @pytest.mark.parametrize("size", [(16, 16), (33, 47), (64, 21)])
 def test_any_frame_size_runs(method, kind, student, size) -> None:
     finished = method.finish(student)
-    outputs = run(finished, torch.randn(2, 1, 3, *size))
+    outputs = run(finished, kind.frames(2, size))
     assert outputs.shape == (2, *kind.output_shape(size))
 
 

@@ -19,6 +19,7 @@ from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.supervised import Supervised
 from vidistill.distill.taps import tapped
 from vidistill.distill.teacher import FrozenTeacher
+from vidistill.distill.window import require_windows
 from vidistill.errors import UserError
 from vidistill.ops.clip_view import View
 
@@ -67,6 +68,7 @@ class SpaceTime(Supervised):
         view: View | None = None,
         teacher: FrozenTeacher | None = None,
     ) -> StatefulNetwork:
+        require_windows(view, self.name)
         student = super().prepare(network, example, view=view)
         if teacher is None:
             raise UserError("space_time distillation needs a teacher; name one in the recipe")

@@ -69,6 +69,15 @@ def require_clips(view: View | None, method: str) -> None:
         )
 
 
+def require_windows(view: View | None, method: str) -> None:
+    """Errors: UserError where a method for networks that restore a frame from several is given another."""
+    if not isinstance(view, WindowView):
+        raise UserError(
+            f"method {method} is for networks that look at windows of frames, in a recipe with task: "
+            "{name: super_resolution}; take supervised"
+        )
+
+
 def refuse_clips(view: View | None, method: str, example: Tensor) -> None:
     """Errors: UserError where a method that runs a network as it is given one of clips, or windows of another length.
 
