@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from vidistill.data.high_resolution import HighResolutionSequence, window_indices
+from vidistill.data.high_resolution import HighResolutionSequence, as_high_resolution, check_length
 from vidistill.data.super_resolution import high_resolution, reds, vid4, vimeo90k
 from vidistill.errors import UserError
 
@@ -143,10 +143,11 @@ def test_any_folder_with_counterparts(tmp_path: Path) -> None:
     assert low.shape == (2, 3, 3)
 
 
-def test_windows_repeat_the_ends() -> None:
-    assert window_indices(0, num_frames=6, window=5) == [0, 0, 0, 1, 2]
-    assert window_indices(3, num_frames=6, window=5) == [1, 2, 3, 4, 5]
-    assert window_indices(5, num_frames=6, window=5) == [3, 4, 5, 5, 5]
-    assert window_indices(1, num_frames=6, window=1) == [1]
-    with pytest.raises(UserError, match="has 4 frames and the network looks at 5"):
-        window_indices(0, num_frames=4, window=5)
+def test_too_short_and_read_for_another_scale(tmp_path) -> None:
+    sequence = HighResolutionSequence(ImageSequence("a", [tmp_path / f"{i}.png" for i in range(4)]), 4)
+    check_length(sequence, 4)
+    with pytest.raises(UserError, match="a: has 4 frames and 5 are looked at together"):
+        check_length(sequence, 5)
+    assert as_high_resolution(sequence, 4) is sequence
+    with pytest.raises(UserError, match="give the data set scale: 2"):
+        as_high_resolution(sequence, 2)
