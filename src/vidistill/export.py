@@ -79,8 +79,9 @@ def export_onnx(student: StatefulNetwork, folder: str | Path, *, size: tuple[int
     folder = Path(folder)
     example = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
     fused = fused_copy(student.cpu(), example)
-    if isinstance(fused, DeltaNetwork):
-        fused.folding = "at once"
+    for part in fused.modules():
+        if isinstance(part, DeltaNetwork):
+            part.folding = "at once"
     if isinstance(fused, Windowed | FrameByFrame):
         fused.holds = False
     if isinstance(fused, LookAhead):

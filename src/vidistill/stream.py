@@ -18,7 +18,7 @@ from torch import Tensor
 from vidistill.data.clip import Image
 from vidistill.data.video import Frame
 from vidistill.distill.norms import channels_last, fuse_norms
-from vidistill.distill.stateful import State, StatefulNetwork, without_key_frame
+from vidistill.distill.stateful import KEY, State, StatefulNetwork, without_key_frame
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
 from vidistill.key_frames import Fixed, KeyFramePolicy, Memory
@@ -109,6 +109,8 @@ class Stream:
         is_key, self._memory = self.key_frames(frame, self._memory)
         self._waiting.append(_Waiting(math.nan if pts_seconds is None else pts_seconds, image))
         self.index += 1
+        if self.student.delay and not any(name.startswith(KEY) for name in self._state or {}):
+            is_key = True  # there is no key frame yet from which this one could follow
         began = perf_counter()
         found = self._run(frame, is_key=is_key)
         return outputs if found is None else [*outputs, self._output(found, is_key, began)]

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image as PillowImage
 
 from vidistill.data.high_resolution import HighResolutionSequence, as_high_resolution, check_length
+from vidistill.data.images import ImageSequence
 from vidistill.data.super_resolution import high_resolution, reds, vid4, vimeo90k
 from vidistill.errors import UserError
 
