@@ -5,16 +5,25 @@ from collections.abc import Callable
 from vidistill.data.camvid import camvid
 from vidistill.data.cityscapes import cityscapes
 from vidistill.data.clip import VideoDataset
+from vidistill.data.coco_video import coco_video
 from vidistill.data.davis import davis
+from vidistill.data.imagenet_video import imagenet_det, imagenet_vid
 from vidistill.data.labelled_videos import labelled_videos
+from vidistill.data.mot import mot
+from vidistill.data.pets import pets
 from vidistill.data.synthetic import synthetic
 from vidistill.data.videos import videos
 
 DATASETS: dict[str, Callable[..., VideoDataset]] = {
     "camvid": camvid,
     "cityscapes": cityscapes,
+    "coco_video": coco_video,
     "davis": davis,
+    "imagenet_det": imagenet_det,
+    "imagenet_vid": imagenet_vid,
     "labelled_videos": labelled_videos,
+    "mot": mot,
+    "pets": pets,
     "synthetic": synthetic,
     "videos": videos,
 }

@@ -90,9 +90,7 @@ class MaskedAutoencoderClips(nn.Module):
         patches: Any = self.backbone.videomae.embeddings.patch_embeddings
         height, width = patches.image_size
         self.clip_shape = (self.backbone.config.num_frames, height, width)
-        self.map_size = tuple(
-            n // s for n, s in zip(self.clip_shape, patches.projection.stride, strict=True)
-        )
+        self.map_size = tuple(n // s for n, s in zip(self.clip_shape, patches.projection.stride, strict=True))
 
     def forward(self, clips: Tensor) -> Tensor:
         _require_shape(clips, self.clip_shape)

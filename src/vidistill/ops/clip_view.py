@@ -65,9 +65,7 @@ class ClipView:
         return asdict(self)
 
 
-def cut_square(
-    image: NDArray[np.uint8], *, share: float, place: tuple[float, float], size: int
-) -> NDArray[np.uint8]:
+def cut_square(image: NDArray[np.uint8], *, share: float, place: tuple[float, float], size: int) -> NDArray[np.uint8]:
     """The square of side `share` · short side at `place` (down, right; 0…1 of the room there is), resized to `size`."""
     height, width = image.shape[:2]
     side = max(1, round(min(height, width) * share))
