@@ -13,8 +13,8 @@ from PIL import Image as PillowImage
 from vidistill.data.boxes import BoxedSequence, Boxes
 from vidistill.data.clip import VideoDataset
 from vidistill.data.coco_video import coco_video, write_coco_video
-from vidistill.data.images import ImageSequence, images_in
 from vidistill.data.imagenet_video import CLASSES, imagenet_det, imagenet_vid
+from vidistill.data.images import ImageSequence, images_in
 from vidistill.data.mot import mot, write_mot
 from vidistill.data.pets import pets
 from vidistill.data.synthetic import synthetic
@@ -149,7 +149,7 @@ def test_bad_mot_rows(tmp_path: Path, row: str, fault: str) -> None:
 
 
 def test_no_mot_sequences(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no gt/gt.txt"):
+    with pytest.raises(UserError, match="no gt/gt"):
         mot(tmp_path)
     with pytest.raises(UserError, match="'dog' is none of"):
         mot(tmp_path, class_names=("dog",))
@@ -192,7 +192,7 @@ def test_imagenet_vid_worked_by_hand(tmp_path: Path) -> None:
     assert boxes.instances.tolist() == [0, 1]
     assert len(sequence.boxes(1)) == 0
     assert len(imagenet_vid(tmp_path, frames=(1, 9)).sequences[0]) == 1
-    with pytest.raises(UserError, match="none in the range|no frames in the range"):
+    with pytest.raises(UserError, match="no frames in the range"):
         imagenet_vid(tmp_path, frames=(2, 3))
 
 

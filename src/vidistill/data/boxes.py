@@ -16,10 +16,11 @@ from vidistill.errors import UserError
 class Boxes:
     """What a frame shows, box by box.
 
-    xyxy: (N, 4) float32 pixels, edges: a box around pixel (x, y) alone is (x, y, x + 1, y + 1). labels: (N,) int64 class
-    ids from 0. instances: (N,) int64, the same id for the same thing in every frame of a sequence. scores: (N,) float32
-    of a detector. crowd: (N,) bool, regions where detections are neither asked for nor counted wrong. num_clipped: how
-    many boxes reached beyond the frame and were clipped to it, those wholly outside and gone included.
+    xyxy: (N, 4) float32 pixels, edges: a box around pixel (x, y) alone is (x, y, x + 1, y + 1).
+    labels: (N,) int64 class ids from 0. instances: (N,) int64, the same id for the same thing in every frame of a
+    sequence, −1 unknown. scores: (N,) float32, of a detector. crowd: (N,) bool, regions where detections are neither
+    asked for nor counted wrong. num_clipped: how many boxes reached beyond the frame and were clipped to it, those
+    wholly outside and gone included.
     """
 
     xyxy: NDArray[np.float32]

@@ -55,7 +55,7 @@ def mot(
 def _sequence(folder: Path, labels: dict[int, int | None], part: slice, height: int | None) -> BoxedSequence:
     info = configparser.ConfigParser()
     info.read(folder / "seqinfo.ini", encoding="utf-8-sig")
-    known = info["Sequence"] if "Sequence" in info else {}
+    known = dict(info["Sequence"]) if info.has_section("Sequence") else {}
     image_folder = folder / known.get("imdir", "img1")
     images = images_in(image_folder) if image_folder.is_dir() else []
     if not images:
