@@ -39,7 +39,7 @@ SHARED = {
         "delta",
     },
     "tasks": {"outputs", "detection_losses"},
-    "models": {"libraries", "layers", "clips", "clip_adapters", "temporal_shift", "detectors"},
+    "models": {"libraries", "layers", "clips", "clip_adapters", "temporal_shift", "detectors", "anchor_detectors", "region_detectors"},
     "data": {
         "clip",
         "boxes",

@@ -71,7 +71,7 @@ def test_points_worked_by_hand() -> None:
     found = match_points(torch.cat([fine, coarse]), boxes)
     # box 0, around (20, 4): points nearer than 12, inside, farthest side below 64; its points 12, 20, 28
     # box 1, around (32, 8): sides of about 100 are for the coarsest level; points within 24 of the centre: 24, 40
-    assert found.tolist() == [-1, 0, 0, 0, -1, -1, -1, -1] + [-1, 1, 1, -1]
+    assert found.tolist() == [-1, 0, 0, 0, -1, -1, -1, -1, -1, 1, 1, -1]
     assert match_points(fine, boxes[:0]).tolist() == [-1] * 8
 
 

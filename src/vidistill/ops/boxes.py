@@ -101,7 +101,7 @@ def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float
     without values.
 
     A box falls to a kept one before it that it overlaps by more than the threshold. Whether it is kept is settled for
-    all at once, again and again until nothing changes: the greedy answer, for box k is right after k rounds at the most.
+    all at once, again and again until nothing changes: the greedy answer, for box k is right after k rounds at most.
     """
     kept = torch.full((len(boxes), num_kept), -1, dtype=torch.int64, device=boxes.device)
     for image in range(len(boxes)):

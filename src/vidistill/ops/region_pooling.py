@@ -1,5 +1,6 @@
 """Features of regions of a frame, from a pyramid."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -18,8 +19,8 @@ def pool_regions(
 
     features: (B, C, H, W) a level; boxes: (B, P, 4) pixels of the frame; strides: of the levels, each twice the last.
     Each of S × S bins is the mean of samples² bilinear samples: RoIAlign, He et al., "Mask R-CNN", 2017 (arXiv
-    1703.06870), not shifted by half a pixel, as torchvision's multi-scale pooling has it; the level is equation 1 of Lin
-    et al., "Feature Pyramid Networks", 2017 (arXiv 1612.03144). No gradient reaches the boxes.
+    1703.06870), not shifted by half a pixel, as torchvision's multi-scale pooling has it; the level is equation 1 of
+    Lin et al., "Feature Pyramid Networks", 2017 (arXiv 1612.03144). No gradient reaches the boxes.
 
     A bin is one weighted sum of rows of a table of all pixels, so shapes are static and nothing is held per sample.
     """
@@ -43,7 +44,7 @@ def pool_regions(
 def _levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:
     """(B, P) index of each region's level."""
     level, side = FINEST_LEVEL
-    first = round(torch.tensor(float(strides[0])).log2().item())
+    first = round(math.log2(strides[0]))
     wanted = torch.floor(level + torch.log2(areas(boxes).clamp(min=0).sqrt() / side + 1e-8) + 1e-6) - first
     return wanted.clamp(0, len(strides) - 1).long()
 
