@@ -96,7 +96,9 @@ class FasterRCNN(Detector):
         return nn.functional.pad(proposals, (0, 0, 0, self.num_proposals - count))
 
 
-def faster_rcnn(builder: Callable[..., Any], *, num_classes: int, num_proposals: int = 300, **options: Any) -> FasterRCNN:
+def faster_rcnn(
+    builder: Callable[..., Any], *, num_classes: int, num_proposals: int = 300, **options: Any
+) -> FasterRCNN:
     """A Faster R-CNN of torchvision's builder, of `num_classes` things, untrained unless options ask otherwise."""
     defaults = {"weights": None, "weights_backbone": None, "num_classes": num_classes + 1}
     return FasterRCNN(builder(**defaults | options), num_proposals=num_proposals)
