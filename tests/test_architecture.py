@@ -39,7 +39,16 @@ SHARED = {
         "delta",
     },
     "tasks": {"outputs", "detection_losses"},
-    "models": {"libraries", "layers", "clips", "clip_adapters", "temporal_shift", "detectors", "anchor_detectors", "region_detectors"},
+    "models": {
+        "libraries",
+        "layers",
+        "clips",
+        "clip_adapters",
+        "temporal_shift",
+        "detectors",
+        "anchor_detectors",
+        "region_detectors",
+    },
     "data": {
         "clip",
         "boxes",

@@ -51,8 +51,8 @@ def test_a_frame_without_boxes_is_background() -> None:
     outputs = {name: value.requires_grad_() for name, value in hand_outputs().items()}
     found = dense_losses(outputs, [NO_BOXES], alpha=0.25, gamma=0)
     probabilities = [0.75, 0.5, 0.2, 0.5]
-    assert float(found["class"]) == pytest.approx(-0.75 * sum(math.log(1 - p) for p in probabilities), rel=1e-5)
-    assert float(found["box"]) == 0
+    assert found["class"].item() == pytest.approx(-0.75 * sum(math.log(1 - p) for p in probabilities), rel=1e-5)
+    assert found["box"].item() == 0
     sum(found.values()).backward()
     assert torch.isfinite(outputs["logits"].grad).all()
     for box_loss in ("smooth_l1", "giou"):
@@ -99,8 +99,9 @@ def test_proposal_losses_are_torchvisions(seed: int, count: int) -> None:
     anchors, boxes = random_boxes(generator, 30), random_boxes(generator, count)
     logits = torch.randn(1, 30, 1, generator=generator)
     regression = torch.randn(1, 30, 4, generator=generator)
+    top = {"training": 9, "testing": 9}
     library = RegionProposalNetwork(
-        AnchorGenerator(), RPNHead(4, 3), 0.7, 0.3, 256, 0.5, {"training": 9, "testing": 9}, {"training": 9, "testing": 9}, 0.7
+        AnchorGenerator(), RPNHead(4, 3), 0.7, 0.3, 256, 0.5, top, top, 0.7
     )  # fmt: skip
     labels, matched = library.assign_targets_to_anchors([anchors], [{"boxes": boxes}])
     wanted = library.box_coder.encode(matched, [anchors]) if count else [torch.zeros(30, 4)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -62,10 +62,12 @@ class Boxes:
 
     def chosen(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> "Boxes":
         """The boxes at `which`, a mask or indices."""
-        parts = (self.instances, self.scores, self.crowd)
-        return Boxes(
-            self.xyxy[which], self.labels[which], *(None if p is None else p[which] for p in parts), self.num_clipped
-        )
+
+        def part(values: Any) -> Any:
+            return None if values is None else values[which]
+
+        chosen = (part(values) for values in (self.xyxy, self.labels, self.instances, self.scores, self.crowd))
+        return Boxes(*chosen, num_clipped=self.num_clipped)
 
     def scaled(self, x: float, y: float) -> "Boxes":
         """The boxes in a frame resized by the factors x and y."""
@@ -76,7 +78,7 @@ class Boxes:
         height, width = size
         inside = self.xyxy.clip(0, np.array([width, height, width, height], np.float32))
         beyond = int((inside != self.xyxy).any(axis=1).sum())
-        remains = (inside[:, 2:] > inside[:, :2]).all(axis=1)
+        remains = np.all(inside[:, 2:] > inside[:, :2], axis=1)
         return replace(replace(self, xyxy=inside).chosen(remains), num_clipped=self.num_clipped + beyond)
 
     def checked(self, *, num_classes: int, where: str) -> "Boxes":

@@ -83,7 +83,7 @@ def _predicts(path: str) -> bool:
 
 
 def anchor_detector(builder: Any, *, num_classes: int, **options: Any) -> AnchorDetector:
-    """A one-stage detector of torchvision's builder, of `num_classes` things, untrained unless options ask otherwise."""
+    """A one-stage detector of torchvision's builder, of `num_classes` things, untrained unless options say so."""
     kind = "ssd" in builder.__name__
     defaults = {"weights": None, "weights_backbone": None, "num_classes": num_classes + kind}
     return AnchorDetector(builder(**defaults | options))

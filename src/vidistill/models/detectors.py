@@ -121,8 +121,8 @@ def flatten_level(predictions: Tensor, channels: int) -> Tensor:
 def grid_anchors(shapes: Sequence[Tensor], strides: Sequence[int], like: Tensor) -> Tensor:
     """(N, 4) anchors at the cells of the levels `like` the pyramid's, row by row.
 
-    shapes: (A, 4) boxes about a cell's centre, a level. like: the finest level (B, C, H, W); every level is half, rounded
-    up, of the last.
+    shapes: (A, 4) boxes about a cell's centre, a level. like: the finest level (B, C, H, W); every level is half of the
+    last, rounded up.
     """
     height, width = like.shape[-2:]
     anchors = []

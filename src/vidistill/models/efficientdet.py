@@ -67,7 +67,7 @@ def _anchor_shapes(config: Any, stride: int) -> Tensor:
 def efficientdet(name: str = "efficientdet_d0", *, num_classes: int, backbone: str | None = None) -> EfficientDet:
     """An untrained EfficientDet by effdet's name for it. backbone: any timm network with features, in place of its own.
 
-    Errors: ValueError for a name that effdet does not know; UserError where effdet is not installed.
+    Errors: ValueError for a name that effdet, or timm, does not know; UserError where effdet is not installed.
     """
     import_torchvision()  # which effdet imports, and which may need its workaround
     try:
@@ -80,6 +80,8 @@ def efficientdet(name: str = "efficientdet_d0", *, num_classes: int, backbone: s
     config.num_classes = num_classes
     config.image_size = (2 * COARSEST, 2 * COARSEST)
     if backbone is not None:
+        if not importlib.import_module("timm").is_model(backbone):
+            raise ValueError(f"timm has no network '{backbone}' to be its backbone")
         config.backbone_name, config.backbone_args = backbone, {}
     return EfficientDet(effdet.EfficientDet(config, pretrained_backbone=False))
 

@@ -47,7 +47,8 @@ def dense_losses(
     import_torchvision()
     from torchvision.ops import sigmoid_focal_loss
 
-    losses: dict[str, list[Tensor]] = {"class": [], "box": []} | ({"centreness": []} if "centreness" in outputs else {})
+    names = ["class", "box", "centreness"] if "centreness" in outputs else ["class", "box"]
+    losses: dict[str, list[Tensor]] = {name: [] for name in names}
     for image, target in enumerate(targets):
         logits, regression, anchors = (outputs[n][image].float() for n in ("logits", "regression", "anchors"))
         if "centreness" in outputs:
@@ -153,7 +154,7 @@ def _drawn(matched: Tensor, count: int, *, share: float) -> tuple[Tensor, Tensor
 
 
 def compare_dense(student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-    """`teacher_class` and `teacher_box`: dense outputs against a teacher's, label-free; both 0 for equal outputs. [ours]
+    """`teacher_class` and `teacher_box`: dense outputs against a teacher's, without labels; 0 for equal ones. [ours]
 
     class: KL of each anchor's and class's probability from the teacher's, centreness alike; box: smooth L1 of the four
     offsets, weighted by the teacher's confidence, its largest probability at the anchor. Each is summed over the frame
