@@ -56,7 +56,7 @@ def lively(network: nn.Module) -> Any:
         if isinstance(layer, nn.Conv2d) and ("predict" in path or "cls_logits" in path or "bbox" in path):
             nn.init.normal_(layer.weight, std=0.05)
     with torch.no_grad():
-        network.train()(torch.randn(2, 3, 64, 64))
+        network.train()(torch.randn(4, 3, 128, 128))
     return network.eval()
 
 
@@ -224,7 +224,7 @@ def test_faster_rcnn_is_torchvisions(monkeypatch: pytest.MonkeyPatch) -> None:
     # torchvision's own suppression is compiled code that not every machine has
     monkeypatch.setattr(rpn.box_ops, "batched_nms", plain_suppression)
     library, ours = library_and_ours("fasterrcnn_mobilenet_v3_large_fpn")
-    library.rpn._post_nms_top_n["testing"] = ours.num_proposals
+    library.rpn._post_nms_top_n["testing"] = ours.num_proposals = 30
     frames = torch.randn(2, 3, 64, 96)
     features = library.backbone(frames)
     size = (64, 96)

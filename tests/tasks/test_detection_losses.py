@@ -56,7 +56,7 @@ def test_a_frame_without_boxes_is_background() -> None:
     sum(found.values()).backward()
     assert torch.isfinite(outputs["logits"].grad).all()
     for box_loss in ("smooth_l1", "giou"):
-        assert float(dense_losses(outputs, [NO_BOXES], box_loss=box_loss)["box"]) == 0
+        assert dense_losses(outputs, [NO_BOXES], box_loss=box_loss)["box"].item() == 0
 
 
 def test_frames_weigh_the_same_alone_and_together() -> None:
@@ -220,7 +220,7 @@ def test_equal_outputs_do_not_differ_and_no_gradient_reaches_the_teacher(seed: i
     }
     teacher = {name: value.clone().requires_grad_() for name, value in outputs.items()}
     found = compare_dense(student, teacher) | compare_regions(student, teacher, proposals)
-    assert all(float(loss) > 0 for loss in found.values())
+    assert all(loss.item() > 0 for loss in found.values())
     sum(found.values()).backward()
     assert all(value.grad is not None and value.grad.abs().sum() > 0 for value in student.values())
     assert all(value.grad is None for value in teacher.values())

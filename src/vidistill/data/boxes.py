@@ -66,8 +66,8 @@ class Boxes:
         def part(values: Any) -> Any:
             return None if values is None else values[which]
 
-        chosen = (part(values) for values in (self.xyxy, self.labels, self.instances, self.scores, self.crowd))
-        return Boxes(*chosen, num_clipped=self.num_clipped)
+        parts = part(self.instances), part(self.scores), part(self.crowd)
+        return Boxes(self.xyxy[which], self.labels[which], parts[0], parts[1], parts[2], self.num_clipped)
 
     def scaled(self, x: float, y: float) -> "Boxes":
         """The boxes in a frame resized by the factors x and y."""
