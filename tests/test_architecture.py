@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "vidistill"
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"demo"},
+    {"demo", "sweep"},
     {"check", "run"},
     {"recipe", "clip_results"},
     {"train", "showcase", "timeline", "report", "results"},
