@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from vidistill.distill.delta.network import DeltaNetwork
+from vidistill.distill.frame_by_frame import FrameByFrame
 from vidistill.distill.norms import fused_copy
 from vidistill.distill.stateful import State, StatefulNetwork, without_key_frame
 from vidistill.distill.window import Windowed
@@ -79,7 +80,7 @@ def export_onnx(student: StatefulNetwork, folder: str | Path, *, size: tuple[int
     fused = fused_copy(student.cpu(), example)
     if isinstance(fused, DeltaNetwork):
         fused.folding = "at once"
-    if isinstance(fused, Windowed):
+    if isinstance(fused, Windowed | FrameByFrame):
         fused.holds = False
     key_graph, delta_graph = KeyGraph(fused).eval(), DeltaGraph(fused).eval()
     with torch.no_grad():

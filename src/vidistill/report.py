@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from vidistill import report_clip_figures as clip_figures
 from vidistill import report_figures as figures
 from vidistill.errors import UserError
 from vidistill.report_figures import Picture
@@ -144,6 +145,9 @@ def _figures(run: _Run) -> str:
         *figures.quality_by_distance(run.results),
         figures.latencies(run.results),
         figures.loss_curves(run.log),
+        clip_figures.learned_weights(run.log),
+        clip_figures.confusions(run.results),
+        *(run.read("timeline.npz", clip_figures.timelines) or []),
     ]
     shown = "".join(_figure(picture) for picture in drawn if picture is not None)
     return f'<div class="figures">{shown}</div>' if shown else ""

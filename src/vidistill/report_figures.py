@@ -31,7 +31,10 @@ STYLE: Any = {
     "font.size": 10, "legend.frameon": False, "text.parse_math": False, "svg.hashsalt": "vidistill",
 }  # fmt: skip
 DIFFERENCE = "#dc1e1e"
-QUALITIES = {"miou": "mIoU", "agreement": "Agreement with the teacher"}
+QUALITIES = {
+    "miou": "mIoU", "top1": "Top-1 accuracy", "map": "Mean average precision",
+    "agreement": "Agreement with the teacher",
+}  # fmt: skip
 NO_RATES = ("step", "learning_rate", "samples_per_second")
 MOST_POINTS = 600  # of a training curve
 PLACES = ((9, 0, "left"), (-9, 0, "right"), (0, 13, "center"), (0, -13, "center"), (9, 13, "left"), (9, -13, "left"))
@@ -58,7 +61,7 @@ class StripRow:
 
 def quality_against_cost(results: dict[str, Any]) -> list[Picture]:
     """A scatter for each cost that is known of two networks or more: time on the student's device, then GMAC."""
-    quality = "miou" if len(_known(results, "metrics", "miou")) > 1 else "agreement"
+    quality = next((q for q in QUALITIES if len(_known(results, "metrics", q)) > 1), "agreement")
     scores, found = _known(results, "metrics", quality), networks(results)
     if quality == "agreement" and "teacher" in found:
         scores = {"teacher": 1.0} | scores
@@ -73,7 +76,7 @@ def quality_against_cost(results: dict[str, Any]) -> list[Picture]:
             caption = f"{QUALITIES[quality]} against {unit}; up and left is better"
             alt = caption + ": " + "; ".join(f"{name} {y:.3f} at {x:.4g}" for name, (x, y) in points.items())
             draw = partial(_scatter, colours=_colours(results), xlabel=unit, ylabel=QUALITIES[quality])
-            pictures.append(_picture(partial(draw, points=points), alt, caption))
+            pictures.append(picture(partial(draw, points=points), alt, caption))
     return pictures
 
 
@@ -137,7 +140,7 @@ def quality_by_distance(results: dict[str, Any]) -> list[Picture]:
             alt = f"{label} by distance to the key frame: {words}" + (f"; teacher {level:.3f}" if level else "")
             caption = f"{label} by distance to the key frame"
             draw = partial(_lines, lines=lines, colours=_colours(results), level=level, ylabel=label)
-            pictures.append(_picture(draw, alt, caption))
+            pictures.append(picture(draw, alt, caption))
     return pictures
 
 
@@ -183,7 +186,7 @@ def latencies(results: dict[str, Any]) -> Picture | None:
     words = "; ".join(f"{label} {values[0]:.4g}" for label, values in shown.items())
     alt = f"The student's milliseconds a frame: {words}" + (f"; teacher {level:.4g}" if level is not None else "")
     caption = "The student's time a frame; bars are p50 (amortised: the mean), ticks p95 and p99"
-    return _picture(partial(_bars, bars=shown, teacher=level), alt, caption)
+    return picture(partial(_bars, bars=shown, teacher=level), alt, caption)
 
 
 def _bars(axes: "Axes", bars: dict[str, list[float | None]], teacher: float | None) -> None:
@@ -206,7 +209,8 @@ def _bars(axes: "Axes", bars: dict[str, list[float | None]], teacher: float | No
 
 def loss_curves(log: list[dict[str, float]]) -> Picture | None:
     """Every loss that was logged, raw and smoothed, on a log axis; None for fewer than two steps."""
-    names = dict.fromkeys(name for line in log for name in line if name not in NO_RATES)
+    found = dict.fromkeys(name for line in log for name in line)
+    names = [name for name in found if name not in NO_RATES and not name.startswith("weight_")]
     curves = {name: np.array([_nan(line.get(name)) for line in log]) for name in sorted(names, key="loss".__ne__)}
     curves = {name: np.where(curve > 0, curve, math.nan) for name, curve in curves.items()}
     curves = {name: curve for name, curve in curves.items() if (curve > 0).sum() > 1}
@@ -218,7 +222,7 @@ def loss_curves(log: list[dict[str, float]]) -> Picture | None:
     words = "; ".join(f"{name} {_span(_smooth(curve).tolist())}" for name, curve in curves.items())
     alt = f"Losses over {len(log)} training steps, smoothed: {words}"
     caption = "Losses in training, smoothed; single steps faint"
-    return _picture(partial(_curves, steps=steps, curves=curves), alt, caption)
+    return picture(partial(_curves, steps=steps, curves=curves), alt, caption)
 
 
 def _smooth(curve: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -246,7 +250,7 @@ def _curves(axes: "Axes", steps: NDArray[np.float64], curves: dict[str, NDArray[
     axes.legend()
 
 
-def _picture(draw: Callable[["Axes"], None], alt: str, caption: str) -> Picture:
+def picture(draw: Callable[["Axes"], None], alt: str, caption: str) -> Picture:
     """Draws without pyplot, so that no global figure is left behind."""
     import matplotlib
     from matplotlib.figure import Figure

@@ -107,11 +107,14 @@ def _compared(teacher: dict[str, Any], student: dict[str, Any]) -> list[str]:
         frame = "amortised, a frame" if delta or delta_gmacs not in (None, key) else "a frame"
         clauses.append(f"{frame} takes {' and '.join(amortised)}")
     agreement = number(student, "metrics", "agreement")
-    if kept := _ratio(number(student, "metrics", "miou"), number(teacher, "metrics", "miou"), decimals=3):
-        more = "" if agreement is None else f" (agreement {agreement:.3f})"
-        clauses.append(f"the student keeps {kept} of the teacher's mIoU{more}")
-    elif agreement is not None:
-        clauses.append(f"the student agrees with the teacher on {agreement:.3f} of the pixels")
+    more = "" if agreement is None else f" (agreement {agreement:.3f})"
+    for metric, name in (("miou", "mIoU"), ("top1", "top-1 accuracy"), ("map", "mean average precision")):
+        if kept := _ratio(number(student, "metrics", metric), number(teacher, "metrics", metric), decimals=3):
+            clauses.append(f"the student keeps {kept} of the teacher's {name}{more}")
+            return clauses
+    if agreement is not None:
+        scored = "pixels" if number(student, "gmacs", "clip") is None else "videos"
+        clauses.append(f"the student agrees with the teacher on {agreement:.3f} of the {scored}")
     return clauses
 
 
@@ -122,10 +125,12 @@ def _ratio(part: float | None, whole: float | None, *, decimals: int = 2) -> str
 
 
 def _alone(scores: dict[str, Any] | None) -> list[str]:
-    miou, gmacs = number(scores, "metrics", "miou"), number(scores, "gmacs", "amortised")
+    miou, top1 = number(scores, "metrics", "miou"), number(scores, "metrics", "top1")
+    gmacs = number(scores, "gmacs", "amortised")
     milliseconds, parameters = frame_milliseconds(scores), number(scores, "parameters")
     return [
         *([] if miou is None else [f"mIoU {miou:.3f}"]),
+        *([] if top1 is None else [f"top-1 accuracy {top1:.3f}"]),
         *([] if gmacs is None else [f"{gmacs:.3g} GMACs a frame"]),
         *([] if milliseconds is None else [f"{milliseconds:.3g} ms a frame"]),
         *([] if parameters is None else [f"{parameters / 1e6:.3g} million parameters"]),

@@ -21,7 +21,7 @@ from vidistill.stream import Stream
 from vidistill.stream_outputs import name_of
 
 MOST_VIDEOS, MOST_FRAMES = 4, 90  # videos strung together, frames of each
-SIDE = 240  # of the square that is shown, for videos may have several sizes
+SIDE = 288  # of the square that is shown of each frame, for videos may have several sizes
 FPS = 12.0
 
 
@@ -51,9 +51,9 @@ def write_timeline(
             truth.append(classes[0] if classes else -1)
             for name, stream in streams.items():
                 said[name].append(stream.step(image).prediction)
-            lines = [f"{name}: {_best(card.class_names, found[-1])}" for name, found in said.items()]
             square = cut_square(image, share=1.0, place=(0.5, 0.5), size=SIDE)
-            writer.write(caption(square, "  ".join(lines)))
+            words = {name: f"{name}: {_best(card.class_names, found[-1])}" for name, found in said.items()}
+            writer.write(np.hstack([caption(square.copy(), words[name]) for name in words]))
     with atomic_path(folder / "timeline.npz") as temporary:
         np.savez_compressed(
             temporary,

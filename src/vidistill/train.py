@@ -1,6 +1,7 @@
 """The one training loop. Every draw is a function of (seed, epoch, sample) and of the step, so that a killed run
 resumes bit for bit, and two processes train what one would."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -29,7 +30,10 @@ from vidistill.training_log import TrainingLog
 
 class OptimSettings(Settings):
     """How long, how fast and how precisely a run trains. batch_size counts clips over all processes and steps of
-    accumulation together; clip_norm 0 means no gradient clipping."""
+    accumulation together; clip_norm 0 means no gradient clipping.
+    schedule: of the learning rate after the warm-up: "polynomial" with `power` or "cosine", to 0 at the last step, or
+    "steps", a tenth at each of the `milestones`, parts of the run.
+    """
 
     name: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 1e-3
@@ -39,7 +43,9 @@ class OptimSettings(Settings):
     momentum: float = 0.9
     weight_decay: float = 0.0
     warmup_steps: int = 0
+    schedule: Literal["polynomial", "cosine", "steps"] = "polynomial"
     power: float = 0.9
+    milestones: tuple[float, ...] = ()
     clip_norm: float = 0.0
     precision: Literal["no", "bf16", "fp16"] = "no"
     num_workers: int = 1
@@ -156,11 +162,13 @@ def weighted_sum(losses: dict[str, Tensor], weights: dict[str, float]) -> Tensor
 
 
 def learning_rate_factor(step: int, optim: OptimSettings) -> float:
-    """Linear warm-up, then polynomial decay to 0 at the last step."""
+    """Of the rate at a step: linear warm-up, then the schedule."""
     if step < optim.warmup_steps:
         return (step + 1) / optim.warmup_steps
+    if optim.schedule == "steps":
+        return float(0.1 ** sum(step >= part * optim.steps for part in optim.milestones))
     left = 1 - (step - optim.warmup_steps) / max(1, optim.steps - optim.warmup_steps)
-    return float(left**optim.power)
+    return float(left**optim.power) if optim.schedule == "polynomial" else (1 - math.cos(math.pi * left)) / 2
 
 
 def _check_finite(losses: dict[str, Tensor], batch: Batch, step: int) -> None:

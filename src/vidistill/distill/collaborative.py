@@ -113,7 +113,7 @@ class Collaborative(Supervised):
     spectrum: None to leave it out. parameters: whether kernels are compared. logits: whether the teacher's predictions
     are, as in `supervised`. stages: which are compared, as pairs of module paths, or how many of the last ones; by
     default as many as both networks have. weighting: "learned", see `LearnedWeights`, or "fixed", the recipe's weights
-    alone.
+    alone. weights_learning_rate: of the learned ones; None for the recipe's, which in a short run hardly moves them.
     """
 
     name: ClassVar[str] = "collaborative"
@@ -126,6 +126,7 @@ class Collaborative(Supervised):
     logits: bool = False
     stages: int | list[tuple[str, str]] | None = None
     weighting: Literal["learned", "fixed"] = "learned"
+    weights_learning_rate: float | None = None
     _weights: LearnedWeights | None = field(default=None, init=False, repr=False)
 
     def prepare(
@@ -188,8 +189,9 @@ class Collaborative(Supervised):
         for group in groups:
             group["params"] = [p for p in group["params"] if id(p) not in own]
         if self._weights is not None:
-            groups.append({"params": list(self._weights.parameters()), "lr": learning_rate, "weight_decay": 0.0})
-        return groups
+            rate = self.weights_learning_rate or learning_rate
+            groups.append({"params": list(self._weights.parameters()), "lr": rate, "weight_decay": 0.0})
+        return [group for group in groups if group["params"]]
 
     def observations(self) -> dict[str, float]:
         """The weight that each loss has now, where they are learned."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidistill.data.clip import Batch
 from vidistill.distill.norms import freeze_norms
@@ -12,12 +13,16 @@ from vidistill.distill.teacher import FrozenTeacher
 from vidistill.distill.window import stateful
 from vidistill.ops.clip_view import ClipView
 
+NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
+
 
 @dataclass(kw_only=True)
 class Supervised:
     """Labels and, where there is a teacher, its soft predictions (Hinton et al. 2015), by frame or by clip.
 
     freeze_norms: keep batch normalisation's statistics, as short runs from trained weights want.
+    decay_norms_and_biases: whether weight decay touches them. bias_learning_rate_factor: of all biases but the norms';
+    backbone_learning_rate_factor: of everything under `backbone.`, where trained weights come from elsewhere.
     """
 
     name: ClassVar[str] = "supervised"
@@ -25,6 +30,9 @@ class Supervised:
     default_losses: ClassVar[dict[str, float]] = {"task": 1.0, "teacher": 1.0}
 
     freeze_norms: bool = False
+    decay_norms_and_biases: bool = True
+    bias_learning_rate_factor: float = 1.0
+    backbone_learning_rate_factor: float = 1.0
 
     def prepare(
         self,
@@ -37,7 +45,21 @@ class Supervised:
         return stateful(network, view)
 
     def parameter_groups(self, student: StatefulNetwork, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
-        return [{"params": [p for p in student.parameters() if p.requires_grad], "lr": learning_rate}]
+        in_norms = {
+            id(p) for part in student.modules() if isinstance(part, NORMS) for p in part.parameters(recurse=False)
+        }
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        for name, parameter in student.named_parameters():
+            if parameter.requires_grad:
+                is_norm, is_bias = id(parameter) in in_norms, name.endswith("bias")
+                factor = self.bias_learning_rate_factor if is_bias and not is_norm else 1.0
+                factor *= self.backbone_learning_rate_factor if ".backbone." in f".{name}" else 1.0
+                has_decay = self.decay_norms_and_biases or not (is_norm or is_bias)
+                groups.setdefault((factor, has_decay), []).append(parameter)
+        return [
+            {"params": parameters, "lr": learning_rate * factor, **({} if has_decay else {"weight_decay": 0.0})}
+            for (factor, has_decay), parameters in groups.items()
+        ]
 
     def set_training(self, student: StatefulNetwork) -> None:
         student.train()

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vidistill.distill.frame_by_frame import FrameByFrame
 from vidistill.distill.stateful import KEY, PerFrame, State, StatefulNetwork
 from vidistill.errors import UserError
 from vidistill.ops.clip_view import ClipView
@@ -46,8 +47,14 @@ class Windowed(StatefulNetwork):
 
 
 def stateful(network: nn.Module, view: ClipView | None) -> StatefulNetwork:
-    """The network behind the contract: of single frames, or of the clips that `view` describes."""
-    return PerFrame(network) if view is None else Windowed(network, view)
+    """The network behind the contract: of single frames, or of the clips that `view` describes.
+
+    A causal one that can `step` from frame to frame does so on a stream; any other sees it through a window.
+    """
+    if view is None:
+        return PerFrame(network)
+    can_step = getattr(network, "causal", False) and hasattr(network, "step")
+    return FrameByFrame(network, view) if can_step else Windowed(network, view)
 
 
 def require_clips(view: ClipView | None, method: str) -> None:

@@ -1,0 +1,45 @@
+"""A causal network of clips on a stream: each frame runs once, whatever the window's length."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vidistill.distill.stateful import KEY, State, StatefulNetwork
+from vidistill.ops.clip_view import ClipView
+
+MEMORY = "network/"
+LOGITS = "logits"
+HELD = f"{KEY}outputs"
+
+
+class FrameByFrame(StatefulNetwork):
+    """A network with `step(frame, state) -> (logits, state)`, behind the contract of one that keeps state.
+
+    Of whole clips (B, T, 3, H, W) it gives the outputs and an empty state. Of one frame (B, 3, H, W) at a time, on key
+    frames, it runs that frame and gives the mean logits of the last `view.num_frames` that ran, those of the clip that
+    they make where the stream began with it; between key frames it holds them. A stream takes a key frame every
+    `view.stride` frames. holds: False to run every frame, as an exported graph does.
+    """
+
+    view: ClipView
+
+    def __init__(self, network: nn.Module, view: ClipView) -> None:
+        super().__init__()
+        self.network = network
+        self.view = view
+        self.holds = True
+
+    def forward(self, frame: Tensor, state: State | None = None) -> tuple[Any, State]:
+        if frame.ndim == 5:
+            return self.network(self.view(frame)), {}
+        if state is not None and HELD in state:
+            return state[HELD], state
+        network: Any = self.network
+        memory = {name.removeprefix(MEMORY): t for name, t in (state or {}).items() if name.startswith(MEMORY)}
+        logits, memory = network.step(self.view.resize(frame), memory or None)
+        seen = logits[:, None] if state is None else torch.cat([state[LOGITS], logits[:, None]], dim=1)
+        seen = seen[:, -self.view.num_frames :]
+        outputs = seen.mean(dim=1)
+        held = {HELD: outputs} if self.holds else {}
+        return outputs, {LOGITS: seen, **{f"{MEMORY}{name}": t for name, t in memory.items()}, **held}
