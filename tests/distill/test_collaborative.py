@@ -106,6 +106,8 @@ def test_they_train_without_weight_decay_and_are_observed() -> None:
     everything = [id(p) for group in groups for p in group["params"]]
     assert sorted(everything) == sorted(id(p) for p in student.parameters())
     assert method.observations() == {"weight_task": 1.0, "weight_spectrum": 0.5, "weight_parameters": 1.0}
+    method.weights_learning_rate = 0.7
+    assert [group["lr"] for group in method.parameter_groups(student, 0.1, steps=10)][-1] == 0.7
 
 
 def test_no_weights_where_they_are_fixed() -> None:
