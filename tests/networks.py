@@ -29,3 +29,25 @@ class TinySegmenter(nn.Module):
     def forward(self, frame: Tensor) -> Tensor:
         x = self.body(self.stem(frame))
         return self.head(torch.relu(self.mix(x) + x))
+
+
+class TinyClips(nn.Module):
+    """A clip classifier of two convolution stages a frame, whose later frames weigh more, so that order tells."""
+
+    stages = ("first", "second")
+    classifier = "head"
+    feature_layout = "frames"
+
+    def __init__(self, num_classes: int, width: int = 6) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, width, 3, stride=2, padding=1), nn.BatchNorm2d(width), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(width, 2 * width, 3, padding=1), nn.BatchNorm2d(2 * width), nn.ReLU())
+        self.dropout = nn.Dropout(0.2)
+        self.head = nn.Linear(2 * width, num_classes)
+        settle_norms(self)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        features = self.second(self.first(clips.flatten(0, 1))).mean(dim=(2, 3)).unflatten(0, clips.shape[:2])
+        weights = torch.arange(1, clips.shape[1] + 1, dtype=features.dtype, device=features.device)
+        pooled = (features * weights[:, None]).mean(dim=1)
+        return self.head(self.dropout(pooled))

@@ -27,13 +27,15 @@ def recipe_of(**values: Any) -> Recipe:
 @pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
 def test_every_recipe_is_complete_without_its_files(path: Path) -> None:
     recipe = without_files(load_recipe(path))
+    of_clips = recipe.task["name"] == "recognition"
+    name, options = ("tsn", {"backbone": "test_resnet"}) if of_clips else ("ddrnet_23_slim", {})
     if recipe.teacher is not None and recipe.teacher.name is None:  # our own run's checkpoint, which names its network
-        recipe.teacher.name, recipe.teacher.checkpoint = "ddrnet_23_slim", None
+        recipe.teacher.name, recipe.teacher.options, recipe.teacher.checkpoint = name, options, None
         recipe.task["num_classes"] = 11
     if recipe.student.name is None and recipe.student.checkpoint is not None:
-        recipe.student.name, recipe.student.checkpoint = "ddrnet_23_slim", None
+        recipe.student.name, recipe.student.options, recipe.student.checkpoint = name, options, None
     recipe.task.setdefault("num_classes", 11)
-    recipe.data.clip["crop"] = (64, 64)
+    recipe.data.clip["crop"] = 64 if of_clips else (64, 64)
     run = build(recipe)
     assert set(recipe.losses) <= set(run.training.method.default_losses)
 

@@ -1,18 +1,22 @@
-"""A tiny training run, as a function and as a program that tests can start, kill and distribute."""
+"""Tiny training runs, as a function and as a program that tests can start, kill and distribute."""
 
 import argparse
 from pathlib import Path
 
 import torch
 
-from tests.networks import TinySegmenter
+from tests.networks import TinyClips, TinySegmenter
 from vidistill.data.augment import View
+from vidistill.data.classified import ClassifiedClipSettings
 from vidistill.data.synthetic import synthetic
+from vidistill.data.synthetic_actions import synthetic_actions
 from vidistill.data.training import ClipSettings, TrainingClips
+from vidistill.distill.collaborative import Collaborative
 from vidistill.distill.delta.method import Delta
 from vidistill.distill.delta.plan import StudentSpec
 from vidistill.distill.teacher import FrozenTeacher
 from vidistill.ops.normalise import Normalisation
+from vidistill.tasks.recognition import Recognition
 from vidistill.tasks.segmentation import Segmentation
 from vidistill.train import OptimSettings, Training, train
 
@@ -32,6 +36,29 @@ def training_of(folder: Path, *, steps: int, workers: int = 0, reduction: int = 
         teacher=FrozenTeacher(network),
         method=method,
         task=Segmentation(num_classes=4),
+        clips=clips,
+        loss_weights=method.default_losses,
+        optim=settings,
+        normalisation=Normalisation(),
+        seed=1,
+        folder=folder,
+    )
+
+
+def clip_training_of(folder: Path, *, steps: int) -> Training:
+    """Collaborative distillation, all of it, of a tiny network of clips on tiny made videos."""
+    torch.manual_seed(7)
+    dataset = synthetic_actions(num_videos=6, num_frames=8, size=16, num_classes=3, seed=0)
+    clips = ClassifiedClipSettings(num_frames=4, crop=12).samples([dataset], use_labels=True)
+    view = clips.view_of({})
+    teacher = FrozenTeacher(TinyClips(3, width=8), view)
+    method = Collaborative(logits=True)
+    settings = OptimSettings(learning_rate=0.05, steps=steps, batch_size=4, num_workers=0, weight_decay=0.01)
+    return Training(
+        student=method.prepare(TinyClips(3), clips.example(), view=view, teacher=teacher),
+        teacher=teacher,
+        method=method,
+        task=Recognition(num_classes=3),
         clips=clips,
         loss_weights=method.default_losses,
         optim=settings,

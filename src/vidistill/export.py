@@ -14,13 +14,14 @@ from torch.utils._pytree import tree_leaves
 from vidistill.distill.delta.network import DeltaNetwork
 from vidistill.distill.frame_by_frame import FrameByFrame
 from vidistill.distill.norms import fused_copy
-from vidistill.distill.stateful import State, StatefulNetwork
+from vidistill.distill.stateful import State, StatefulNetwork, without_key_frame
 from vidistill.distill.window import Windowed
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
 
 PARITY = 1e-4  # of the output's scale
 DELTA_FRAMES = 3
+NEXT = "next/"
 
 
 class KeyGraph(nn.Module):
@@ -36,15 +37,18 @@ class KeyGraph(nn.Module):
 
 
 class DeltaGraph(nn.Module):
-    """frame and the key frame's state → outputs. The state of a folded student does not change between key frames."""
+    """frame and the state → outputs and what of the state changes from frame to frame.
+
+    A folded student's does not change between key frames; a network of clips has a window that moves on.
+    """
 
     def __init__(self, student: StatefulNetwork) -> None:
         super().__init__()
         self.student = student
 
     def forward(self, frame: Tensor, state: State) -> tuple[Tensor, ...]:
-        outputs, _ = self.student(frame, state)
-        return tuple(tensors_of(outputs))
+        outputs, state = self.student(frame, state)
+        return (*tensors_of(outputs), *(without_key_frame(state) or {}).values())
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ def export_onnx(student: StatefulNetwork, folder: str | Path, *, size: tuple[int
     """Writes `key.onnx` and, for a student with key frames, `delta.onnx`, for frames of `size` (height, width).
 
     key: input `frame` (1, 3, H, W) normalised; outputs `output` (`output.1`, …) and each state tensor by its name.
-    delta: inputs `frame` and the state's names, of which a network may need only some; outputs as before.
+    delta: inputs `frame` and the state's names, of which a network may need only some; outputs as before, and
+    `next/` with the name of each state tensor that the next frame needs anew.
     Before either file takes its place, ONNX Runtime runs a key frame and three delta frames beside torch. Errors:
     UserError where packages are missing, the network cannot be traced, or the outputs differ.
     """
@@ -84,7 +89,8 @@ def export_onnx(student: StatefulNetwork, folder: str | Path, *, size: tuple[int
     with atomic_path(folder / "key.onnx") as key_file, atomic_path(folder / "delta.onnx") as delta_file:
         _export(key_graph, (example,), {}, key_file, ["frame"], [*names, *state])
         if state:
-            _export(delta_graph, (example,), {"state": state}, delta_file, ["frame", *state], names)
+            moving = [f"{NEXT}{name}" for name in without_key_frame(state) or {}]
+            _export(delta_graph, (example,), {"state": state}, delta_file, ["frame", *state], [*names, *moving])
         gap = _parity(runtime, fused, key_file, delta_file if state else None, example)
         if not gap < PARITY:
             raise UserError(
@@ -134,12 +140,14 @@ def _parity(runtime: Any, student: StatefulNetwork, key: Path, delta: Path | Non
         if delta is not None:
             session = _session(runtime, delta)
             wanted = [value.name for value in session.get_inputs()]
+            given = [value.name for value in session.get_outputs()]
             generator = torch.Generator().manual_seed(1)
             for _ in range(DELTA_FRAMES):
                 frame = example + 0.1 * torch.randn(example.shape, generator=generator)
                 outputs, state = student(frame, state)
                 found = session.run(None, {name: frame.numpy() if name == "frame" else named[name] for name in wanted})
                 gaps.append(_gap(outputs, found))
+                named |= {name.removeprefix(NEXT): value for name, value in zip(given, found, strict=True)}
     return max(gaps)
 
 

@@ -1,36 +1,40 @@
-"""What every method promises, over the whole door."""
+"""What every method promises, over the whole door, for every kind of network that it is for."""
 
-import copy
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.networks import TinySegmenter
+from tests.contracts.examples import KINDS, pairs
 from vidistill.checkpoint import load_student, save_student
-from vidistill.data.clip import Batch
 from vidistill.distill import METHODS
 from vidistill.distill.card import Card
-from vidistill.distill.teacher import FrozenTeacher
-from vidistill.tasks.segmentation import Segmentation
-
-TASK = Segmentation(num_classes=4)
-SIZE = (17, 22)
+from vidistill.errors import UserError
 
 
-@pytest.fixture(params=METHODS)
-def method(request):
-    return METHODS[request.param]()
+@pytest.fixture(params=pairs(METHODS), ids="-".join)
+def pair(request) -> tuple[str, str]:
+    return request.param
 
 
 @pytest.fixture
-def student(method, network):
-    return method.prepare(network, torch.zeros(1, 3, *SIZE))
+def kind(pair):
+    return KINDS[pair[1]]
 
 
-def batch_of(num_frames: int = 2) -> Batch:
-    frames = torch.randn(2, num_frames, 3, *SIZE)
-    return Batch(frames, frames, torch.randint(0, 4, (2, num_frames, *SIZE)))
+@pytest.fixture
+def method(pair):
+    return METHODS[pair[0]]()
+
+
+@pytest.fixture
+def teacher(kind):
+    return kind.teacher()
+
+
+@pytest.fixture
+def student(method, kind, teacher):
+    return method.prepare(kind.network().eval(), kind.example(), view=kind.view, teacher=teacher)
 
 
 def run(student, frames):
@@ -42,23 +46,23 @@ def run(student, frames):
     return torch.stack(outputs)
 
 
-@pytest.mark.parametrize("num_frames", [2, 3])
-def test_losses_are_finite_named_and_weighted(method, student, network, num_frames: int) -> None:
+@pytest.mark.parametrize("which", [0, 1])
+def test_losses_are_finite_named_and_weighted(method, kind, student, teacher, which: int) -> None:
     method.set_training(student)
-    losses = method.losses(student, FrozenTeacher(copy.deepcopy(network)), TASK, batch_of(num_frames), progress=0.0)
+    losses = method.losses(student, teacher, kind.make_task(), kind.batch(kind.lengths[which]), progress=0.0)
     assert set(losses) <= set(method.default_losses)
     assert all(loss.ndim == 0 and torch.isfinite(loss) for loss in losses.values())
 
 
-def test_the_student_learns_and_the_teacher_never_changes(method, student, network) -> None:
-    teacher = FrozenTeacher(copy.deepcopy(network))
+def test_the_student_learns_and_the_teacher_never_changes(method, kind, student, teacher) -> None:
+    task = kind.make_task()
     before = {name: tensor.clone() for name, tensor in teacher.network.state_dict().items()}
     optimizer = torch.optim.SGD(method.parameter_groups(student, 1e-2, steps=12), lr=1e-2)
-    batch = batch_of()
+    batch = kind.batch(kind.lengths[0])
     history = []
     for _ in range(12):
         method.set_training(student)
-        total = sum(method.losses(student, teacher, TASK, batch, progress=0.5).values())
+        total = sum(method.losses(student, teacher, task, batch, progress=0.5).values())
         history.append(total.item())
         optimizer.zero_grad()
         total.backward()
@@ -70,41 +74,53 @@ def test_the_student_learns_and_the_teacher_never_changes(method, student, netwo
 
 
 @torch.no_grad()
-def test_finish_keeps_the_outputs_and_leaves_nothing_to_train(method, student) -> None:
-    frames = torch.randn(4, 1, 3, *SIZE)
+def test_finish_keeps_the_outputs_and_leaves_nothing_to_train(method, kind, student) -> None:
+    frames = torch.randn(4, 1, 3, *kind.size)
     student.eval()
     expected = run(student, frames)
     finished = method.finish(student)
     torch.testing.assert_close(run(finished, frames), expected, atol=1e-5, rtol=1e-5)
     assert not any(parameter.requires_grad for parameter in finished.parameters())
     assert not finished.training
+    assert finished.training_parts is None
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("half", [False, True])
-def test_a_saved_student_loads_alone(method, student, tmp_path: Path, half: bool) -> None:
+def test_a_saved_student_loads_alone(method, kind, student, tmp_path: Path, half: bool) -> None:
     finished = method.finish(student)
     plan = finished.plan.to_list() if finished.plan else []
-    card = Card({}, method.form, {"name": "segmentation", "num_classes": 4}, plan)
+    card = Card({}, method.form, {"name": kind.task, "num_classes": 4}, plan, view=kind.view)
     save_student(tmp_path / "student.safetensors", finished, card, half=half)
-    loaded = load_student(tmp_path / "student.safetensors", network=TinySegmenter(num_classes=4))
+    loaded = load_student(tmp_path / "student.safetensors", network=kind.network())
     assert loaded.card == card
-    frames = torch.randn(3, 1, 3, *SIZE)
+    frames = torch.randn(3, 1, 3, *kind.size)
     tolerance = 3e-2 if half else 0
     torch.testing.assert_close(run(loaded, frames), run(finished, frames), atol=tolerance, rtol=tolerance)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(16, 16), (33, 47), (64, 21)])
-def test_any_frame_size_runs(method, student, size) -> None:
+def test_any_frame_size_runs(method, kind, student, size) -> None:
     finished = method.finish(student)
     outputs = run(finished, torch.randn(2, 1, 3, *size))
-    assert outputs.shape[-2:] == tuple((side + 1) // 2 for side in size)
+    assert outputs.shape == (2, *kind.output_shape(size))
 
 
-def test_method_state_survives(method, student) -> None:
+def test_method_state_survives(method, kind, student, teacher) -> None:
     method.set_training(student)
-    method.losses(student, None, TASK, batch_of(), progress=0.0)
+    method.losses(student, teacher, kind.make_task(), kind.batch(kind.lengths[0]), progress=0.0)
     other = type(method)()
     other.load_state_dict(method.state_dict())
     assert other.state_dict() == method.state_dict()
+
+
+def test_observations_are_numbers(method, student) -> None:
+    assert all(isinstance(value, float) for value in method.observations().values())
+
+
+@pytest.mark.parametrize(("name", "kind"), pairs(METHODS, fitting=False))
+def test_networks_of_the_other_kind_are_refused(name: str, kind: str) -> None:
+    other = KINDS[kind]
+    with pytest.raises(UserError, match=f"^method {name} is for networks"):
+        METHODS[name]().prepare(other.network(), other.example(), view=other.view, teacher=other.teacher())

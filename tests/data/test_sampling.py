@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidistill.data.clip import SampleKey
-from vidistill.data.sampling import EpochSampler, paired_indices, segment_indices
+from vidistill.data.sampling import EpochSampler, dense_indices, paired_indices, segment_indices
 
 SIZES = {"num_samples": st.integers(1, 30), "batch_size": st.integers(1, 12), "seed": st.integers(0, 2**40)}
 
@@ -55,9 +55,35 @@ def test_segment_indices(length: int, num_frames: int, expected: list[int]) -> N
     assert segment_indices(length, num_frames=num_frames) == expected
 
 
+@given(st.integers(1, 100), st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_each_segment_gives_the_frame_at_its_phase(length: int, phases: list[float]) -> None:
+    indices = segment_indices(length, num_frames=len(phases), phase=phases)
+    for i, (index, phase) in enumerate(zip(indices, phases, strict=True)):
+        assert 0 <= index < length
+        assert index <= (i + phase) * length / len(phases) < index + 1 + (index == length - 1)
+    assert indices == sorted(indices)
+
+
+@pytest.mark.parametrize(
+    ("length", "num_frames", "stride", "phase", "expected"),
+    [
+        (10, 4, 2, 0.0, [0, 2, 4, 6]),
+        (10, 4, 2, 1.0, [3, 5, 7, 9]),
+        (11, 4, 2, 0.5, [2, 4, 6, 8]),
+        (5, 4, 2, 0.7, [0, 2, 4, 4]),
+        (1, 3, 8, 0.5, [0, 0, 0]),
+        (9, 1, 8, 0.5, [4]),
+    ],
+)
+def test_dense_indices(length, num_frames, stride, phase, expected) -> None:
+    assert dense_indices(length, num_frames=num_frames, stride=stride, phase=phase) == expected
+
+
 def test_no_indices_without_frames() -> None:
     with pytest.raises(ValueError, match="without frames"):
         segment_indices(0, num_frames=2)
+    with pytest.raises(ValueError, match="without frames"):
+        dense_indices(0, num_frames=2, stride=1)
 
 
 @given(**SIZES)

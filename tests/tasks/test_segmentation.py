@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from vidistill.tasks.segmentation import Segmentation, logits_of
+from vidistill.tasks.segmentation import Segmentation
 
 # two pixels, two classes: the first is sure of class 0, the second undecided
 LOGITS = torch.tensor([[[[math.log(3.0), 0.0]], [[0.0, 0.0]]]])
@@ -28,16 +28,6 @@ def test_divergence_by_hand() -> None:
     # KL(½,½ ‖ ¾,¼) on the first pixel, 0 on the second
     expected = (0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)) / 2
     assert Segmentation(num_classes=2).compare(LOGITS, teacher)["teacher"].item() == pytest.approx(expected)
-
-
-def test_outputs_of_every_kind() -> None:
-    class Named:
-        logits = LOGITS
-
-    for outputs in (LOGITS, {"out": LOGITS, "aux": None}, {"logits": LOGITS}, Named()):
-        assert logits_of(outputs) is LOGITS
-    with pytest.raises(TypeError, match="not list"):
-        logits_of([LOGITS])
 
 
 def test_decoding_takes_the_largest() -> None:

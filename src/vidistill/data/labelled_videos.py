@@ -1,6 +1,7 @@
 """Lists of videos with their classes, in the layouts of Kinetics, Something-Something, ActivityNet and the like."""
 
 import csv
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,7 +40,8 @@ class _Folds:
 
     def choose(self, entries: Sequence[_Entry], path: Path) -> list[_Entry]:
         if not any(self.column in entry.row for entry in entries):
-            raise UserError(f"{path}: has no column '{self.column}' to make folds by; {nearest('', entries[0].row)}")
+            near = nearest(self.column, entries[0].row)
+            raise UserError(f"{path}: has no column '{self.column}' to make folds by; {near}")
         groups = sorted({entry.row[self.column] for entry in entries} - {""}, key=lambda g: natural_key(Path(g)))
         if not 0 <= self.fold < self.folds <= len(groups):
             raise UserError(f"fold {self.fold} of {self.folds} folds: there are {len(groups)} groups in {path}")
@@ -77,6 +79,8 @@ def labelled_videos(
             raise UserError(f"{entry.where}: the label {wrong[0]} is out of range; there are {len(names)} classes")
     if group is not None:
         entries = _Folds(group, folds, fold, split == "test").choose(entries, path)
+    elif split == "test":
+        raise UserError(f"{path}: split: test needs group and folds, which say what is for training; give those")
     readers = OpenReaders()
     videos = [ClassifiedVideo(_frames(Path(root), entry, readers, height), entry.classes) for entry in entries]
     return VideoDataset(Path(root).name or "videos", videos, names)
@@ -96,21 +100,27 @@ def _read(path: Path) -> list[_Entry]:
     column = next((name for name in FILE_COLUMNS if name in header), None)
     if column is None:
         raise UserError(f"{path}: its header names no file column; call it one of {', '.join(FILE_COLUMNS)}")
-    return [_row(dict(zip(header, next(csv.reader([line])), strict=False)), column, where) for where, line in lines[1:]]
+    if len(lines) == 1:
+        raise UserError(f"{path}: the list of videos is empty")
+    rows = [(where, next(csv.reader([line]))) for where, line in lines[1:]]
+    return [_row(dict(itertools.zip_longest(header, row[: len(header)], fillvalue="")), column, w) for w, row in rows]
 
 
 def _row(row: dict[str, str], column: str, where: str) -> _Entry:
-    labels = re.split(r"[ ;]+", row.get("label", "").strip())
-    if not all(label.isdigit() for label in labels):
-        raise UserError(f"{where}: the label '{row.get('label', '')}' is no class id; give whole numbers from 0")
-    return _Entry(row.get(column, ""), tuple(map(int, labels)), where, row)
+    labels = re.split(r"[ ;]+", row["label"].strip())
+    if not all(label.isdecimal() for label in labels):
+        raise UserError(f"{where}: the label '{row['label']}' is no class id; give whole numbers from 0")
+    if not row[column]:
+        raise UserError(f"{where}: names no file in the column '{column}'")
+    return _Entry(row[column], tuple(map(int, labels)), where, row)
 
 
 def _line(line: str, *, where: str, root: Path) -> _Entry:
-    match = re.fullmatch(r"(.+?)((?:[\s,]+\d+)+)", line)
-    if match is None:
+    ends = [match.start() for match in re.finditer(r"[\s,]+\d+(?=(?:[\s,]+\d+)*$)", line) if match.start()]
+    if not ends:
         raise UserError(f"{where}: has no label; a line is `path label`, the label a whole number from 0")
-    path, numbers = match[1].strip(), [int(number) for number in re.findall(r"\d+", match[2])]
+    end = next((end for end in ends if (root / line[:end]).exists()), ends[0])  # names too may end in numbers
+    path, numbers = line[:end], [int(number) for number in re.findall(r"\d+", line[end:])]
     if (root / path).is_dir():  # folder total_frames label …
         numbers = numbers[1:]
         if not numbers:

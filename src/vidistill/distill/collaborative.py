@@ -18,7 +18,7 @@ from vidistill.distill.stages import (
     StagePair,
     adapted,
     aligned,
-    feature_channels,
+    feature_shapes,
     make_adapters,
     match_stages,
     run_with_features,
@@ -26,9 +26,17 @@ from vidistill.distill.stages import (
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.supervised import Supervised
 from vidistill.distill.teacher import FrozenTeacher
+from vidistill.distill.window import require_clips
 from vidistill.errors import UserError
 from vidistill.ops.clip_view import ClipView
-from vidistill.ops.spectrum import Kind, Transform, distribution_gap, frequency_distribution, spectrum_gap
+from vidistill.ops.spectrum import (
+    Kind,
+    Transform,
+    distribution_gap,
+    frequency_distribution,
+    num_frequencies,
+    spectrum_gap,
+)
 
 BOUND = 6.0  # of the learned log variances
 REGRESSIONS = ("spectrum",)  # terms that are squared distances, which Kendall et al. weigh by a half
@@ -43,6 +51,15 @@ class SpectrumSpec:
     frequency_weights: tuple[float, ...] | None = None
     normalised: bool = True
     pooled: bool = False
+
+    def check(self, *, num_frames: int) -> None:
+        """Errors: UserError for another number of weights than of frequencies."""
+        expected = num_frequencies(num_frames, self.transform)
+        if self.frequency_weights is not None and len(self.frequency_weights) != expected:
+            raise UserError(
+                f"method.spectrum has {len(self.frequency_weights)} frequency_weights for {num_frames} frames, which "
+                f"have {expected}; give one each, from the mean over time upward"
+            )
 
     def gap(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Of features (B, T, C, h, w) in the teacher's channels."""
@@ -120,14 +137,17 @@ class Collaborative(Supervised):
         view: ClipView | None = None,
         teacher: FrozenTeacher | None = None,
     ) -> StatefulNetwork:
+        require_clips(view, self.name)
         student = super().prepare(network, example, view=view)
         if teacher is None:
             raise UserError("collaborative distillation needs a teacher; name one in the recipe")
         pairs = match_stages(network, teacher.network, self.stages)
         parts = nn.ModuleDict()
+        ours = feature_shapes(network, student.seen(example), [pair.student for pair in pairs])
+        theirs = feature_shapes(teacher.network, teacher.seen(example), [pair.teacher for pair in pairs])
         if self.spectrum is not None:
-            ours = feature_channels(network, student.seen(example), [pair.student for pair in pairs])
-            theirs = feature_channels(teacher.network, teacher.seen(example), [pair.teacher for pair in pairs])
+            for shape in theirs.values():
+                self.spectrum.check(num_frames=shape[1])
             parts["adapters"] = make_adapters(pairs, ours, theirs)
         if self.parameters:
             comparable_kernels(network, teacher.network, pairs)  # its error comes before any training

@@ -19,7 +19,7 @@ from vidistill.distill.stages import (
     StagePair,
     adapted,
     aligned,
-    feature_channels,
+    feature_shapes,
     make_adapters,
     match_stages,
     run_with_features,
@@ -27,6 +27,7 @@ from vidistill.distill.stages import (
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.supervised import Supervised
 from vidistill.distill.teacher import FrozenTeacher
+from vidistill.distill.window import require_clips
 from vidistill.errors import UserError
 from vidistill.ops.clip_view import ClipView
 
@@ -61,6 +62,7 @@ class CrossResolution(Supervised):
         view: ClipView | None = None,
         teacher: FrozenTeacher | None = None,
     ) -> StatefulNetwork:
+        require_clips(view, self.name)
         student = super().prepare(network, example, view=view)
         if teacher is None:
             raise UserError("cross_resolution distillation needs a teacher; name one in the recipe")
@@ -70,11 +72,19 @@ class CrossResolution(Supervised):
                 "and cannot be cached; set it to stored, or leave teacher.cache out"
             )
         pairs = self._pairs(network, teacher.network)
+        ours = feature_shapes(network, student.seen(example), [pair.student for pair in pairs])
+        theirs = feature_shapes(teacher.network, teacher.seen(example), [pair.teacher for pair in pairs])
         if self.gap == "features":
-            ours = feature_channels(network, student.seen(example), [pair.student for pair in pairs])
-            theirs = feature_channels(teacher.network, teacher.seen(example), [pair.teacher for pair in pairs])
             student.training_parts = make_adapters(pairs, ours, theirs)
+        else:  # errors come before any training
+            for pair in pairs:
+                _require_channels(ours[pair.student][2], self._reader(network, teacher.network))
+                _require_channels(theirs[pair.teacher][2], classifier_of(teacher.network))
         return student
+
+    def _reader(self, student: nn.Module, teacher: nn.Module) -> nn.Linear:
+        """The classifier of the student's locations."""
+        return classifier_of(student if self.classifier == "own" else teacher)
 
     def _pairs(self, student: nn.Module, teacher: nn.Module) -> list[StagePair]:
         return match_stages(student, teacher, self.stages)
@@ -98,9 +108,8 @@ class CrossResolution(Supervised):
         if self.gap == "features":
             assert isinstance(student.training_parts, nn.ModuleDict)
             return F.mse_loss(aligned(adapted(ours, pair, student.training_parts), theirs), theirs)
-        reader = student.network if self.classifier == "own" else teacher.network
         return location_gap(
-            location_logits(aligned(ours, theirs), classifier_of(reader)),
+            location_logits(aligned(ours, theirs), self._reader(student.network, teacher.network)),
             location_logits(theirs, classifier_of(teacher.network)),
             temperature=self.temperature,
         )
@@ -127,19 +136,23 @@ def classifier_of(network: nn.Module) -> nn.Linear:
 
 def location_logits(features: Tensor, classifier: nn.Linear) -> Tensor:
     """(B, T, K, h, w): the classifier at every location of features (B, T, C, h, w)."""
-    if features.shape[2] != classifier.in_features:
-        raise UserError(
-            f"the classifier reads {classifier.in_features} channels, the features have {features.shape[2]}; "
-            "use classifier: own"
-        )
+    _require_channels(features.shape[2], classifier)
     return classifier(features.movedim(2, -1)).movedim(-1, 2)
+
+
+def _require_channels(num_channels: int, classifier: nn.Linear) -> None:
+    if num_channels != classifier.in_features:
+        raise UserError(
+            f"the classifier reads {classifier.in_features} channels, the features have {num_channels}; compare the "
+            "last stages, with classifier: own"
+        )
 
 
 def location_gap(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
     """T² · KL(teacher ‖ student) of class logits (B, T, K, h, w), mean over locations and classes; 0 for equal ones."""
     target = (teacher.detach().float() / temperature).log_softmax(dim=2)
     found = (student.float() / temperature).log_softmax(dim=2)
-    return F.kl_div(found, target, reduction="mean", log_target=True) * temperature**2
+    return F.kl_div(found, target, reduction="none", log_target=True).mean() * temperature**2
 
 
 @contextmanager

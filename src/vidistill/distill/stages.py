@@ -33,11 +33,12 @@ def match_stages(
 
     Errors: UserError where a network does not say what its stages are, or has too few; it says which exist.
     """
-    if stages is not None and not isinstance(stages, int):
+    if stages and not isinstance(stages, int):
         return [StagePair(*pair) for pair in stages]
     ours, theirs = stages_of(student, "student"), stages_of(teacher, "teacher")
-    count = min(len(ours), len(theirs)) if stages is None else stages
-    if not 1 <= count <= min(len(ours), len(theirs)):
+    most = min(len(ours), len(theirs))
+    count = most if stages is None else stages if isinstance(stages, int) else 0  # an empty list
+    if not 1 <= count <= most:
         raise UserError(
             f"{count} stages cannot be matched: the student has {', '.join(ours)}; the teacher has {', '.join(theirs)}"
         )
@@ -75,8 +76,8 @@ def run_with_features(network: nn.Module, clips: Tensor, paths: Sequence[str]) -
     return outputs, features
 
 
-def feature_channels(network: nn.Module, clips: Tensor, paths: Sequence[str]) -> dict[str, int]:
-    """The channels of the stages at `paths`, from one run in evaluation mode."""
+def feature_shapes(network: nn.Module, clips: Tensor, paths: Sequence[str]) -> dict[str, torch.Size]:
+    """The shapes (B, T, C, h, w) of the stages at `paths`, from one run in evaluation mode. Errors: as `tapped`."""
     was_training = network.training
     network.eval()
     try:
@@ -84,7 +85,7 @@ def feature_channels(network: nn.Module, clips: Tensor, paths: Sequence[str]) ->
             _, features = run_with_features(network, clips, paths)
     finally:
         network.train(was_training)
-    return {path: feature.shape[2] for path, feature in features.items()}
+    return {path: feature.shape for path, feature in features.items()}
 
 
 def aligned(student: Tensor, teacher: Tensor) -> Tensor:
@@ -103,14 +104,14 @@ def aligned(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def make_adapters(
-    pairs: Sequence[StagePair], student_channels: dict[str, int], teacher_channels: dict[str, int]
+    pairs: Sequence[StagePair], student_shapes: dict[str, torch.Size], teacher_shapes: dict[str, torch.Size]
 ) -> nn.ModuleDict:
     """A 1×1 projection, for training only, for each pair whose channels differ. [ours]"""
     return nn.ModuleDict(
         {
-            pair.key: nn.Conv2d(student_channels[pair.student], teacher_channels[pair.teacher], 1)
+            pair.key: nn.Conv2d(student_shapes[pair.student][2], teacher_shapes[pair.teacher][2], 1)
             for pair in pairs
-            if student_channels[pair.student] != teacher_channels[pair.teacher]
+            if student_shapes[pair.student][2] != teacher_shapes[pair.teacher][2]
         }
     )
 

@@ -4,23 +4,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from vidistill.distill.frame_by_frame import FrameByFrame
 from vidistill.distill.stateful import KEY, PerFrame, State, StatefulNetwork
 from vidistill.errors import UserError
 from vidistill.ops.clip_view import ClipView
+from vidistill.tasks.outputs import logits_of
 
-HELD = f"{KEY}outputs."
+HELD = f"{KEY}outputs"
 
 
 class Windowed(StatefulNetwork):
     """A network of clips (B, T, 3, S, S), behind the contract of one that keeps state.
 
     Of whole clips (B, T, 3, H, W) it gives the outputs and an empty state. Of one frame (B, 3, H, W) at a time it gives
-    the outputs of the window that ends there, in which the first frame stands for those before it. The window is the
-    state's recurrent part; the outputs are its key part and are held until the next key frame, so that a key frame
-    every K frames runs the network once in K. holds: False to run it on every frame and keep no outputs, as an exported
+    the logits of the window that ends there, in which the first frame stands for those before it. The window is the
+    state's recurrent part; the logits are its key part and are held until the next key frame, so that a key frame
+    every K frames runs the network once in K. holds: False to run it on every frame and keep no logits, as an exported
     graph does.
     """
 
@@ -31,7 +31,6 @@ class Windowed(StatefulNetwork):
         self.network = network
         self.view = view
         self.holds = True
-        self._structure: Any = None
 
     def forward(self, frame: Tensor, state: State | None = None) -> tuple[Any, State]:
         if frame.ndim == 5:
@@ -41,14 +40,10 @@ class Windowed(StatefulNetwork):
             window = frame.expand(-1, (self.view.num_frames - 1) * self.view.stride + 1, -1, -1, -1)
         else:
             window = torch.cat([state["window"][:, 1:], frame], dim=1)
-        held = {} if state is None else {name: tensor for name, tensor in state.items() if name.startswith(HELD)}
-        if held:
-            return tree_unflatten(list(held.values()), self._structure), {"window": window, **held}
-        outputs = self.network(window[:, :: self.view.stride])
-        if not self.holds:
-            return outputs, {"window": window}
-        leaves, self._structure = tree_flatten(outputs)
-        return outputs, {"window": window, **{f"{HELD}{i}": leaf for i, leaf in enumerate(leaves)}}
+        if state is not None and HELD in state:
+            return state[HELD], {"window": window, HELD: state[HELD]}
+        logits = logits_of(self.network(window[:, :: self.view.stride]))
+        return logits, {"window": window, **({HELD: logits} if self.holds else {})}
 
 
 def stateful(network: nn.Module, view: ClipView | None) -> StatefulNetwork:
@@ -60,6 +55,15 @@ def stateful(network: nn.Module, view: ClipView | None) -> StatefulNetwork:
         return PerFrame(network)
     can_step = getattr(network, "causal", False) and hasattr(network, "step")
     return FrameByFrame(network, view) if can_step else Windowed(network, view)
+
+
+def require_clips(view: ClipView | None, method: str) -> None:
+    """Errors: UserError where a method for networks of clips is given one of single frames."""
+    if view is None:
+        raise UserError(
+            f"method {method} is for networks of clips, in a recipe with task: {{name: recognition}}; for a network of "
+            "single frames take supervised, low_rank or delta"
+        )
 
 
 def refuse_clips(view: ClipView | None, method: str) -> None:

@@ -56,10 +56,11 @@ class Recognition:
     def supervise(self, outputs: Any, labels: Tensor, teacher_outputs: Any = None) -> dict[str, Tensor]:
         """`task`: cross-entropy, mean over clips; a clip of several classes has as target the same share of each.
 
-        labels: (B, K), 1 for each class of the clip, all 0 where it is unlabelled, which counts 0.
+        labels: (B, K), 1 for each class of the clip, all 0 where it is unlabelled, which counts 0. Data without labels
+        may know of another number of classes, or of none.
         """
         logits = logits_of(outputs).float()
-        labels = labels.to(logits.dtype)
+        labels = F.pad(labels.to(logits.dtype), (0, logits.shape[1] - labels.shape[1]))
         if self.confidence is not None and teacher_outputs is not None:
             labels = self._with_pseudo_labels(labels, logits_of(teacher_outputs), self.confidence)
         target = labels / labels.sum(dim=1, keepdim=True).clamp(min=1)

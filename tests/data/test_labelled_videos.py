@@ -1,0 +1,171 @@
+"""Lists of videos with classes, in every layout, and one sentence for everything that is wrong with one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.data.test_datasets import cut_short, write_image, write_video
+from vidistill.data.classified import classes_of
+from vidistill.data.clip import VideoDataset
+from vidistill.data.labelled_videos import labelled_videos
+from vidistill.errors import UserError
+
+
+def listed(root: Path, text: str, **options) -> VideoDataset:
+    (root / "list.txt").write_text(text)
+    return labelled_videos(root, **options)
+
+
+def contents(dataset: VideoDataset) -> list[tuple[str, int, tuple[int, ...]]]:
+    return [(s.name, len(s), classes_of(s)) for s in dataset.sequences]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Two videos and two folders of frames."""
+    write_video(tmp_path / "a.mp4", num_frames=3)
+    write_video(tmp_path / "of two, words" / "b 2.mp4", num_frames=4)
+    for i in range(5):
+        write_image(tmp_path / "frames" / f"{i}.png", level=10 * i)
+        write_image(tmp_path / "take 07" / f"{i}.png", level=10 * i)
+    return tmp_path
+
+
+@pytest.mark.parametrize("gap", [" ", "  ", "\t", ",", ", "])
+def test_kinetics_lists(place: Path, gap: str) -> None:
+    lines = [("a.mp4", 0), ("of two, words/b 2.mp4", 2), ("frames", 300, 1), ("take 07", 5, 0)]
+    dataset = listed(place, "\n".join(gap.join(map(str, line)) for line in lines) + "\n\n")
+    assert contents(dataset) == [
+        ("a.mp4", 3, (0,)), ("of two, words/b 2.mp4", 4, (2,)), ("frames", 5, (1,)), ("take 07", 5, (0,)),
+    ]  # fmt: skip
+    assert dataset.class_names == ("0", "1", "2")
+    assert dataset.problems() == []
+
+
+def test_frames_come_in_natural_order(place: Path) -> None:
+    for i in (5, 9, 10, 11):
+        write_image(place / "frames" / f"{i}.png", level=10 * i)
+    frames = listed(place, "frames 9 0").sequences[0]
+    assert [int(frames.image(i)[0, 0, 0]) for i in range(len(frames))] == [0, 10, 20, 30, 40, 50, 90, 100, 110]
+
+
+def test_several_labels_a_line(place: Path) -> None:
+    dataset = listed(place, "a.mp4 0 3\nframes 5 2 1 3\n", num_classes=6)
+    assert [classes_of(s) for s in dataset.sequences] == [(0, 3), (2, 1, 3)]
+    assert dataset.num_classes == 6
+
+
+def test_a_table_with_a_header_names_and_several_labels(place: Path) -> None:
+    text = 'name,label,file,sequence\nshake,1,a.mp4,1\n"hug, long",0,"of two, words/b 2.mp4",2\nshake,1;2,frames,\n'
+    dataset = listed(place, "\ufeff" + text)
+    assert contents(dataset) == [("a.mp4", 3, (1,)), ("of two, words/b 2.mp4", 4, (0,)), ("frames", 5, (1, 2))]
+    assert dataset.class_names == ("hug, long", "shake", "2")
+
+
+def test_named_classes_and_a_height(place: Path) -> None:
+    dataset = listed(place, "a.mp4 1", class_names=["sit", "stand"], height=16)
+    assert dataset.class_names == ("sit", "stand")
+    assert dataset.sequences[0].image(0).shape == (16, 24, 3)
+
+
+# Folds
+
+
+def grouped(root: Path, groups: list[str], **options) -> list[str]:
+    """The names of the videos that `options` choose of one video a group."""
+    write_image(root / "frames" / "0.png")
+    rows = [f"./{'./' * i}frames,0,{group}" for i, group in enumerate(groups)]
+    (root / "list.csv").write_text("\n".join(["file,label,sequence", *rows]))
+    dataset = labelled_videos(root, list_file="list.csv", group="sequence", **options)
+    return [sequence.name for sequence in dataset.sequences]
+
+
+@settings(max_examples=25)
+@given(groups=st.lists(st.sampled_from(["", "1", "2", "10", "x"]), min_size=2, max_size=9), folds=st.integers(1, 5))
+def test_every_group_is_tested_once_and_what_has_none_only_trains(tmp_path_factory, groups, folds) -> None:
+    root = tmp_path_factory.mktemp("folds")
+    if folds > len(set(groups) - {""}):
+        with pytest.raises(UserError, match=f"fold 0 of {folds} folds: there are"):
+            grouped(root, groups, folds=folds)
+        return
+    everything = [f"./{'./' * i}frames" for i in range(len(groups))]
+    tested = []
+    for fold in range(folds):
+        test = grouped(root, groups, folds=folds, fold=fold, split="test")
+        train = grouped(root, groups, folds=folds, fold=fold, split="train")
+        assert sorted(test + train) == sorted(everything)
+        of = dict(zip(everything, groups, strict=True))
+        assert not {of[name] for name in test} & {of[name] for name in train}, "no group is in both"
+        tested += test
+    assert sorted(tested) == sorted(name for name, group in zip(everything, groups, strict=True) if group)
+
+
+def test_groups_are_dealt_in_natural_order(tmp_path: Path) -> None:
+    names = ["./frames", "././frames", "./././frames"]
+    groups = ["10", "9", "1"]  # in natural order 1, 9, 10
+    found = [grouped(tmp_path, groups, folds=2, fold=fold, split="test") for fold in (0, 1)]
+    assert found == [[names[0], names[2]], [names[1]]]
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "sentence"),
+    [
+        ("a.mp4 0\na.mp4\n", {}, r"list\.txt:2: has no label; a line is `path label`"),
+        ("a.mp4 zero", {}, r"list\.txt:1: has no label"),
+        ("a.mp4 -1", {}, r"list\.txt:1: has no label"),
+        ("frames 0", {}, r"list\.txt:1: has no label; a line of a folder of frames is `folder total_frames label`"),
+        ("a.mp4 0\n\na.mp4 4", {"num_classes": 4}, r"list\.txt:3: the label 4 is out of range; there are 4 classes"),
+        ("a.mp4 1", {"class_names": ["one"]}, "the label 1 is out of range; there are 1 classes"),
+        ("a.mp4 0\nb.mp4 0", {}, r"list\.txt:2: there is no .*b\.mp4; check the list and root"),
+        ("empty 3 0", {}, r"list\.txt:1: the folder .*empty holds no frames"),
+        ("", {}, "the list of videos is empty"),
+        ("file,label\n", {}, "the list of videos is empty"),
+        ("movie,label\na.mp4,0", {}, "its header names no file column; call it one of file, path, video, clip"),
+        ("file,label\na.mp4,x", {}, r"list\.txt:2: the label 'x' is no class id; give whole numbers from 0"),
+        ("file,label\na.mp4,²", {}, r"list\.txt:2: the label '²' is no class id"),
+        ("file,label\na.mp4,", {}, r"list\.txt:2: the label '' is no class id"),
+        ("file,label\na.mp4", {}, r"list\.txt:2: the label '' is no class id"),
+        ("label,file\n0", {}, r"list\.txt:2: names no file"),
+        ("file,label,take\na.mp4,0,1", {"group": "tkae", "folds": 1}, "no column 'tkae' .* did you mean take"),
+        ("a.mp4 0", {"group": "take", "folds": 1}, "no column 'take' to make folds by"),
+        ("file,label,take\na.mp4,0,1\na.mp4,0", {"group": "take", "folds": 2}, "fold 0 of 2 folds: there are 1 groups"),
+        ("file,label,take\na.mp4,0,1", {"group": "take", "folds": 1, "fold": 1}, "fold 1 of 1 folds"),
+        ("a.mp4 0", {"split": "test"}, "split: test needs group and folds"),
+    ],
+)  # fmt: skip
+def test_every_mistake_is_one_sentence(place: Path, text: str, options: dict, sentence: str) -> None:
+    (place / "empty").mkdir()
+    with pytest.raises(UserError, match=sentence) as caught:
+        listed(place, text, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_list_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"list\.txt: the list of videos cannot be read"):
+        labelled_videos(tmp_path)
+    (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot be read"):
+        labelled_videos(tmp_path)
+
+
+def test_what_cannot_be_decoded_is_named_when_it_is_checked(place: Path) -> None:
+    cut_short(write_image(place / "frames" / "3.png", size=(64, 64)))
+    (place / "a.mp4").write_bytes(b"no video")
+    problems = listed(place, "a.mp4 0\nframes 5 1\ntake 07 5 1\n").problems()
+    assert [name in problem for name, problem in zip(("a.mp4", "3.png"), problems, strict=True)] == [True, True]
+    with pytest.raises(UserError, match=r"a\.mp4"):
+        len(listed(place, "a.mp4 0").sequences[0])
+
+
+def test_labels_of_pixels_there_are_none(place: Path) -> None:
+    video = listed(place, "frames 5 1").sequences[0]
+    assert video.labels(0) is None
+    assert list(video.labelled()) == []
+    assert len(list(video.images())) == 5
+    assert np.array_equal(next(iter(video.images())), video.image(0))
