@@ -13,6 +13,13 @@ from vidistill.recipe import Recipe, build, load_recipe, without_files
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
+# by task: a network that stands for a checkpoint's, and clips small enough for synthetic frames
+STAND_INS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "segmentation": ("ddrnet_23_slim", {}, {"crop": (64, 64)}),
+    "recognition": ("tsn", {"backbone": "test_resnet"}, {"crop": 64}),
+    "super_resolution": ("vespcn", {}, {"patch": 16}),
+}
+
 
 def recipe_of(**values: Any) -> Recipe:
     given = {
@@ -27,18 +34,15 @@ def recipe_of(**values: Any) -> Recipe:
 @pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
 def test_every_recipe_is_complete_without_its_files(path: Path) -> None:
     recipe = without_files(load_recipe(path))
-    restores = recipe.task["name"] == "super_resolution"
-    stand_in = "vespcn" if restores else "ddrnet_23_slim"
-    if recipe.teacher is not None and recipe.teacher.name is None:  # our own run's checkpoint, which names its network
-        recipe.teacher.name, recipe.teacher.checkpoint = stand_in, None
-        recipe.task |= {} if restores else {"num_classes": 11}
-    if recipe.student.name is None and recipe.student.checkpoint is not None:
-        recipe.student.name, recipe.student.checkpoint = stand_in, None
-    if restores:
-        recipe.data.clip["patch"] = 16
-    else:
+    task = recipe.task["name"]
+    name, options, shrunk = STAND_INS[task]
+    if task != "super_resolution":
         recipe.task.setdefault("num_classes", 11)
-        recipe.data.clip["crop"] = (64, 64)
+    for network in (recipe.teacher, recipe.student):
+        # our own run's checkpoint, which names its network
+        if network is not None and network.name is None and network.checkpoint is not None:
+            network.name, network.options, network.checkpoint = name, options, None
+    recipe.data.clip |= shrunk
     run = build(recipe)
     assert set(recipe.losses) <= set(run.training.method.default_losses)
 

@@ -1,4 +1,5 @@
 import gc
+import json
 import tracemalloc
 from pathlib import Path
 
@@ -6,15 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from tests.networks import TinySegmenter
+from tests.networks import TinyClips, TinySegmenter
 from vidistill.checkpoint import load_student, save_student
 from vidistill.data.video import Frame
 from vidistill.distill.card import Card
 from vidistill.distill.delta.method import Delta
+from vidistill.distill.window import Windowed
 from vidistill.errors import UserError
 from vidistill.key_frames import Adaptive, Fixed, Never, parse_policy
+from vidistill.ops.clip_view import ClipView
 from vidistill.profile import PeakMemory
 from vidistill.stream import Stream, load_state, save_state
+from vidistill.stream_outputs import open_sink
 
 
 @pytest.fixture
@@ -145,3 +149,93 @@ def test_policies_by_name() -> None:
     for text in ("0", "-3", "often"):
         with pytest.raises(UserError):
             parse_policy(text)
+
+
+# Networks of clips
+
+
+VIEW = ClipView(num_frames=3, sampling="dense", stride=2, crop=28, size=16)
+
+
+class Solid(TinyClips):
+    """With a convolution over time too."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.over_time = torch.nn.Conv3d(3, 3, (3, 1, 1), padding=(1, 0, 0))
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        return super().forward(self.over_time(clips.transpose(1, 2)).transpose(1, 2))
+
+
+@pytest.fixture(params=[TinyClips, Solid], ids=["frames", "solid"])
+def clip_student(request, tmp_path: Path):
+    """A function that loads a saved student of clips anew, with a key frame every 3 frames."""
+    network = request.param(4).eval()
+    torch.nn.init.normal_(network.head.weight, std=2)
+    task = {"name": "recognition", "num_classes": 4}
+    card = Card({}, "per_frame", task, class_names=("a", "b"), key_frame_interval=3, view=VIEW)
+    save_student(tmp_path / "clips.safetensors", Windowed(network, VIEW), card)
+    return lambda: load_student(tmp_path / "clips.safetensors", request.param(4))
+
+
+def test_a_clip_network_says_what_the_last_clip_is_and_holds_it(clip_student, images) -> None:
+    student = clip_student()
+    for index, output in enumerate(Stream(clip_student())(images)):
+        assert output.is_key_frame == (index % 3 == 0)
+        last = index - index % 3
+        window = np.stack([VIEW.cut(images[max(0, last - back)]) for back in (4, 2, 0)])
+        clip = student.card.normalisation(torch.from_numpy(window).permute(0, 3, 1, 2)[None])
+        with torch.no_grad():
+            expected = student(clip)[0].softmax(1)[0].numpy()
+        np.testing.assert_allclose(output.prediction, expected, atol=1e-4)
+        assert output.image is images[index]
+
+
+@pytest.mark.parametrize("cut", [1, 3, 5])
+def test_a_clip_stream_cut_in_two_goes_on_the_same(clip_student, images, tmp_path, cut: int) -> None:
+    whole = [(o.prediction, o.is_key_frame, o.index) for o in Stream(clip_student())(images)]
+    first = Stream(clip_student())
+    found = [(o.prediction, o.is_key_frame, o.index) for o in first(images[:cut])]
+    save_state(first, tmp_path / "state.safetensors")
+    second = Stream(clip_student())
+    load_state(second, tmp_path / "state.safetensors")
+    found += [(o.prediction, o.is_key_frame, o.index) for o in second(images[cut:])]
+    for (probabilities, *rest), (expected, *wanted) in zip(found, whole, strict=True):
+        assert np.array_equal(probabilities, expected)
+        assert rest == wanted
+
+
+def test_a_clip_stream_ten_times_as_long_takes_no_more_memory(clip_student, images) -> None:
+    def peak(num_frames: int) -> int:
+        with PeakMemory() as memory:
+            for _ in Stream(clip_student())(images[i % len(images)] for i in range(num_frames)):
+                pass
+        return memory.peak
+
+    peak(6)
+    assert peak(80) <= 1.05 * peak(8)
+
+
+def test_a_clip_stream_bears_a_change_of_size(clip_student, images) -> None:
+    smaller = [np.ascontiguousarray(image[:20, :30]) for image in images[:2]]
+    outputs = list(Stream(clip_student())([images[0], images[1], *smaller]))
+    assert [output.is_key_frame for output in outputs] == [True, False, True, False]
+
+
+def test_probabilities_as_lines_and_on_the_video(clip_student, images, tmp_path) -> None:
+    outputs = list(Stream(clip_student())(images[:4]))
+    card = clip_student().card
+    with open_sink(str(tmp_path / "out.jsonl"), fps=10, card=card) as sink:
+        for output in outputs:
+            sink.write(output)
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    for line, output in zip(lines, outputs, strict=True):
+        named = dict(zip(("a", "b", "2", "3"), output.prediction.tolist(), strict=True))
+        assert line["classes"] == pytest.approx(named, abs=1e-6)
+        assert list(line["classes"]) == sorted(named, key=lambda name: -named[name])
+    with open_sink(str(tmp_path / "out.mp4"), fps=10, card=card) as sink:
+        sink.write(outputs[0])
+    assert (tmp_path / "out.mp4").stat().st_size > 0
+    with pytest.raises(UserError, match=r"masks: write a video \(.*\) or a \.jsonl file"):
+        open_sink(str(tmp_path / "masks"), fps=10, card=card)

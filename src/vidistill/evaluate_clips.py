@@ -98,7 +98,7 @@ def _agreement(ours: Predictions, theirs: Predictions) -> float:
 
 
 def _protocol(predictions: Predictions, task: Recognition, view: ClipView, num_videos: int) -> str:
-    how = "one frame of each equal segment" if view.sampling == "segments" else f"every {view.stride}th frame"
+    how = "one frame of each equal segment" if view.sampling == "segments" else f"frames {view.stride} apart"
     averaged = "probabilities" if task.average == "prob" else "logits"
     return (
         f"{task.num_clips} clip{'s' * (task.num_clips > 1)} of {view.num_frames} frames ({how}), "

@@ -202,8 +202,11 @@ def without_files(recipe: Recipe) -> Recipe:
             check_options(choose(DATASETS, str(options.pop("name", "")), where=place), options, where=place)
     recipe = recipe.model_copy(deep=True)
     for settings in (recipe.teacher, recipe.student):
-        if settings is not None and settings.name is not None:
-            settings.checkpoint = None
+        if settings is not None:
+            settings.backbone = None
+            settings.checkpoint = None if settings.name is not None else settings.checkpoint
+    if recipe.teacher is not None:
+        recipe.teacher.cache = None
     recipe.data.train, recipe.data.evaluate, recipe.data.labels = [{"name": "synthetic"}], [], "none"
     return recipe
 

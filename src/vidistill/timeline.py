@@ -1,25 +1,27 @@
 """What a recognition run shows: classes over time on a video, as a stream says them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from vidistill.data.classified import classes_of
 from vidistill.data.clip import FrameSequence, Image
 from vidistill.data.video_writer import VideoWriter
 from vidistill.distill.stateful import StatefulNetwork
+from vidistill.errors import UserError
 from vidistill.evaluate import Setting
 from vidistill.files import atomic_path
+from vidistill.ops.clip_view import cut_square
 from vidistill.ops.draw import caption
 from vidistill.progress import track
 from vidistill.stream import Stream
 from vidistill.stream_outputs import name_of
 
 MOST_VIDEOS, MOST_FRAMES = 4, 90  # videos strung together, frames of each
-HEIGHT = 288
+SIDE = 288  # of the square that is shown of each frame, for videos may have several sizes
 FPS = 12.0
 
 
@@ -43,14 +45,15 @@ def write_timeline(
         streams["teacher"] = Stream(teacher)
     said: dict[str, list[np.ndarray]] = {name: [] for name in streams}
     truth: list[int] = []
-    shown = [(v, image) for v in _different(sequences) for image in islice(v.images(), MOST_FRAMES)]
+    shown = [(classes, image) for classes, images in _different(sequences).items() for image in images]
     with VideoWriter(folder / "side_by_side.mp4", fps=FPS) as writer:
-        for video, image in track(shown, "drawing", total=len(shown)):
-            truth.append(classes_of(video)[0] if classes_of(video) else -1)
+        for classes, image in track(shown, "drawing", total=len(shown)):
+            truth.append(classes[0] if classes else -1)
             for name, stream in streams.items():
                 said[name].append(stream.step(image).prediction)
+            square = cut_square(image, share=1.0, place=(0.5, 0.5), size=SIDE)
             words = {name: f"{name}: {_best(card.class_names, found[-1])}" for name, found in said.items()}
-            writer.write(np.hstack([caption(_sized(image), words[name]) for name in words]))
+            writer.write(np.hstack([caption(square.copy(), words[name]) for name in words]))
     with atomic_path(folder / "timeline.npz") as temporary:
         np.savez_compressed(
             temporary,
@@ -60,18 +63,15 @@ def write_timeline(
         )
 
 
-def _sized(image: Image) -> Image:
-    """At the video's height, whatever the frame's."""
-    width = max(1, round(image.shape[1] * HEIGHT / image.shape[0]))
-    return np.asarray(cv2.resize(image, (width, HEIGHT)), dtype=np.uint8)
-
-
-def _different(sequences: Sequence[FrameSequence]) -> list[FrameSequence]:
-    """The first video of each class, a few of them."""
-    first: dict[tuple[int, ...], FrameSequence] = {}
+def _different(sequences: Sequence[FrameSequence]) -> dict[tuple[int, ...], list[Image]]:
+    """The first frames of the first video of each class that can be decoded, a few of them."""
+    first: dict[tuple[int, ...], list[Image]] = {}
     for sequence in sequences:
-        first.setdefault(classes_of(sequence), sequence)
-    return list(first.values())[:MOST_VIDEOS]
+        classes = classes_of(sequence)
+        if classes not in first and len(first) < MOST_VIDEOS:
+            with suppress(UserError):  # the evaluation has named it
+                first[classes] = list(islice(sequence.images(), MOST_FRAMES))
+    return first
 
 
 def _best(class_names: Sequence[str], probabilities: np.ndarray) -> str:

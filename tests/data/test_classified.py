@@ -149,3 +149,11 @@ def test_nothing_to_train_on() -> None:
 def test_a_scale_is_a_range_of_parts(scale) -> None:
     with pytest.raises(pydantic.ValidationError, match="least, most"):
         ClassifiedClipSettings(scale=scale)
+
+
+def test_a_few_fixed_draws_come_again_in_every_run() -> None:
+    clips = clips_of(**VARIED, draws=3)
+    drawn = [clips[SampleKey(seed, epoch, 2)][1] for seed, epoch in ((0, 0), (0, 1), (0, 2), (0, 3), (9, 4))]
+    assert np.array_equal(drawn[3], drawn[0])
+    assert np.array_equal(drawn[4], drawn[1])
+    assert not any(np.array_equal(drawn[i], drawn[j]) for i, j in ((0, 1), (0, 2), (1, 2)))

@@ -65,12 +65,11 @@ def assert_problems(dataset: VideoDataset, *expected: tuple[Path, str]) -> None:
 
 
 def test_the_door_names_every_data_set() -> None:
+    frames = ["camvid", "cityscapes", "davis", "synthetic", "videos"]
     whole = ["labelled_videos", "synthetic_actions"]
-    clips, pairs = (
-        ["camvid", "cityscapes", "davis", "synthetic", "videos"],
-        ["high_resolution", "reds", "vid4", "vimeo90k"],
-    )
-    assert sorted(DATASETS) == sorted(clips + pairs + whole)
+    boxes = ["coco_video", "imagenet_det", "imagenet_vid", "mot", "pets"]
+    pairs = ["high_resolution", "reds", "vid4", "vimeo90k"]
+    assert sorted(DATASETS) == sorted(frames + whole + boxes + pairs)
 
 
 # Label images

@@ -87,17 +87,18 @@ def test_boxes_worked_by_hand() -> None:
         shape("rectangle", (40.0, 30.0), (4.5, 4.5), (0.0, 0.0)),
         shape("rectangle", (1.0, 40.0), (3.5, 1.5), (0.0, 0.0)),  # beyond the left edge
     )
-    boxes, classes = sequence.boxes(1)
-    assert boxes.tolist() == [[19, 9, 30, 16], [36, 26, 45, 35], [0, 39, 5, 42]]
-    assert classes.tolist() == [1, 1, 1]
-    assert boxes.dtype == np.float32
+    boxes = sequence.boxes(1)
+    assert boxes.xyxy.tolist() == [[19, 9, 30, 16], [36, 26, 45, 35], [0, 39, 5, 42]]
+    assert boxes.labels.tolist() == [1, 1, 1]
+    assert boxes.instances.tolist() == [2, 3, 4]
+    assert boxes.xyxy.dtype == np.float32
 
 
 @settings(max_examples=15)
 @given(SEEDS)
 def test_boxes_are_the_extents_of_the_labels(seed: int) -> None:
     sequence = synthetic(num_sequences=1, seed=seed, num_classes=7).sequences[0]
-    labels, (boxes, classes) = sequence.labels(7), sequence.boxes(7)
+    labels, boxes, classes = sequence.labels(7), sequence.boxes(7).xyxy, sequence.boxes(7).labels
     assert set(classes.tolist()) == set(np.unique(labels).tolist()) - {0}
     assert len(classes) == len(set(classes.tolist()))  # up to six shapes of six kinds
     for (left, top, right, bottom), kind in zip(boxes, classes, strict=True):

@@ -88,12 +88,14 @@ def test_a_constant_loss_settles_where_the_formula_says() -> None:
 
 
 @pytest.mark.parametrize(("value", "bound"), [(9.0, 6.0), (-9.0, -6.0)])
-def test_they_are_clamped(value: float, bound: float) -> None:
+def test_they_stay_within_their_bounds_and_can_come_back(value: float, bound: float) -> None:
     weights = LearnedWeights(["task"])
     nn.init.constant_(weights.log_variances, value)
-    assert weights.weights()["task"] == pytest.approx(math.exp(-bound))
     found = weights({"task": torch.tensor(1.0)})
     assert found["balance"].item() == pytest.approx(bound / 2)
+    assert weights.weights()["task"] == pytest.approx(math.exp(-bound))
+    sum(found.values()).backward()
+    assert weights.log_variances.grad.item() == pytest.approx(0.5 - math.exp(-bound))
 
 
 def test_they_train_without_weight_decay_and_are_observed() -> None:
@@ -106,6 +108,8 @@ def test_they_train_without_weight_decay_and_are_observed() -> None:
     everything = [id(p) for group in groups for p in group["params"]]
     assert sorted(everything) == sorted(id(p) for p in student.parameters())
     assert method.observations() == {"weight_task": 1.0, "weight_spectrum": 0.5, "weight_parameters": 1.0}
+    method.weights_learning_rate = 0.7
+    assert [group["lr"] for group in method.parameter_groups(student, 0.1, steps=10)][-1] == 0.7
 
 
 def test_no_weights_where_they_are_fixed() -> None:

@@ -5,8 +5,12 @@ from collections.abc import Callable
 from vidistill.data.camvid import camvid
 from vidistill.data.cityscapes import cityscapes
 from vidistill.data.clip import VideoDataset
+from vidistill.data.coco_video import coco_video
 from vidistill.data.davis import davis
+from vidistill.data.imagenet_video import imagenet_det, imagenet_vid
 from vidistill.data.labelled_videos import labelled_videos
+from vidistill.data.mot import mot
+from vidistill.data.pets import pets
 from vidistill.data.super_resolution import high_resolution, reds, vid4, vimeo90k
 from vidistill.data.synthetic import synthetic
 from vidistill.data.synthetic_actions import synthetic_actions
@@ -15,8 +19,13 @@ from vidistill.data.videos import videos
 DATASETS: dict[str, Callable[..., VideoDataset]] = {
     "camvid": camvid,
     "cityscapes": cityscapes,
+    "coco_video": coco_video,
     "davis": davis,
+    "imagenet_det": imagenet_det,
+    "imagenet_vid": imagenet_vid,
     "labelled_videos": labelled_videos,
+    "mot": mot,
+    "pets": pets,
     "synthetic": synthetic,
     "synthetic_actions": synthetic_actions,
     "high_resolution": high_resolution,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from vidistill.data.boxes import Boxes
 from vidistill.data.clip import Image, LabelMap, VideoDataset
 from vidistill.errors import UserError
 
@@ -132,18 +133,15 @@ class SyntheticSequence:
         classes = np.array([0, *self._classes()], dtype=np.uint8)
         return classes[self._surfaces(index)]
 
-    def boxes(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """(N, 4) boxes xyxy and (N,) classes of the shapes that are seen, around the pixels that are seen.
-
-        Edges of pixels: one that shows pixel (x, y) alone is (x, y, x + 1, y + 1).
-        """
+    def boxes(self, index: int) -> Boxes:
+        """The shapes that are seen, around the pixels that are seen; instance k is the k-th shape from the back."""
         surfaces, classes = self._surfaces(index), self._classes()
         seen = [surface for surface in np.unique(surfaces) if surface]
         boxes = np.empty((len(seen), 4), dtype=np.float32)
         for row, surface in zip(boxes, seen, strict=True):
             ys, xs = np.nonzero(surfaces == surface)
             row[:] = xs.min(), ys.min(), xs.max() + 1, ys.max() + 1
-        return boxes, np.array([classes[surface - 1] for surface in seen], dtype=np.int64)
+        return Boxes.of(boxes, [classes[surface - 1] for surface in seen], instances=seen)
 
     def flow(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """(H, W, 2) displacement (x, y) in pixels from frame `index` to the next, and (H, W) whether it is seen there.

@@ -94,12 +94,16 @@ class LearnedWeights(nn.Module):
 
     def forward(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """The losses, weighted, and `balance`, the sum of s / 2."""
+        with (
+            torch.no_grad()
+        ):  # the parameter itself, for a clamp in the formula would leave no gradient to come back by
+            self.log_variances.clamp_(-BOUND, BOUND)
         weights = dict(zip(self.names, self._weights(), strict=True))
         weighted = {name: weights[name] * loss for name, loss in losses.items()}
-        return {**weighted, "balance": self.log_variances.clamp(-BOUND, BOUND).sum() / 2}
+        return {**weighted, "balance": self.log_variances.sum() / 2}
 
     def _weights(self) -> Tensor:
-        return self.factors * torch.exp(-self.log_variances.clamp(-BOUND, BOUND))
+        return self.factors * torch.exp(-self.log_variances)
 
     def weights(self) -> dict[str, float]:
         """c · exp(−s) of each loss."""

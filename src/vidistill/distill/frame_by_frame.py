@@ -10,6 +10,7 @@ from vidistill.ops.clip_view import ClipView
 
 MEMORY = "network/"
 LOGITS = "logits"
+COUNT = "count"  # how many of the logits are of frames, at most all
 HELD = f"{KEY}outputs"
 
 
@@ -38,8 +39,13 @@ class FrameByFrame(StatefulNetwork):
         network: Any = self.network
         memory = {name.removeprefix(MEMORY): t for name, t in (state or {}).items() if name.startswith(MEMORY)}
         logits, memory = network.step(self.view.resize(frame), memory or None)
-        seen = logits[:, None] if state is None else torch.cat([state[LOGITS], logits[:, None]], dim=1)
-        seen = seen[:, -self.view.num_frames :]
-        outputs = seen.mean(dim=1)
+        if state is None:  # of a fixed size from the start, as an exported graph needs it
+            earlier = logits.new_zeros(len(logits), self.view.num_frames - 1, logits.shape[1])
+            count = logits.new_ones(len(logits), 1)
+        else:
+            earlier, count = state[LOGITS][:, 1:], (state[COUNT] + 1).clamp(max=self.view.num_frames)
+        seen = torch.cat([earlier, logits[:, None]], dim=1)
+        outputs = seen.sum(dim=1) / count
         held = {HELD: outputs} if self.holds else {}
-        return outputs, {LOGITS: seen, **{f"{MEMORY}{name}": t for name, t in memory.items()}, **held}
+        kept = {f"{MEMORY}{name}": tensor for name, tensor in memory.items()}
+        return outputs, {LOGITS: seen, COUNT: count, **kept, **held}

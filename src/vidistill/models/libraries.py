@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from vidistill.errors import UserError, nearest
+from vidistill.models.anchor_detectors import anchor_detector
 from vidistill.models.clip_adapters import MaskedAutoencoderClips, adapt_torchvision
+from vidistill.models.region_detectors import faster_rcnn
 
 
 def torchvision_network(name: str, **options: Any) -> nn.Module:
@@ -21,9 +23,21 @@ def torchvision_network(name: str, **options: Any) -> nn.Module:
     if name not in torchvision.models.list_models():
         raise UserError(f"torchvision has no model '{name}'; {nearest(name, torchvision.models.list_models())}")
     builder = torchvision.models.get_model_builder(name)
+    if ".detection." in builder.__module__:
+        return adapt_detector(builder, **options)
     defaults = {"weights": None} | ({"weights_backbone": None} if "segmentation" in builder.__module__ else {})
     network = builder(**defaults | options)
     return adapt_torchvision(network) if ".video." in builder.__module__ else network
+
+
+def adapt_detector(builder: Callable[..., nn.Module], **options: Any) -> nn.Module:
+    """torchvision's detector behind our contract. Errors: ValueError for one of masks or keypoints."""
+    kind = builder.__module__.rpartition(".")[2]
+    if kind == "faster_rcnn":
+        return faster_rcnn(builder, **options)
+    if kind in ("retinanet", "fcos", "ssd", "ssdlite"):
+        return anchor_detector(builder, **options)
+    raise ValueError(f"its {kind} finds more than boxes")
 
 
 def timm_network(name: str, **options: Any) -> nn.Module:

@@ -1,0 +1,158 @@
+"""MOTChallenge (Leal-Taixé et al. 2015, Milan et al. 2016): `img1/`, `gt/gt.txt` and `seqinfo.ini` a sequence.
+
+Frame numbers, and the pixels that boxes are given in, count from 1.
+"""
+
+import configparser
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from vidistill.data.boxes import BoxedSequence, Boxes, boxed, boxes_of, check_range
+from vidistill.data.clip import FrameSequence, VideoDataset
+from vidistill.data.frame_files import frame_files
+from vidistill.data.images import ImageSequence, images_in
+from vidistill.data.video import natural_key, read_image
+from vidistill.errors import UserError
+from vidistill.files import atomic_path
+
+MOT_CLASSES = (
+    "pedestrian", "person on vehicle", "car", "bicycle", "motorbike", "non motorised vehicle", "static person",
+    "distractor", "occluder", "occluder on the ground", "occluder full", "reflection", "crowd",
+)  # fmt: skip
+
+
+def mot(
+    root: str | Path,
+    *,
+    class_names: Sequence[str] = ("pedestrian",),
+    all_classes: Sequence[str] = MOT_CLASSES,
+    frames: tuple[int, int] | None = None,
+    height: int | None = None,
+) -> VideoDataset:
+    """The sequence in `root`, or those in its folders, with boxes and instance ids.
+
+    class_names: the classes wanted, in the order of our ids; boxes of the others are left out. all_classes: the
+    layout's, from its id 1 on. Rows without a class, as in MOT15, are of the first. A row whose seventh column is 0 is
+    not to be scored: it becomes a crowd.
+    frames: [first, end) of each, by place. height: resizes frames and boxes.
+    Errors: UserError for no sequence, a row that cannot be read, a frame that is not there, an unknown class.
+    """
+    for name in class_names:
+        if name not in all_classes:
+            raise UserError(f"class_names: '{name}' is none of the classes {', '.join(all_classes)}")
+    labels = {number: class_names.index(n) if n in class_names else None for number, n in enumerate(all_classes, 1)}
+    folders = [
+        path.parent.parent for path in sorted(Path(root).rglob("gt/gt.txt"), key=lambda p: natural_key(p.parts[-3]))
+    ]
+    if not folders:
+        raise UserError(f"{root}: there is no gt/gt.txt in it or below; a MOT sequence holds img1, gt and seqinfo.ini")
+    sequences = [_sequence(folder, labels, check_range(frames), height) for folder in folders]
+    return VideoDataset(Path(root).name or "mot", sequences, tuple(class_names))
+
+
+def _sequence(folder: Path, labels: dict[int, int | None], part: slice, height: int | None) -> BoxedSequence:
+    info = configparser.ConfigParser()
+    info.read(folder / "seqinfo.ini", encoding="utf-8-sig")
+    known = dict(info["Sequence"]) if info.has_section("Sequence") else {}
+    image_folder = folder / known.get("imdir", "img1")
+    images = images_in(image_folder) if image_folder.is_dir() else []
+    if not images:
+        raise UserError(f"{image_folder}: there are no frames in it; copy the sequence again")
+    try:
+        size = int(known["imheight"]), int(known["imwidth"])
+    except (KeyError, ValueError):
+        size = read_image(images[0]).shape[:2]
+    annotations = _read(folder / "gt" / "gt.txt", len(images), labels, size)
+    if not images[part]:
+        raise UserError(f"{folder}: has {len(images)} frames and none in the range asked for; change frames")
+    return boxed(ImageSequence(folder.name, images[part]), annotations[part], size=size, height=height)
+
+
+def _read(path: Path, num_frames: int, labels: dict[int, int | None], size: tuple[int, int]) -> list[Boxes]:
+    rows: list[list[tuple[list[float], int, int, bool]]] = [[] for _ in range(num_frames)]
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        for number, row in enumerate(csv.reader(file), 1):
+            if not row:
+                continue
+            where = f"{path}:{number}"
+            frame, thing = _row(row, labels, where)
+            if not 1 <= frame <= num_frames:
+                raise UserError(f"{where}: there is no frame {frame}; MOT counts from 1, and there are {num_frames}")
+            if thing is not None:
+                rows[frame - 1].append(thing)
+    annotations = []
+    for frame, found in enumerate(rows, 1):
+        xyxy, classes, instances, crowd = (list(column) for column in zip(*found, strict=True)) if found else [[]] * 4
+        boxes = Boxes.of(xyxy, classes, instances=instances, crowd=crowd)
+        annotations.append(boxes.checked(num_classes=len(labels), where=f"{path}, frame {frame}").clipped(size))
+    return annotations
+
+
+def _row(
+    row: list[str], labels: dict[int, int | None], where: str
+) -> tuple[int, tuple[list[float], int, int, bool] | None]:
+    """The frame from 1, and box, class, instance and whether it is not to be scored; None for a class not wanted."""
+    try:
+        frame, instance = int(row[0]), int(row[1])
+        left, top, width, height = (float(value) for value in row[2:6])
+        counts = len(row) <= 6 or float(row[6]) != 0
+        kind = int(row[7]) if len(row) > 7 else -1
+    except (IndexError, ValueError) as error:
+        raise UserError(f"{where}: is no row frame,id,left,top,width,height,… ({error}); mend it") from error
+    if kind != -1 and kind not in labels:
+        raise UserError(f"{where}: the class {kind} is unknown; there are 1 to {len(labels)}, see all_classes")
+    label = 0 if kind == -1 else labels[kind]
+    left, top = left - 1, top - 1
+    return frame, None if label is None else ([left, top, left + width, top + height], label, instance, not counts)
+
+
+def write_mot(dataset: VideoDataset, root: str | Path, *, write_frames: bool = False) -> None:
+    """Writes each sequence's boxes as `{sequence}/gt/gt.txt` and `{sequence}/seqinfo.ini` in `root`.
+
+    Class k becomes k + 1, so `mot(root, class_names=names, all_classes=names)` reads them back; a box without an
+    instance id gets -1, scores have no place and are lost. write_frames: writes the frames too, as `img1/000001.png`;
+    otherwise seqinfo.ini names the folder where they are.
+    Errors: UserError for a sequence without boxes, or whose frames are not all the images of one folder.
+    """
+    for sequence in dataset.sequences:
+        folder = Path(root) / sequence.name
+        lines = [line for index in range(len(sequence)) for line in _lines(sequence, index)]
+        image_folder = _frames(sequence, folder, write_frames=write_frames)
+        height, width = sequence.image(0).shape[:2]
+        info = {
+            "name": sequence.name, "imDir": image_folder, "frameRate": 25, "seqLength": len(sequence),
+            "imWidth": width, "imHeight": height, "imExt": ".png" if write_frames else "",
+        }  # fmt: skip
+        with atomic_path(folder / "seqinfo.ini") as temporary:
+            text = "".join(f"{key}={value}\n" for key, value in info.items() if value != "")
+            temporary.write_text(f"[Sequence]\n{text}", encoding="utf-8")
+        with atomic_path(folder / "gt" / "gt.txt") as temporary:
+            temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def _lines(sequence: FrameSequence, index: int) -> list[str]:
+    boxes = boxes_of(sequence, index)
+    if boxes is None:
+        raise UserError(f"{sequence.name}: has no boxes to write; give a data set with boxes")
+    lines = []
+    for place, (left, top, right, bottom) in enumerate(boxes.xyxy.astype(float).tolist()):
+        instance = -1 if boxes.instances is None else int(boxes.instances[place])
+        counts = int(boxes.crowd is None or not boxes.crowd[place])
+        numbers = (left + 1, top + 1, right - left, bottom - top)
+        box = ",".join(f"{number:.6f}".rstrip("0").rstrip(".") for number in numbers)
+        lines.append(f"{index + 1},{instance},{box},{counts},{int(boxes.labels[place]) + 1},1\n")
+    return lines
+
+
+def _frames(sequence: FrameSequence, folder: Path, *, write_frames: bool) -> str:
+    """The folder of the sequence's frames relative to `folder`."""
+    if write_frames:
+        frame_files(sequence, folder, [f"img1/{index + 1:06d}.png" for index in range(len(sequence))])
+        return "img1"
+    files = frame_files(sequence, folder, None)
+    parent = Path(os.path.normpath(folder / os.path.dirname(files[0])))
+    if [image.name for image in images_in(parent)] != [os.path.basename(name) for name in files]:
+        raise UserError(f"{sequence.name}: its frames are not all the images of one folder; use write_frames=True")
+    return os.path.dirname(files[0])

@@ -1,0 +1,123 @@
+"""Boxes as tensors: overlap, coding against anchors, matching, non-maximum suppression.
+
+Boxes are xyxy in pixels, edges. Plain torch throughout, so that they run on any device, on meta tensors and where
+torchvision's compiled operators are missing; tests hold them to torchvision's definitions.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+LARGEST_LOG_SCALE = math.log(1000 / 16)  # of a decoded side to its anchor's, as in every published detector
+BACKGROUND, BETWEEN = -1, -2
+
+
+def areas(boxes: Tensor) -> Tensor:
+    """(…,) areas of boxes (…, 4)."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def overlaps(first: Tensor, second: Tensor) -> Tensor:
+    """(…, N, M) intersection over union of boxes (…, N, 4) and (…, M, 4); 0 where both are empty."""
+    low = torch.maximum(first[..., :, None, :2], second[..., None, :, :2])
+    high = torch.minimum(first[..., :, None, 2:], second[..., None, :, 2:])
+    shared = (high - low).clamp(min=0).prod(dim=-1)
+    union = areas(first)[..., :, None] + areas(second)[..., None, :] - shared
+    return torch.where(union > 0, shared / union.clamp(min=torch.finfo(shared.dtype).tiny), shared)
+
+
+def encode_boxes(boxes: Tensor, anchors: Tensor) -> Tensor:
+    """(…, 4) offsets that turn anchors into boxes: (Δx / w, Δy / h, log width ratio, log height ratio).
+
+    Ren et al., "Faster R-CNN", 2015 (arXiv 1506.01497), equation 2; no further weights.
+    """
+    size, anchor_size = boxes[..., 2:] - boxes[..., :2], anchors[..., 2:] - anchors[..., :2]
+    shift = (boxes[..., :2] + boxes[..., 2:] - anchors[..., :2] - anchors[..., 2:]) / (2 * anchor_size)
+    return torch.cat([shift, (size / anchor_size).log()], dim=-1)
+
+
+def decode_boxes(regression: Tensor, anchors: Tensor) -> Tensor:
+    """(…, 4) boxes from offsets and anchors, the inverse of `encode_boxes`; a side grows at most 62.5 fold."""
+    anchor_size = anchors[..., 2:] - anchors[..., :2]
+    centre = (anchors[..., :2] + anchors[..., 2:]) / 2 + regression[..., :2] * anchor_size
+    half = regression[..., 2:].clamp(max=LARGEST_LOG_SCALE).exp() * anchor_size / 2
+    return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """The boxes' parts inside a frame of `size` (height, width)."""
+    x, y = boxes[..., 0::2].clamp(0, size[1]), boxes[..., 1::2].clamp(0, size[0])
+    return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)
+
+
+def match_anchors(
+    anchors: Tensor, boxes: Tensor, *, foreground: float = 0.5, background: float = 0.4, best: bool = True
+) -> Tensor:
+    """(N,) the box of each anchor: that of largest overlap from `foreground` on, −1 below `background`, −2 between.
+
+    anchors: (N, 4); boxes: (M, 4). best: every box also gets the anchors that overlap it most, however little.
+    Ren et al. 2015, section 3.1.2; Lin et al., "Focal Loss", 2017 (arXiv 1708.02002), section 4.
+    """
+    if not len(boxes):
+        return torch.full((len(anchors),), BACKGROUND, device=anchors.device)
+    shared = overlaps(boxes, anchors)
+    most, matched = shared.max(dim=0)
+    found = torch.where(most >= foreground, matched, BETWEEN)
+    found = torch.where(most < background, BACKGROUND, found)
+    if best:
+        is_best = (shared == shared.max(dim=1, keepdim=True).values).any(dim=0)
+        found = torch.where(is_best, matched, found)
+    return found
+
+
+def match_points(anchors: Tensor, boxes: Tensor, *, radius: float = 1.5) -> Tensor:
+    """(N,) the box that each point is responsible for, −1 for none. anchors: (N, 4) squares as large as their stride.
+
+    A point is its square's centre. It is responsible for a box that it lies in, `radius` strides or less from the
+    centre, if the farthest side is 4 to 8 strides away (any near one on the finest level, any far one on the coarsest);
+    of several, the smallest. Tian et al., "FCOS", 2019 (arXiv 1904.01355), with the centre sampling of its extension.
+    """
+    if not len(boxes):
+        return torch.full((len(anchors),), BACKGROUND, device=anchors.device)
+    points, strides = (anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2] - anchors[:, 0]
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    near = (points[:, None] - centres).abs().amax(dim=2) < radius * strides[:, None]
+    sides = torch.cat([points[:, None] - boxes[:, :2], boxes[:, 2:] - points[:, None]], dim=2)
+    farthest = sides.amax(dim=2)
+    least = torch.where(strides == strides.min(), 0.0, 4 * strides)
+    most = torch.where(strides == strides.max(), torch.inf, 8 * strides)
+    fits = near & (sides.amin(dim=2) > 0) & (farthest > least[:, None]) & (farthest < most[:, None])
+    smallest, matched = torch.where(fits, areas(boxes), torch.inf).min(dim=1)
+    return torch.where(smallest.isfinite(), matched, BACKGROUND)
+
+
+@torch.library.custom_op("vidistill::suppress", mutates_args=())
+def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float, num_kept: int) -> Tensor:
+    """(B, num_kept) indices of the boxes that greedy non-maximum suppression keeps, best first, then −1.
+
+    boxes: (B, N, 4); scores: (B, N); groups: (B, N), boxes of different ones do not suppress each other. Empty boxes
+    are never kept. One operator of static shape, so that a network with proposals compiles, exports and counts its cost
+    without values.
+
+    A box falls to a kept one before it that it overlaps by more than the threshold. Whether it is kept is settled for
+    all at once, again and again until nothing changes: the greedy answer, for box k is right after k rounds at most.
+    """
+    kept = torch.full((len(boxes), num_kept), -1, dtype=torch.int64, device=boxes.device)
+    for image in range(len(boxes)):
+        order = scores[image].argsort(descending=True, stable=True)
+        found, group = boxes[image, order].float(), groups[image, order]
+        falls = (overlaps(found, found) > iou_threshold) & (group[:, None] == group)
+        falls = falls.triu(diagonal=1)
+        solid = (found[:, 2:] > found[:, :2]).all(dim=1)
+        keeps, before = solid, torch.zeros_like(solid)
+        while not torch.equal(keeps, before):
+            keeps, before = solid & ~(falls & keeps[:, None]).any(dim=0), keeps
+        best = order[keeps][:num_kept]
+        kept[image, : len(best)] = best
+    return kept
+
+
+@suppress.register_fake
+def _(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float, num_kept: int) -> Tensor:
+    return boxes.new_empty((boxes.shape[0], num_kept), dtype=torch.int64)

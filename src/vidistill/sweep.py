@@ -1,0 +1,141 @@
+"""One recipe at several views of its clips, with and without its teacher: how a user chooses a resolution."""
+
+import copy
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from html import escape
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidistill.config import override, read_yaml, validate
+from vidistill.errors import UserError
+from vidistill.files import atomic_path
+from vidistill.recipe import Recipe, build
+from vidistill.report import POLICY, STYLE
+from vidistill.report_figures import BASELINES, STUDENT, TEACHER, Picture, picture
+from vidistill.report_table import number
+from vidistill.run import execute
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COSTS = {"amortised": "milliseconds a frame of a stream", "clip": "GMAC a clip"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one run of a sweep found. series: "with teacher", "alone" or "teacher"."""
+
+    view: str
+    series: str
+    quality: float
+    gmacs: float
+    milliseconds: float
+    device: str
+
+
+def parse_view(text: str) -> dict[str, int]:
+    """A view from `size`, or from `size:detail` for frames reduced to `detail` and enlarged to `size`."""
+    size, colon, detail = text.partition(":")
+    if not size.isdigit() or (colon and not detail.isdigit()):
+        raise UserError(f"--views {text}: give a size in pixels as in 112, or size:detail as in 224:112")
+    return {"size": int(size), **({"detail": int(detail)} if colon else {})}
+
+
+def run_sweep(path: Path, views: Sequence[str], assignments: Sequence[str]) -> tuple[list[Point], Path]:
+    """Trains and scores the recipe's student at every view, with its teacher, if it has one, and alone.
+
+    Every run has a folder in the recipe's `out`, and one that is complete is only scored again; `sweep.json` and
+    `sweep.html` lie beside them. Returns the points and that page. Errors: UserError as a run's, and for no recipe of
+    recognition.
+    """
+    values = override(read_yaml(path), assignments)
+    whole = validate(Recipe, copy.deepcopy(values), where=str(path))
+    if whole.task.get("name") != "recognition":
+        raise UserError(f"{path}: a sweep is over views of clips, which only recipes of recognition have")
+    points: list[Point] = []
+    for view in views:
+        for is_taught in (True, False) if whole.teacher is not None else (False,):
+            series = "with teacher" if is_taught else "alone"
+            results = _run(values, view, is_taught, whole.out / f"{view.replace(':', '_')}_{series.replace(' ', '_')}")
+            points.append(_point(results["student"], view, series))
+            if is_taught and not any(point.series == "teacher" for point in points):
+                points.append(_point(results["teacher"], "teacher", "teacher"))
+    with atomic_path(whole.out / "sweep.json") as temporary:
+        temporary.write_text(json.dumps([vars(point) for point in points], indent=2))
+    with atomic_path(whole.out / "sweep.html") as temporary:
+        temporary.write_text(_page(points, path.stem), encoding="utf-8")
+    return points, whole.out / "sweep.html"
+
+
+def _run(values: dict[str, Any], view: str, is_taught: bool, out: Path) -> dict[str, Any]:
+    values = copy.deepcopy(values)
+    values.setdefault("student", {}).setdefault("view", {}).update(parse_view(view))
+    values["out"] = str(out)
+    if not is_taught:
+        values["teacher"], values["method"] = None, {"name": "supervised"}
+    results = execute(build(validate(Recipe, values, where=f"the sweep at {view}")))
+    assert results is not None
+    return results
+
+
+def _point(scores: dict[str, Any], view: str, series: str) -> Point:
+    quality = number(scores, "metrics", "top1")
+    quality = number(scores, "metrics", "map") if quality is None else quality
+    if quality is None:
+        raise UserError("a sweep needs labelled videos to score on; give data.evaluate")
+    gmacs, milliseconds = number(scores, "gmacs", "clip"), number(scores, "latency_ms", "amortised")
+    assert gmacs is not None
+    assert milliseconds is not None
+    return Point(view, series, quality, gmacs, milliseconds, str(scores["device"]))
+
+
+def table(points: Sequence[Point]) -> str:
+    """The points as a Markdown table."""
+    lines = ["| view | | accuracy | GMAC a clip | ms a frame |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {point.view} | {point.series} | {point.quality:.4f} | {point.gmacs:.3g} | {point.milliseconds:.3g} |"
+        for point in points
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _page(points: Sequence[Point], name: str) -> str:
+    pictures = [_figure(points, cost, label) for cost, label in COSTS.items()]
+    shown = "".join(
+        f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{p.dark}">'
+        f'<img src="{p.light}" alt="{escape(p.alt)}"></picture><figcaption>{escape(p.caption)}</figcaption></figure>'
+        for p in pictures
+    )
+    title = escape(f"{name}: accuracy against cost, view by view")
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f'<meta name="color-scheme" content="light dark"><style>{STYLE}</style></head>\n'
+        f'<body><main><header><h1>{title}</h1><p class="facts">{escape(points[0].device)}</p></header>\n'
+        f'<div class="figures">{shown}</div><pre>{escape(table(points))}</pre></main></body></html>\n'
+    )
+
+
+def _figure(points: Sequence[Point], cost: str, label: str) -> Picture:
+    places = [(point, point.milliseconds if cost == "amortised" else point.gmacs) for point in points]
+    words = "; ".join(f"{p.view} {p.series} {p.quality:.3f} at {x:.3g}" for p, x in places)
+    caption = f"Accuracy against {label}; up and left is better"
+    return picture(partial(_draw, places=places, label=label), f"{caption}: {words}", caption)
+
+
+def _draw(axes: "Axes", *, places: list[tuple[Point, float]], label: str) -> None:
+    colours = {"with teacher": STUDENT, "teacher": TEACHER}
+    others = cycle(BASELINES)
+    for series in dict.fromkeys(point.series for point, _ in places):
+        chosen = sorted(((x, p.quality, p.view) for p, x in places if p.series == series), key=lambda c: c[0])
+        colour = colours.get(series) or next(others)
+        axes.plot([x for x, _, _ in chosen], [y for _, y, _ in chosen], color=colour, marker="o", label=series)
+        for x, y, view in chosen:
+            axes.annotate(view, (x, y), (5, 5), textcoords="offset points", color=colour, fontsize=8)
+    axes.set(xlabel=label, ylabel="accuracy")
+    axes.set_xlim(left=0)
+    axes.legend()

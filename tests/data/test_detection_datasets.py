@@ -1,0 +1,347 @@
+"""The layouts of box annotations, on small trees, and the way from one to another."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image as PillowImage
+
+from vidistill.data.boxes import BoxedSequence, Boxes
+from vidistill.data.clip import VideoDataset
+from vidistill.data.coco_video import coco_video, write_coco_video
+from vidistill.data.imagenet_video import CLASSES, imagenet_det, imagenet_vid
+from vidistill.data.images import ImageSequence, images_in
+from vidistill.data.mot import mot, write_mot
+from vidistill.data.pets import pets
+from vidistill.data.synthetic import synthetic
+from vidistill.data.video_writer import VideoWriter
+from vidistill.errors import UserError
+
+
+def write_images(folder: Path, *names: str, size: tuple[int, int] = (12, 16)) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for level, name in enumerate(names):
+        PillowImage.fromarray(np.full((*size, 3), 10 * level, dtype=np.uint8)).save(folder / name)
+
+
+def coco_contents() -> dict:
+    """Two frames of one video; the second shows nothing."""
+    image = {"video_id": 5, "height": 12, "width": 16}
+    return {
+        "videos": [{"id": 5, "name": "street"}, {"id": 6, "name": "empty"}],
+        "images": [
+            {"id": 11, "frame_id": 1, "file_name": "street/b.png"} | image,
+            {"id": 10, "frame_id": 0, "file_name": "street/a.png"} | image,
+        ],
+        "annotations": [
+            {"id": 1, "image_id": 10, "category_id": 7, "bbox": [1, 2, 3, 4.5], "instance_id": 3, "iscrowd": 0},
+            {"id": 2, "image_id": 10, "category_id": 2, "bbox": [10, 8, 10, 2], "instance_id": 4, "iscrowd": 1},
+        ],
+        "categories": [{"id": 7, "name": "car"}, {"id": 2, "name": "dog"}],
+    }
+
+
+def write_coco(root: Path, contents: dict) -> Path:
+    write_images(root / "street", "a.png", "b.png")
+    (root / "annotations.json").write_text(json.dumps(contents))
+    return root
+
+
+def test_coco_video_worked_by_hand(tmp_path: Path) -> None:
+    dataset = coco_video(write_coco(tmp_path, coco_contents()))
+    assert dataset.class_names == ("dog", "car")
+    [sequence] = dataset.sequences
+    assert (sequence.name, len(sequence)) == ("street", 2)
+    boxes = sequence.boxes(0)
+    assert boxes.xyxy.tolist() == [[1, 2, 4, 6.5], [10, 8, 16, 10]]  # the second is clipped at 16
+    assert boxes.labels.tolist() == [1, 0]
+    assert boxes.instances.tolist() == [3, 4]
+    assert boxes.crowd.tolist() == [False, True]
+    assert len(sequence.boxes(1)) == 0
+    assert (sequence.image(1) == 10).all()
+    assert dataset.problems() == ["street: 1 boxes reach beyond their frame and are clipped to it"]
+    part = coco_video(tmp_path, frames=(1, 2), height=6).sequences[0]
+    assert (len(part), part.image(0).shape) == (1, (6, 8, 3))
+
+
+def test_coco_images_that_are_not_there_are_problems(tmp_path: Path) -> None:
+    dataset = coco_video(write_coco(tmp_path, coco_contents()))
+    (tmp_path / "street" / "b.png").unlink()
+    assert any("b.png" in problem for problem in dataset.problems())
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda c: [i.update(frame_id=i["frame_id"] + 1) for i in c["images"]], "begin with 1; COCO-VID counts from 0"),
+        (lambda c: c["images"][0].update(frame_id=0), "frame_id 0 twice"),
+        (lambda c: c["images"][0].update(frame_id=2), "has no frame_id 1"),
+        (lambda c: c["annotations"][0].update(image_id=99), "no image 99"),
+        (lambda c: c["annotations"][0].update(category_id=3), "category 3 is not among"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 2, float("nan"), 4]), "image 10 .*finite"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 2, -3, 4]), "width or height"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), "four numbers"),
+        (lambda c: c["images"][0].pop("file_name"), "no file_name"),
+        (lambda c: c["images"][1].pop("width"), "width is None"),
+        (lambda c: c.pop("videos"), "no list 'videos'"),
+        (lambda c: c["images"].clear() or c["annotations"].clear(), "no frames to take"),
+    ],
+)
+def test_bad_coco_files(tmp_path: Path, change, fault: str) -> None:
+    contents = coco_contents()
+    change(contents)
+    with pytest.raises(UserError, match=fault):
+        coco_video(write_coco(tmp_path, contents))
+
+
+def test_no_coco_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read as JSON"):
+        coco_video(tmp_path)
+
+
+def write_mot_sequence(root: Path, text: str, *, info: bool = True) -> Path:
+    write_images(root / "img1", "000001.png", "000002.png")
+    (root / "gt").mkdir()
+    (root / "gt" / "gt.txt").write_text(text)
+    if info:
+        (root / "seqinfo.ini").write_text("[Sequence]\nname=a\nimDir=img1\nseqLength=2\nimWidth=16\nimHeight=12\n")
+    return root
+
+
+@pytest.mark.parametrize("info", [True, False])
+def test_mot_worked_by_hand(tmp_path: Path, info: bool) -> None:
+    write_mot_sequence(
+        tmp_path / "a", "1,7,2,3,4,5,1,1,0.9\n1,8,1,1,3,3,0,1,1\n1,9,1,1,2,2,1,3,1\n2,7,15,3,4,5\n", info=info
+    )
+    dataset = mot(tmp_path)
+    [sequence] = dataset.sequences
+    boxes = sequence.boxes(0)
+    assert boxes.xyxy.tolist() == [[1, 2, 5, 7], [0, 0, 3, 3]]  # the car is not wanted
+    assert boxes.instances.tolist() == [7, 8]
+    assert boxes.crowd.tolist() == [False, True]
+    assert sequence.boxes(1).xyxy.tolist() == [[14, 2, 16, 7]]
+    assert sequence.boxes(1).num_clipped == 1
+    cars = mot(tmp_path, class_names=("car", "pedestrian")).sequences[0]
+    assert cars.boxes(0).labels.tolist() == [1, 1, 0]
+    assert len(mot(tmp_path / "a", frames=(1, 2)).sequences[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ("0,7,2,3,4,5,1,1,1", "gt.txt:1: there is no frame 0; MOT counts from 1"),
+        ("3,7,2,3,4,5,1,1,1", "no frame 3"),
+        ("1,7,2,3,4,5,1,14,1", "class 14 is unknown"),
+        ("1,7,2,3,nan,5,1,1,1", "frame 1: box 0 .*finite"),
+        ("1,7,2,3,-4,5,1,1,1", "width or height"),
+        ("1,7,2,3", "is no row"),
+        ("one,7,2,3,4,5", "is no row"),
+    ],
+)
+def test_bad_mot_rows(tmp_path: Path, row: str, fault: str) -> None:
+    write_mot_sequence(tmp_path, row)
+    with pytest.raises(UserError, match=fault):
+        mot(tmp_path)
+
+
+def test_no_mot_sequences(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no gt/gt"):
+        mot(tmp_path)
+    with pytest.raises(UserError, match="'dog' is none of"):
+        mot(tmp_path, class_names=("dog",))
+    write_mot_sequence(tmp_path, "1,7,2,3,4,5")
+    with pytest.raises(UserError, match="none in the range"):
+        mot(tmp_path, frames=(5, 6))
+
+
+def xml(*objects: tuple[str, str, str]) -> str:
+    """An annotation of a frame 16×12; objects: wnid, track, and the four corners."""
+    parts = [
+        f"<object><trackid>{track}</trackid><name>{name}</name><bndbox>"
+        + "".join(f"<{n}>{v}</{n}>" for n, v in zip(("xmin", "ymin", "xmax", "ymax"), corners.split(), strict=True))
+        + "</bndbox></object>"
+        for name, track, corners in objects
+    ]
+    return f"<annotation><size><width>16</width><height>12</height></size>{''.join(parts)}</annotation>"
+
+
+def write_imagenet(root: Path, kind: str, folder: str, *annotations: str) -> Path:
+    names = [f"{i:06d}" for i in range(len(annotations))]
+    write_images(root / "Data" / kind / folder, *(f"{name}.JPEG" for name in names))
+    target = root / "Annotations" / kind / folder
+    target.mkdir(parents=True)
+    for name, text in zip(names, annotations, strict=True):
+        (target / f"{name}.xml").write_text(text)
+    return root
+
+
+def test_imagenet_vid_worked_by_hand(tmp_path: Path) -> None:
+    car = xml(("n02958343", "0", "1 2 5 6"), ("n02691156", "1", "0 0 20 12"))
+    write_imagenet(tmp_path, "VID", "train/part/snippet", car, xml())
+    dataset = imagenet_vid(tmp_path)
+    assert (len(CLASSES), dataset.class_names[0], dataset.class_names[-1]) == (30, "airplane", "zebra")
+    [sequence] = dataset.sequences
+    assert (sequence.name, len(sequence)) == ("part/snippet", 2)
+    boxes = sequence.boxes(0)
+    assert [dataset.class_names[label] for label in boxes.labels] == ["car", "airplane"]
+    assert boxes.xyxy.tolist() == [[1, 2, 5, 6], [0, 0, 16, 12]]
+    assert boxes.instances.tolist() == [0, 1]
+    assert len(sequence.boxes(1)) == 0
+    assert len(imagenet_vid(tmp_path, frames=(1, 9)).sequences[0]) == 1
+    with pytest.raises(UserError, match="no frames in the range"):
+        imagenet_vid(tmp_path, frames=(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (xml(("n00000001", "0", "1 2 5 6")), "'n00000001' is none of"),
+        (xml(("n02958343", "0", "5 2 5 6")), "width or height"),
+        (xml(("n02958343", "0", "5 2 nan 6")), "finite"),
+        ("<annotation>", "cannot be read"),
+        ("<annotation/>", "lacks size/height"),
+    ],
+)
+def test_bad_imagenet_annotations_are_problems(tmp_path: Path, text: str, fault: str) -> None:
+    write_imagenet(tmp_path, "VID", "train/snippet", text)
+    sequence = imagenet_vid(tmp_path).sequences[0]
+    with pytest.raises(UserError, match=fault):
+        sequence.boxes(0)
+    assert len(sequence.problems()) == 1
+
+
+def test_missing_imagenet_annotations(tmp_path: Path) -> None:
+    write_imagenet(tmp_path, "VID", "val/snippet", xml())
+    (tmp_path / "Annotations" / "VID" / "val" / "snippet" / "000000.xml").unlink()
+    with pytest.raises(UserError, match="no such annotation"):
+        imagenet_vid(tmp_path, split="val").sequences[0].boxes(0)
+    with pytest.raises(UserError, match="no such folder"):
+        imagenet_vid(tmp_path, split="train")
+
+
+def test_imagenet_det_keeps_the_classes_of_vid(tmp_path: Path) -> None:
+    write_imagenet(tmp_path, "DET", "train/a", xml(("n00000001", "0", "1 2 5 6"), ("n02391049", "0", "2 2 5 6")), xml())
+    (tmp_path / "Annotations" / "DET" / "train" / "a" / "000001.xml").unlink()
+    dataset = imagenet_det(tmp_path)
+    assert [sequence.name for sequence in dataset.sequences] == ["a/000000"]
+    assert dataset.sequences[0].boxes(0).labels.tolist() == [29]
+
+
+def write_pets(root: Path, rows: list[str]) -> Path:
+    with VideoWriter(root / "vtest.avi", fps=7) as writer:
+        for index in range(3):
+            writer.write(np.full((32, 48, 3), 20 * index, dtype=np.uint8))
+    (root / "gt.csv").write_text("\n".join(["frame,id,x,y,w,h", *rows]))
+    return root
+
+
+def test_pets_worked_by_hand(tmp_path: Path) -> None:
+    write_pets(tmp_path, ["0,9,1.5,2,3,4", "2,9,40,2,10,4", "2,15,1,1,1,1"])
+    [sequence] = pets(tmp_path).sequences
+    assert [len(sequence.boxes(i)) for i in range(3)] == [1, 0, 2]
+    assert sequence.boxes(0).xyxy.tolist() == [[1.5, 2, 4.5, 6]]
+    assert sequence.boxes(2).xyxy.tolist() == [[40, 2, 48, 6], [1, 1, 2, 2]]
+    assert sequence.boxes(2).instances.tolist() == [9, 15]
+    part = pets(tmp_path, frames=(1, 3), height=16).sequences[0]
+    assert part.boxes(1).xyxy.tolist() == [[20, 1, 24, 3], [0.5, 0.5, 1, 1]]
+    assert part.image(1).shape == (16, 24, 3)
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ("3,9,1,1,1,1", "no frame 3; the video has 0 to 2"),
+        ("0,9,1,1,1", "is no row"),
+        ("0,9,1,1,0,1", "frame 0: box 0"),
+    ],
+)
+def test_bad_pets_rows(tmp_path: Path, row: str, fault: str) -> None:
+    write_pets(tmp_path, [row])
+    with pytest.raises(UserError, match=fault):
+        pets(tmp_path)
+
+
+def test_pets_needs_its_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        pets(tmp_path)
+
+
+def assert_same_boxes(found: VideoDataset, expected: VideoDataset) -> None:
+    assert [s.name for s in found.sequences] == [s.name for s in expected.sequences]
+    for one, other in zip(found.sequences, expected.sequences, strict=True):
+        assert len(one) == len(other)
+        for index in range(len(one)):
+            a, b = one.boxes(index), other.boxes(index)
+            np.testing.assert_allclose(a.xyxy, b.xyxy, atol=1e-5)
+            assert a.labels.tolist() == b.labels.tolist()
+            assert a.instances.tolist() == b.instances.tolist()
+            assert (a.crowd | False).tolist() == (np.zeros(len(b), bool) if b.crowd is None else b.crowd).tolist()
+
+
+BOX = st.tuples(*[st.floats(0, 7, width=32)] * 2, *[st.floats(0.5, 5, width=32)] * 2)
+THING = st.tuples(BOX, st.integers(0, 2), st.integers(0, 9), st.booleans())
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(THING, max_size=3), min_size=3, max_size=3))
+def test_there_and_back_again(tmp_path: Path, frames) -> None:
+    if not (tmp_path / "frames").exists():
+        write_images(tmp_path / "frames" / "walk", "a.png", "b.png", "c.png")
+    boxes = [
+        Boxes.of(
+            [[x, y, x + w, y + h] for (x, y, w, h), *_ in things], [label for _, label, _, _ in things],
+            instances=[i for _, _, i, _ in things], crowd=[crowd for *_, crowd in things],
+        ) for things in frames
+    ]  # fmt: skip
+    names = ("cat", "dog", "owl")
+    sequence = BoxedSequence(ImageSequence("walk", images_in(tmp_path / "frames" / "walk")), boxes)
+    dataset = VideoDataset("pets", [sequence], names)
+    write_mot(dataset, tmp_path / "mot")
+    from_mot = mot(tmp_path / "mot", class_names=names, all_classes=names)
+    assert_same_boxes(from_mot, dataset)
+    write_coco_video(from_mot, tmp_path / "coco" / "annotations.json")
+    from_coco = coco_video(tmp_path / "coco")
+    assert_same_boxes(from_coco, dataset)
+    assert from_coco.class_names == names
+    assert (from_coco.sequences[0].image(2) == sequence.image(2)).all()
+
+
+def test_frames_that_are_no_files_are_written(tmp_path: Path) -> None:
+    dataset = synthetic(num_sequences=2, num_frames=2, size=(32, 48))
+    with pytest.raises(UserError, match="write_frames=True"):
+        write_coco_video(dataset, tmp_path / "a.json")
+    write_coco_video(dataset, tmp_path / "annotations.json", write_frames=True)
+    write_mot(dataset, tmp_path / "mot", write_frames=True)
+    names = dataset.class_names
+    for read in (coco_video(tmp_path), mot(tmp_path / "mot", class_names=names, all_classes=names)):
+        assert_same_boxes(read, dataset)
+        assert (read.sequences[1].image(1) == dataset.sequences[1].image(1)).all()
+        assert read.problems() == []
+
+
+def test_only_boxes_can_be_written(tmp_path: Path) -> None:
+    write_images(tmp_path / "walk", "a.png", "b.png")
+    images = images_in(tmp_path / "walk")
+    plain = VideoDataset("plain", [ImageSequence("walk", images)])
+    for write in (lambda: write_mot(plain, tmp_path), lambda: write_coco_video(plain, tmp_path / "a.json")):
+        with pytest.raises(UserError, match="no boxes to write"):
+            write()
+    part = BoxedSequence(ImageSequence("walk", images[:1]), [Boxes.of([], [])])
+    with pytest.raises(UserError, match="not all the images"):
+        write_mot(VideoDataset("part", [part], ("cat",)), tmp_path)
+
+
+def test_the_table_of_mot_is_plain_csv(tmp_path: Path) -> None:
+    dataset = synthetic(num_sequences=1, num_frames=1, size=(32, 48))
+    write_mot(dataset, tmp_path, write_frames=True)
+    name, boxes = dataset.sequences[0].name, dataset.sequences[0].boxes(0)
+    with open(tmp_path / name / "gt" / "gt.txt", newline="") as file:
+        rows = list(csv.reader(file))
+    assert [[float(v) for v in row[2:6]] for row in rows] == [
+        [left + 1, top + 1, right - left, bottom - top] for left, top, right, bottom in boxes.xyxy.tolist()
+    ]
+    assert all(row[0] == "1" for row in rows)

@@ -1,0 +1,88 @@
+"""What a recognition run shows of its videos, also of those of other sizes or that break off."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.data.test_datasets import cut_short, write_image
+from tests.networks import TinyClips
+from vidistill.data.classified import ClassifiedVideo
+from vidistill.data.labelled_videos import labelled_videos
+from vidistill.data.synthetic_actions import synthetic_actions
+from vidistill.data.video import VideoReader
+from vidistill.distill.card import Card
+from vidistill.distill.window import Windowed
+from vidistill.evaluate import Setting
+from vidistill.ops.clip_view import ClipView
+from vidistill.ops.normalise import Normalisation
+from vidistill.tasks.recognition import Recognition
+from vidistill.timeline import write_timeline
+
+K = 3
+VIEW = ClipView(num_frames=2, sampling="dense", stride=2, crop=14, size=8)
+SETTING = Setting(Recognition(num_classes=K), K, Normalisation())
+
+
+def network_of(width: int) -> Windowed:
+    model = Windowed(TinyClips(K, width=width).eval(), VIEW).eval()
+    torch.nn.init.normal_(model.network.head.weight, std=2)
+    return model
+
+
+@pytest.fixture
+def student() -> Windowed:
+    model = network_of(6)
+    model.card = Card({}, "per_frame", {"name": "recognition", "num_classes": K}, class_names=("a", "b"), view=VIEW)
+    return model
+
+
+def read(folder: Path) -> dict[str, np.ndarray]:
+    with np.load(folder / "timeline.npz", allow_pickle=False) as file:
+        return dict(file)
+
+
+def test_probabilities_of_every_frame_of_a_video_of_each_class(student, tmp_path: Path) -> None:
+    data = synthetic_actions(num_videos=6, num_frames=8, size=16, num_classes=K, seed=0)
+    teacher = network_of(8)
+    write_timeline(tmp_path, student, teacher, data.sequences, SETTING)
+    found = read(tmp_path)
+    assert found["labels"].tolist() == [0] * 8 + [1] * 8 + [2] * 8
+    assert found["class_names"].tolist() == ["a", "b", "2"]
+    images = [image for video in data.sequences[:3] for image in video.images()]
+    for name, model in (("student", student), ("teacher", teacher)):
+        assert found[name].shape == (24, K)
+        for index in (0, 5, 23):
+            pair = np.stack([VIEW.cut(images[max(0, index - 2)]), VIEW.cut(images[index])])
+            clip = torch.from_numpy(pair).permute(0, 3, 1, 2)[None]
+            with torch.no_grad():
+                expected = model(SETTING.normalisation(clip))[0].softmax(1)[0]
+            np.testing.assert_allclose(found[name][index], expected, atol=1e-4)
+    with VideoReader(tmp_path / "side_by_side.mp4") as reader:
+        assert reader.num_frames == 24
+
+
+def test_videos_of_several_sizes_and_broken_ones(student, tmp_path: Path) -> None:
+    for name, size in (("wide", (20, 36)), ("broken", (20, 36)), ("upright", (40, 24)), ("other", (16, 16))):
+        for i in range(4):
+            write_image(tmp_path / name / f"{i}.png", size=size, level=40 * i)
+    cut_short(write_image(tmp_path / "broken" / "2.png", size=(64, 64)))
+    (tmp_path / "none.mp4").write_bytes(b"no video")
+    (tmp_path / "list.txt").write_text("broken 4 0\nwide 4 0\nnone.mp4 1\nupright 4 1\nother 4 1\n")
+    data = labelled_videos(tmp_path, num_classes=K)
+    write_timeline(tmp_path, student, None, data.sequences, SETTING)
+    found = read(tmp_path)
+    assert found["labels"].tolist() == [0] * 4 + [1] * 4, "the first of each class that can be decoded"
+    assert found["student"].shape == (8, K)
+    assert "teacher" not in found
+    with VideoReader(tmp_path / "side_by_side.mp4") as reader:
+        assert reader.num_frames == 8
+        assert reader.width == reader.height
+
+
+def test_unlabelled_videos_have_no_label(student, tmp_path: Path) -> None:
+    data = synthetic_actions(num_videos=2, num_frames=8, size=16, num_classes=K, seed=0)
+    write_timeline(tmp_path, student, None, [video.frames for video in data.sequences], SETTING)
+    assert set(read(tmp_path)["labels"].tolist()) == {-1}
+    assert not isinstance(data.sequences[0].frames, ClassifiedVideo)
