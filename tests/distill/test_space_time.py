@@ -1,0 +1,160 @@
+import copy
+
+import pytest
+import torch
+
+from tests.networks import TinyWindows
+from vidistill.data.clip import Batch
+from vidistill.distill.space_time import BALANCED_BATCHES, SpaceTime, run_with_feature
+from vidistill.distill.space_time_losses import space_gap
+from vidistill.distill.teacher import FrozenTeacher
+from vidistill.errors import UserError
+from vidistill.ops.clip_view import WindowView
+from vidistill.tasks.super_resolution import SuperResolution
+
+TASK = SuperResolution(scale=2)
+SIZE = (6, 8)
+
+
+def batch_of(num_frames: int = 2, window: int = 3) -> Batch:
+    windows = torch.rand(2, num_frames, window, 3, *SIZE)
+    return Batch(windows, windows, torch.randint(0, 256, (2, num_frames, 3, 12, 16), dtype=torch.uint8))
+
+
+def prepared(method: SpaceTime, *, width: int = 8, window: int = 3):
+    teacher = FrozenTeacher(TinyWindows(width=width, window=window), WindowView(window))
+    example = torch.zeros(1, window, 3, *SIZE)
+    return method.prepare(TinyWindows().train(), example, view=WindowView(3), teacher=teacher), teacher
+
+
+def losses_of(method: SpaceTime, student, teacher, batch=None):
+    method.set_training(student)
+    return method.losses(student, teacher, TASK, batch or batch_of(max(3, teacher.view.window) - 1), progress=0.0)
+
+
+def test_the_feature_is_what_the_last_convolution_is_given() -> None:
+    network = TinyWindows()
+    outputs, feature = run_with_feature(network, torch.rand(2, 3, 3, *SIZE))
+    assert feature.shape == (2, 8, 12, 16)
+    assert outputs.shape == (2, 3, 12, 16)
+    assert (feature >= 0).all(), "after the ReLU"
+
+
+def test_with_given_weights_the_loss_is_that_of_the_equations() -> None:
+    method = SpaceTime(space=2.0, time=0, normalised=False)
+    student, teacher = prepared(method)
+    assert student.training_parts is None, "without the time loss there is no ConvLSTM"
+    batch = batch_of()
+    student.eval()
+    windows = batch.student.flatten(0, 1)
+    ours, theirs = (run_with_feature(n, windows)[1] for n in (student.network, teacher.network))
+    student.network.second[1].eval()
+    losses = method.losses(student, teacher, TASK, batch, progress=0.0)
+    assert set(losses) == {"task", "space"}
+    torch.testing.assert_close(losses["space"], 2 * space_gap(ours, theirs))
+
+
+def test_a_balanced_loss_begins_as_a_tenth_of_the_reconstruction_and_is_then_held() -> None:
+    method = SpaceTime()
+    student, teacher = prepared(method)
+    batch = batch_of()
+    for _ in range(BALANCED_BATCHES):
+        losses = losses_of(method, student, teacher, batch)
+        for name in ("space", "time"):
+            assert losses[name].item() == pytest.approx(0.1 * losses["task"].item(), rel=1e-3)
+    held = method.observations()
+    with torch.no_grad():
+        student.network.output.weight.mul_(30)
+        student.network.up.weight.mul_(3)
+    changed = losses_of(method, student, teacher, batch)
+    assert changed["task"] > 2 * losses["task"]
+    assert {k: v for k, v in method.observations().items() if k.endswith("_weight")} == {
+        k: v for k, v in held.items() if k.endswith("_weight")
+    }
+
+
+@pytest.mark.parametrize("width", [8, 12])
+def test_channels_that_differ_get_an_adapter_and_normalised_maps(width: int) -> None:
+    method = SpaceTime(pool=2)
+    student, teacher = prepared(method, width=width)
+    assert method.normalised is (width != 8)
+    assert student.training_parts["cell"].gates.in_channels == 2 * width
+    assert isinstance(student.training_parts["adapter"], torch.nn.Conv2d) is (width != 8)
+    losses = losses_of(method, student, teacher)
+    sum(losses.values()).backward()
+    assert all(parameter.grad is not None for parameter in student.parameters())
+
+
+def test_the_conv_lstm_freezes_below_the_threshold_for_good_and_after_a_resume() -> None:
+    method = SpaceTime(freeze_below=1e9)
+    student, teacher = prepared(method)
+    batch = batch_of()
+    before = copy.deepcopy(student.training_parts["cell"].state_dict())
+    assert method.observations()["cell_frozen"] == 0
+    losses_of(method, student, teacher, batch)
+    assert method.observations()["cell_frozen"] == 1
+    with torch.no_grad():
+        for parameter in student.training_parts["cell"].parameters():
+            parameter.add_(1.0)  # as an optimiser's momentum may still do
+    gap = method.observations()["time_gap"]
+    losses_of(method, student, teacher, batch)["time"].backward()
+    assert method.observations()["time_gap"] == pytest.approx(gap, rel=1e-4), "what counts is the frozen one"
+    assert all((p.grad == 0).all() for p in student.training_parts["cell"].parameters())
+    assert student.network.first[0].weight.grad.abs().sum() > 0, "the student goes on learning"
+    resumed = SpaceTime(freeze_below=1e9)
+    resumed.normalised = method.normalised
+    resumed.load_state_dict(method.state_dict())
+    assert resumed.observations()["cell_frozen"] == 1
+    for name, tensor in resumed.state_dict()["frozen"].items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_equal_networks_freeze_it_by_the_published_threshold() -> None:
+    method = SpaceTime()
+    network = TinyWindows().eval()
+    teacher = FrozenTeacher(copy.deepcopy(network), WindowView(3))
+    student = method.prepare(network, torch.zeros(1, 3, 3, *SIZE), view=WindowView(3), teacher=teacher)
+    student.eval()
+    method.losses(student, teacher, TASK, batch_of(), progress=0.0)
+    assert method.observations()["cell_frozen"] == 1
+    assert method.observations()["cell_variance"] > 0
+
+
+def test_a_random_cell_never_learns() -> None:
+    method = SpaceTime(random_cell=True)
+    student, teacher = prepared(method)
+    losses_of(method, student, teacher)["time"].backward()
+    assert not any(p.requires_grad for p in student.training_parts["cell"].parameters())
+    assert method.observations()["cell_frozen"] == 1
+
+
+def test_a_teacher_may_look_farther() -> None:
+    method = SpaceTime()
+    student, teacher = prepared(method, window=5)
+    losses = losses_of(method, student, teacher, batch_of(window=5))
+    assert all(torch.isfinite(loss) for loss in losses.values())
+
+
+def test_what_is_left_is_the_plain_network() -> None:
+    method = SpaceTime()
+    student, _ = prepared(method)
+    finished = method.finish(student)
+    assert {n.removeprefix("network.") for n in finished.state_dict()} == set(TinyWindows().state_dict())
+
+
+def test_mistakes() -> None:
+    for options, sentence in (
+        ({"space": -1.0}, "space is -1"),
+        ({"time": -0.1}, "time is -0.1"),
+        ({"pool": 0}, "pool is 0"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            SpaceTime(**options)
+    with pytest.raises(UserError, match="needs a teacher"):
+        SpaceTime().prepare(TinyWindows(), torch.zeros(1, 3, 3, *SIZE), view=WindowView(3))
+    plain = TinyWindows()
+    plain.feature_channels = None
+    with pytest.raises(UserError, match="does not say what its last high-resolution feature is"):
+        SpaceTime().prepare(
+            plain, torch.zeros(1, 3, 3, *SIZE), view=WindowView(3), teacher=FrozenTeacher(TinyWindows(), WindowView(3))
+        )

@@ -1,0 +1,122 @@
+"""Scores against plain loops over frames, and a run from recipe to page."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests.data.test_super_resolution_clips import Frames
+from tests.networks import TinyWindows
+from vidistill.data.video_writer import VideoWriter
+from vidistill.distill.look_ahead import LookAhead
+from vidistill.errors import UserError
+from vidistill.evaluate import Setting
+from vidistill.evaluate_super_resolution import evaluate_super_resolution, warped_difference
+from vidistill.ops.clip_view import WindowView
+from vidistill.ops.flow import Correspondence
+from vidistill.ops.image_quality import luma, psnr, ssim
+from vidistill.ops.resize import degrade_bicubic, resize_bicubic
+from vidistill.recipe import build, load_recipe
+from vidistill.report_table import results_table
+from vidistill.run import execute
+from vidistill.scoring import SCORINGS
+from vidistill.stream_outputs import LOOKS
+from vidistill.super_resolution_results import bicubic_of
+from vidistill.tasks import TASKS
+from vidistill.tasks.super_resolution import SuperResolution
+
+
+def moving(num_frames: int, seed: int, size: tuple[int, int] = (34, 47)) -> Frames:
+    """A smooth texture that slides by two pixels a frame."""
+    noise = np.random.default_rng(seed).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+    texture = cv2.resize(noise, (size[1] + 2 * num_frames, size[0]), interpolation=cv2.INTER_CUBIC)
+    return Frames(np.stack([texture[:, 2 * t : 2 * t + size[1]] for t in range(num_frames)]), name=f"clip{seed}")
+
+
+def setting_of(**options) -> Setting:
+    task = SuperResolution(scale=2, **options)
+    return Setting(task, 0, task.normalisation)
+
+
+@pytest.mark.parametrize("channels", ["y", "rgb"])
+def test_bicubic_scores_are_those_of_a_plain_loop(channels: str) -> None:
+    setting = setting_of(channels=channels)
+    sequences = [moving(3, 0), moving(5, 1)]
+    found = evaluate_super_resolution({"bicubic": bicubic_of(setting)}, sequences, setting, interval=1)["bicubic"]
+    clips = []
+    for sequence in sequences:
+        scores = []
+        for image in sequence.frames:
+            truth = image[:34, :46]
+            low = degrade_bicubic(torch.from_numpy(truth.copy()).movedim(-1, 0), 2)
+            large = resize_bicubic(low.float(), 2).round().clamp(0, 255).to(torch.uint8).movedim(0, -1).numpy()
+            pair = (luma(large), luma(truth)) if channels == "y" else (large, truth)
+            scores.append((psnr(*pair), ssim(*pair)))
+        clips.append(np.mean(scores, axis=0))
+    expected = np.mean(clips, axis=0)
+    assert found["psnr"] == pytest.approx(expected[0], abs=0.02)
+    assert found["ssim"] == pytest.approx(expected[1], abs=1e-3)
+    assert found["by_clip"]["clip1"]["psnr"] == pytest.approx(clips[1][0], abs=0.02)
+    assert (found["num_scored"], found["agreement_psnr"]) == (8, None)
+    assert "mean over the frames of a clip, then over 2 clips, 8 frames" in found["protocol"]
+
+
+def test_models_of_different_windows_are_scored_on_the_same_frames() -> None:
+    setting = setting_of()
+    models = {
+        name: LookAhead(TinyWindows(window=window).eval(), WindowView(window))
+        for name, window in (("student", 3), ("teacher", 5))
+    }
+    models["same"] = models["teacher"]
+    found = evaluate_super_resolution(models, [moving(5, 0)], setting, interval=1)
+    assert found["same"]["psnr"] == found["teacher"]["psnr"]
+    assert found["same"]["agreement_psnr"] is None, "of equal frames it is infinite, which is no number"
+    assert 10 < found["student"]["agreement_psnr"] < 100
+    assert found["student"]["warped_difference"] > 0
+    with pytest.raises(UserError, match="clip0: has 4 frames and 5 are looked at together"):
+        evaluate_super_resolution(models, [moving(4, 0)], setting, interval=1)
+
+
+def test_warped_difference_by_hand() -> None:
+    first = np.array([[10, 20, 30]], np.uint8)
+    second = np.array([[0, 13, 20]], np.uint8)  # all moved right by one, the first gone
+    motion = Correspondence(
+        rows=np.zeros((1, 3), np.intp), columns=np.array([[1, 2, 2]]), visible=np.array([[True, True, False]])
+    )
+    assert warped_difference(first, second, motion) == pytest.approx(1.5)  # |10 − 13| and |20 − 20|
+
+
+def test_every_task_is_scored_and_shown() -> None:
+    assert set(SCORINGS) == set(TASKS) == set(LOOKS)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_from_recipe_to_page(tmp_path: Path) -> None:
+    for number in range(2):
+        with VideoWriter(tmp_path / f"{number}.avi", fps=25) as writer:
+            for image in moving(5, number).frames:
+                writer.write(np.ascontiguousarray(image))
+    source = f"{{name: high_resolution, root: {tmp_path}, scale: 2}}"
+    (tmp_path / "recipe.yaml").write_text(f"""
+task: {{name: super_resolution, scale: 2}}
+teacher: {{name: vespcn, options: {{channels: 4, feature_channels: 4}}}}
+student: {{name: vsrnet, options: {{window: 1, channels: 4, feature_channels: 4}}}}
+method: {{name: space_time}}
+data: {{train: [{source}], evaluate: [{source}], clip: {{num_frames: 2, window: 3, patch: 8}}}}
+optim: {{name: adamw, steps: 2, batch_size: 2, num_workers: 0}}
+out: {tmp_path / "run"}
+""")
+    results = execute(build(load_recipe(tmp_path / "recipe.yaml")))
+    assert results == json.loads((tmp_path / "run" / "results.json").read_text())
+    assert "PSNR, dB" in results_table(results)
+    assert set(results["baselines"]) == {"bicubic"}
+    assert results["student"]["frames_per_second"] > 0
+    assert results["student"]["metrics"]["num_scored"] == 10
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<h2>Crops</h2>" in page
+    assert 'class="slider"' in page
+    assert "<script" not in page
+    assert (tmp_path / "run" / "side_by_side.mp4").stat().st_size > 0

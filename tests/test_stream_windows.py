@@ -1,0 +1,186 @@
+"""Streams of a network that looks ahead: late outputs with the right frame, sound and times of a restored video."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PillowImage
+
+from tests.networks import TinyWindows
+from vidistill.checkpoint import load_student, save_student
+from vidistill.data.video import Frame, VideoReader
+from vidistill.distill.card import Card
+from vidistill.distill.look_ahead import LookAhead
+from vidistill.errors import UserError
+from vidistill.ops.clip_view import WindowView
+from vidistill.ops.normalise import Normalisation
+from vidistill.profile import PeakMemory
+from vidistill.stream import Stream, load_state, save_state
+from vidistill.stream_outputs import open_sink
+from vidistill.tasks import TASKS
+
+WINDOW = 5
+TASK = {"name": "super_resolution", "scale": 2}
+SOUND_TICKS = 1000
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    view = WindowView(WINDOW)
+    card = Card({}, "per_frame", TASK, normalisation=Normalisation((0, 0, 0), (1, 1, 1)), view=view)
+    save_student(tmp_path / "student.safetensors", LookAhead(TinyWindows(window=WINDOW).eval(), view), card)
+    return tmp_path / "student.safetensors"
+
+
+def stream(path: Path) -> Stream:
+    return Stream(load_student(path, TinyWindows(window=WINDOW)))
+
+
+def images_of(num_frames: int, size: tuple[int, int] = (12, 17)) -> list[np.ndarray]:
+    return list(np.random.default_rng(0).integers(0, 256, (num_frames, *size, 3), dtype=np.uint8))
+
+
+def of_windows(path: Path, images: list[np.ndarray]) -> list[np.ndarray]:
+    """What the network makes of each window, one by one."""
+    network = load_student(path, TinyWindows(window=WINDOW)).network
+    frames = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255
+    found = []
+    for i in range(len(images)):
+        around = [min(max(i + k, 0), len(images) - 1) for k in range(-(WINDOW // 2), WINDOW // 2 + 1)]
+        with torch.no_grad():
+            found.append(
+                TASKS["super_resolution"](scale=2).decode(network(frames[around][None]), size=(0, 0))[0].numpy()
+            )
+    return found
+
+
+def assert_alike(found: np.ndarray, expected: np.ndarray) -> None:
+    """Equal but for pixels on the edge between two levels."""
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).max() <= 1
+    assert np.mean(found != expected) < 0.01
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 8])
+def test_every_frame_has_its_own_output_and_time(path, num_frames: int) -> None:
+    images = images_of(num_frames)
+    outputs = list(stream(path)(Frame(i, 0.5 * i, image) for i, image in enumerate(images)))
+    assert [output.index for output in outputs] == list(range(num_frames))
+    assert [output.pts_seconds for output in outputs] == [0.5 * i for i in range(num_frames)]
+    for output, image, expected in zip(outputs, images, of_windows(path, images), strict=True):
+        assert np.array_equal(output.image, image)
+        assert_alike(output.prediction, expected)
+
+
+def test_outputs_come_late(path) -> None:
+    running = stream(path)
+    assert [len(running.push(image)) for image in images_of(4)] == [0, 0, 1, 1]
+    assert len(running.flush()) == 2
+    assert running.flush() == []
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 6])
+def test_cut_in_two_and_resumed_gives_the_same_frames(path, tmp_path, cut: int) -> None:
+    frames = [Frame(i, 0.1 * i, image) for i, image in enumerate(images_of(7))]
+    whole = list(stream(path)(frames))
+    first = stream(path)
+    found = list(first(frames[:cut], ends=False))
+    save_state(first, tmp_path / "state.safetensors")
+    second = stream(path)
+    load_state(second, tmp_path / "state.safetensors")
+    found += list(second(frames[cut:]))
+    for output, expected in zip(found, whole, strict=True):
+        assert (output.index, output.pts_seconds) == (expected.index, expected.pts_seconds)
+        assert np.array_equal(output.image, expected.image)
+        assert np.array_equal(output.prediction, expected.prediction)
+
+
+def test_a_frame_of_another_size_ends_the_video_before_it(path) -> None:
+    first, second = images_of(3), images_of(4, size=(8, 10))
+    outputs = list(stream(path)([*first, *second]))
+    assert [output.index for output in outputs] == list(range(7))
+    for output, expected in zip(outputs, of_windows(path, first) + of_windows(path, second), strict=True):
+        assert_alike(output.prediction, expected)
+
+
+def test_ten_times_as_long_takes_no_more_memory(path) -> None:
+    images = images_of(4)
+
+    def peak(num_frames: int) -> int:
+        with PeakMemory() as memory:
+            for _ in stream(path)(images[i % 4] for i in range(num_frames)):
+                pass
+        return memory.peak
+
+    peak(8)
+    assert peak(120) <= 1.05 * peak(12)
+
+
+def write_video(path: Path, milliseconds: list[int], *, sound: str = "aac") -> None:
+    """A moving bar at uneven times, with a tone."""
+    with av.open(str(path), "w") as output:
+        video = output.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 34, 26, "yuv420p10le"
+        video.codec_context.time_base = Fraction(1, SOUND_TICKS)
+        audio = output.add_stream(sound, rate=44100)
+        for i, time in enumerate(milliseconds):
+            image = np.full((26, 34, 3), 40, np.uint8)
+            image[:, i : i + 6] = 200
+            frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="yuv420p10le")
+            frame.pts, frame.time_base = time, Fraction(1, SOUND_TICKS)
+            output.mux(video.encode(frame))
+        tone = np.sin(np.arange(20000) * 0.05).astype(np.float32)[None]
+        samples = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+        samples.sample_rate, samples.pts = 44100, 0
+        for packet in [*audio.encode(samples), *audio.encode(None)]:
+            output.mux(packet)
+        output.mux(video.encode(None))
+
+
+def sound_of(path: Path) -> list[tuple[float, bytes]]:
+    with av.open(str(path)) as container:
+        packets = container.demux(container.streams.audio[0])
+        return [(float(packet.pts * packet.time_base), bytes(packet)) for packet in packets if packet.size]
+
+
+def restore(path: Path, video: Path, out: Path) -> None:
+    running = stream(path)
+    assert running.student.card is not None
+    with (
+        VideoReader(video) as reader,
+        open_sink(str(out), fps=reader.fps, card=running.student.card, source=str(video)) as sink,
+    ):
+        for output in running(reader):
+            sink.write(output)
+
+
+def test_a_restored_video_keeps_its_times_and_its_sound(path, tmp_path) -> None:
+    times = [0, 40, 80, 200, 240, 333, 360]
+    write_video(tmp_path / "in.mp4", times)
+    restore(path, tmp_path / "in.mp4", tmp_path / "out.mp4")
+    with VideoReader(tmp_path / "out.mp4") as reader:
+        frames = list(reader)
+        assert (reader.width, reader.height) == (68, 52)
+    assert [frame.pts_seconds for frame in frames] == pytest.approx([t / 1000 for t in times], abs=1e-4)
+    before, after = sound_of(tmp_path / "in.mp4"), sound_of(tmp_path / "out.mp4")
+    assert [data for _, data in after] == [data for _, data in before]
+    assert [t for t, _ in after] == pytest.approx([t for t, _ in before], abs=1e-3)
+
+
+def test_a_folder_of_frames(path, tmp_path) -> None:
+    write_video(tmp_path / "in.mp4", [0, 40, 80])
+    restore(path, tmp_path / "in.mp4", tmp_path / "frames")
+    files = sorted((tmp_path / "frames").iterdir())
+    assert [file.name for file in files] == ["00000000.png", "00000001.png", "00000002.png"]
+    with PillowImage.open(files[0]) as image:
+        assert (image.size, image.mode) == ((68, 52), "RGB")
+
+
+def test_sound_that_the_file_cannot_hold(path, tmp_path) -> None:
+    write_video(tmp_path / "in.mp4", [0, 40, 80])
+    with pytest.raises(UserError, match=r"out\.webm: cannot hold the sound of .*in\.mp4 \(aac\); write an \.mkv file"):
+        restore(path, tmp_path / "in.mp4", tmp_path / "out.webm")
+    assert not (tmp_path / "out.webm").exists()
