@@ -116,7 +116,7 @@ def test_ten_times_as_long_takes_no_more_memory(path) -> None:
         return memory.peak
 
     peak(8)
-    assert peak(120) <= 1.05 * peak(12)
+    assert peak(60) <= 1.05 * peak(6)
 
 
 def write_video(path: Path, milliseconds: list[int], *, sound: str = "aac") -> None:

@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 
+from tests.data.test_super_resolution_clips import clips_of, numbered
 from tests.networks import TinyWindows
 from vidistill.data.clip import Batch
 from vidistill.distill.space_time import BALANCED_BATCHES, SpaceTime, run_with_feature
@@ -11,6 +12,7 @@ from vidistill.distill.teacher import FrozenTeacher
 from vidistill.errors import UserError
 from vidistill.ops.clip_view import WindowView
 from vidistill.tasks.super_resolution import SuperResolution
+from vidistill.train import OptimSettings, Training, train
 
 TASK = SuperResolution(scale=2)
 SIZE = (6, 8)
@@ -158,3 +160,21 @@ def test_mistakes() -> None:
         SpaceTime().prepare(
             plain, torch.zeros(1, 3, 3, *SIZE), view=WindowView(3), teacher=FrozenTeacher(TinyWindows(), WindowView(3))
         )
+
+
+def test_a_resumed_run_trains_what_one_that_was_not_stopped_does(tmp_path) -> None:
+    def run(name: str, stop: int | None = None):
+        torch.manual_seed(0)
+        method = SpaceTime(pool=2)
+        student, teacher = prepared(method)
+        clips = clips_of(numbered(6), num_frames=2, window=3)
+        optim = OptimSettings(name="adamw", steps=4, batch_size=2, num_workers=0)
+        training = Training(
+            student, teacher, method, TASK, clips, method.default_losses, optim, TASK.normalisation, 0, tmp_path / name
+        )
+        return train(training, should_stop=lambda step: step == stop).state_dict()
+
+    whole = run("whole")
+    run("cut", stop=2)
+    for name, tensor in run("cut").items():
+        assert torch.equal(tensor, whole[name]), name
