@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -224,7 +225,7 @@ def profile(
     measured = SCORINGS[card.task["name"]].profile(models, measuring)
     print(json.dumps(measured, indent=2) if as_json else results_table({**measured, "baselines": {}}))
     if not as_json:
-        print(f"{'x'.join(map(str, measured['student']['size']))}, {precision}, {measured['student']['device']}")
+        print(f"{_size_in_words(measured['student']['size'])}, {precision}, {measured['student']['device']}")
 
 
 @app.command()
@@ -326,6 +327,12 @@ def _size(text: str) -> tuple[int, int]:
     if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
         raise UserError(f"--size {text}: give WIDTHxHEIGHT, as in 640x360")
     return int(height), int(width)
+
+
+def _size_in_words(size: Sequence[int]) -> str:
+    """Of a frame (height, width), or of a clip (frames, 3, height, width)."""
+    *clip, height, width = size
+    return f"clips of {clip[0]} frames, {width}x{height}" if clip else f"{width}x{height}"
 
 
 def _choice(name: str, choices: dict[str, Any], where: str) -> Any:

@@ -13,7 +13,7 @@ from vidistill.distill.delta.separable import Policy, is_convertible_layer, sepa
 from vidistill.distill.stateful import PerFrame, StatefulNetwork
 from vidistill.distill.supervised import Supervised
 from vidistill.distill.teacher import FrozenTeacher
-from vidistill.distill.window import refuse_clips
+from vidistill.distill.window import refuse_clips, require_whole_windows
 from vidistill.ops.clip_view import View
 
 
@@ -45,7 +45,8 @@ class LowRank(Supervised):
         view: View | None = None,
         teacher: FrozenTeacher | None = None,
     ) -> StatefulNetwork:
-        refuse_clips(view, self.name, example)
+        refuse_clips(view, self.name)
+        require_whole_windows(view, self.name, example)
         selection = Selection("layer", self.convert, self.leave, self.leave_first, self.leave_last)
         spec = StudentSpec("separable", self.reduction, self.policy, self.rank)
         return factorise(network, plan_conversion(network, example, selection, [spec]))

@@ -78,16 +78,20 @@ def require_windows(view: View | None, method: str) -> None:
         )
 
 
-def refuse_clips(view: View | None, method: str, example: Tensor) -> None:
-    """Errors: UserError where a method that runs a network as it is given one of clips, or windows of another length.
-
-    example: what is drawn for training.
-    """
+def refuse_clips(view: View | None, method: str) -> None:
+    """Errors: UserError where a method for networks of single frames is given one of clips."""
     if isinstance(view, ClipView):
         raise UserError(
             f"method {method} is for networks that see single frames; for a network of clips take supervised, "
             "cross_resolution or collaborative"
         )
+
+
+def require_whole_windows(view: View | None, method: str, example: Tensor) -> None:
+    """Errors: UserError where a method whose students see all that is drawn is given one of shorter windows.
+
+    example: what is drawn for training.
+    """
     if isinstance(view, WindowView) and view.window != example.shape[1]:
         raise UserError(
             f"data.clip.window is {example.shape[1]} and the student's {view.window}; method {method} needs them alike"

@@ -21,7 +21,7 @@ from vidistill.distill.delta.search import Search, SearchedStudent
 from vidistill.distill.norms import freeze_norms
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.teacher import FrozenTeacher
-from vidistill.distill.window import refuse_clips
+from vidistill.distill.window import refuse_clips, require_whole_windows
 from vidistill.errors import UserError
 from vidistill.ops.clip_view import View
 
@@ -68,7 +68,8 @@ class Delta:
         view: View | None = None,
         teacher: FrozenTeacher | None = None,
     ) -> DeltaNetwork:
-        refuse_clips(view, self.name, example)
+        refuse_clips(view, self.name)
+        require_whole_windows(view, self.name, example)
         selection = Selection(self.granularity, self.convert, self.leave, self.leave_first, self.leave_last)
         candidates = [self.student] if self.search is None else self.search.candidates
         plan = plan_conversion(network, example, selection, candidates)
