@@ -127,9 +127,10 @@ def _probabilities(model: StatefulNetwork, clips: Tensor, setting: Setting) -> N
     """(K,) of a video's views (V, T, 3, S, S), which run one by one, so that many views need no more memory."""
     task = setting.task
     assert isinstance(task, Recognition)
+    normalise = model.normalisation or setting.normalisation
     found = []
     for clip in clips:
-        outputs, _ = model(setting.normalisation(clip[None].to(setting.device)))
+        outputs, _ = model(normalise(clip[None].to(setting.device)))
         found.append(task.scores(outputs)[0])
     return task.averaged(torch.stack(found)).float().cpu().numpy()
 
