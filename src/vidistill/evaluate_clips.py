@@ -52,6 +52,7 @@ def evaluate_clips(
 ) -> dict[str, Any]:
     """The metrics of a network of clips, in evaluation mode; with a teacher, agreement with it is counted.
 
+    `predictions` has a row a video: its name, its classes, the class of largest probability.
     A video that cannot be decoded is left out and named. Errors: UserError where none is left.
     """
     predictions = predict_videos(model, sequences, setting)
@@ -65,6 +66,7 @@ def evaluate_clips(
         **_accuracies(predictions, task),
         "agreement": None if others is None else _agreement(predictions, others),
         "undecodable": predictions.undecodable,
+        "predictions": [[v.name, list(v.classes), int(v.probabilities.argmax())] for v in predictions.videos],
         "num_frames": len(sequences),
         "protocol": _protocol(predictions, task, model.view, len(sequences)),
     }
