@@ -1,8 +1,8 @@
 """Recognition runs as one Markdown table: accuracy over all scored videos, by variant, beside the first variant's.
 
-Usage: python benchmarks/accuracy_table.py PREFIX BASE [VARIANT…], for folders PREFIX + variant + _seed or _seed_fold.
-Mean and spread (largest − smallest) are over seeds, the folds of one seed counted as one set. The difference to BASE comes
-with a 95 % interval of a paired bootstrap over videos, each video with its mean over the seeds.
+Usage: python benchmarks/accuracy_table.py PREFIX BASE [VARIANT…], for folders PREFIX + variant + _seed[_fold].
+Mean and spread (largest − smallest) are over seeds, the folds of one seed counted as one set. The difference to BASE
+comes with a 95 % interval of a paired bootstrap over videos, each video with its mean over the seeds.
 """
 
 import json
