@@ -42,6 +42,8 @@ SHARED = {
         "frame_by_frame",
         "taps",
         "stages",
+        "stage_method",
+        "supervised",
         "teacher_cache",
         "conv_lstm",
         "space_time_losses",
@@ -80,9 +82,6 @@ SHARED = {
 }
 # what a file refines rather than stands beside: Supervised on another network or with further losses
 REFINED = {
-    "low_rank": ("supervised",),
-    "cross_resolution": ("supervised",),
-    "collaborative": ("supervised",),
     "synthetic_actions": ("synthetic",),
     "labelled_videos": ("videos",),
 }
