@@ -1,5 +1,6 @@
 """What the methods share that compare the stages of a student and a teacher on clips."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,7 +26,7 @@ class StageFeatures:
 
 
 @dataclass(kw_only=True)
-class StageMethod(Supervised):
+class StageMethod(Supervised, ABC):
     """stages: which to compare, as pairs of module paths, or how many of the last ones; None for all that both have."""
 
     name: ClassVar[str]
@@ -51,9 +52,9 @@ class StageMethod(Supervised):
         student.training_parts = self.make_parts(network, teacher, shapes)
         return student
 
+    @abstractmethod
     def make_parts(self, network: nn.Module, teacher: FrozenTeacher, shapes: list[StageFeatures]) -> nn.ModuleDict:
         """What trains with the student; says in a UserError what cannot be compared. shapes: of one clip."""
-        raise NotImplementedError
 
     def features(
         self, student: StatefulNetwork, teacher: FrozenTeacher, batch: Batch
