@@ -45,6 +45,8 @@ SHARED = {
         "look_ahead",
         "taps",
         "stages",
+        "stage_method",
+        "supervised",
         "teacher_cache",
         "conv_lstm",
         "space_time_losses",
@@ -86,10 +88,6 @@ SHARED = {
 }
 # what a file refines rather than stands beside: Supervised on another network or with further losses
 REFINED = {
-    "low_rank": ("supervised",),
-    "cross_resolution": ("supervised",),
-    "collaborative": ("supervised",),
-    "space_time": ("supervised",),
     "synthetic_actions": ("synthetic",),
     "labelled_videos": ("videos",),
 }

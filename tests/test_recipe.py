@@ -5,11 +5,14 @@ import pytest
 import torch
 
 from vidistill.checkpoint import save_student
+from vidistill.data.clip import SampleKey
 from vidistill.distill.card import Card
 from vidistill.distill.stateful import PerFrame
 from vidistill.errors import UserError
-from vidistill.models import MODELS
+from vidistill.models import MODELS, build_network
+from vidistill.ops.normalise import Normalisation
 from vidistill.recipe import Recipe, build, load_recipe, without_files
+from vidistill.train import Learner
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
@@ -126,3 +129,39 @@ def test_pseudo_labels_fill_unlabelled_frames_alone() -> None:
     assert felt[0].tolist() == [[True, True], [False, False]]
     assert felt[1].tolist() == [[False, False], [False, True]], "its own label, and nothing of the teacher's"
     assert gradient[0, 1].min() < 0
+
+
+def test_each_network_gets_its_own_normalisation(tmp_path: Path) -> None:
+    half = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    recipe = recipe_of(
+        task={"name": "recognition", "num_classes": 4},
+        teacher={"name": "tsn", "options": {"backbone": "test_resnet"}, "normalisation": half},
+        student={"name": "tsn", "options": {"backbone": "test_resnet"}},
+        method={"name": "supervised"},
+        data={"train": [{"name": "synthetic_actions", "num_videos": 4}], "clip": {"num_frames": 2, "crop": 32}},
+        out=str(tmp_path),
+    )
+    run = build(recipe)
+    seen = {}
+    run.training.method.losses = lambda student, teacher, task, batch, *, progress: seen.update(batch=batch) or {}
+    clips = run.training.clips
+    batch = clips.collate([clips[SampleKey(0, 0, i)] for i in range(2)])
+    Learner(run.training)(batch, progress=0.0)
+    pixels = batch.student.float() / 255
+    torch.testing.assert_close(seen["batch"].teacher, (pixels - 0.5) / 0.5)
+    torch.testing.assert_close(seen["batch"].student, Normalisation()(batch.student))
+
+
+def test_a_student_sees_frames_as_its_teacher_was_trained(tmp_path: Path) -> None:
+    half = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    network = build_network("ddrnet_23_slim", options={"num_classes": 4})
+    spec = {"name": "ddrnet_23_slim", "library": "vidistill", "options": {"num_classes": 4}}
+    card = Card(spec, "per_frame", {"name": "segmentation", "num_classes": 4}, normalisation=half)
+    save_student(tmp_path / "teacher.safetensors", PerFrame(network), card)
+    recipe = recipe_of(
+        teacher={"checkpoint": str(tmp_path / "teacher.safetensors")},
+        data={"train": [{"name": "synthetic"}], "clip": {"crop": [32, 32]}},
+        out=str(tmp_path),
+    )
+    run = build(recipe)
+    assert run.training.normalisation == run.card.normalisation == half

@@ -185,6 +185,7 @@ class _Runs:
 def predict(model: nn.Module, image: Image, setting: Setting, state: Any) -> tuple[Prediction, Any]:
     """The model's classes for one decoded frame, and its state after it."""
     frame = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].to(setting.device)
-    outputs, state = model(setting.normalisation(frame), state)
+    normalise = getattr(model, "normalisation", None) or setting.normalisation
+    outputs, state = model(normalise(frame), state)
     prediction = setting.task.decode(outputs, size=(image.shape[0], image.shape[1]))
     return prediction[0].cpu().numpy(), state

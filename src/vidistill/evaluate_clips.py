@@ -52,6 +52,7 @@ def evaluate_clips(
 ) -> dict[str, Any]:
     """The metrics of a network of clips, in evaluation mode; with a teacher, agreement with it is counted.
 
+    `predictions` has a row a video: its name, its classes, the class of largest probability.
     A video that cannot be decoded is left out and named. Errors: UserError where none is left.
     """
     predictions = predict_videos(model, sequences, setting)
@@ -65,6 +66,7 @@ def evaluate_clips(
         **_accuracies(predictions, task),
         "agreement": None if others is None else _agreement(predictions, others),
         "undecodable": predictions.undecodable,
+        "predictions": [[v.name, list(v.classes), int(v.probabilities.argmax())] for v in predictions.videos],
         "num_frames": len(sequences),
         "protocol": _protocol(predictions, task, model.view, len(sequences)),
     }
@@ -128,9 +130,10 @@ def _probabilities(model: StatefulNetwork, clips: Tensor, setting: Setting) -> N
     """(K,) of a video's views (V, T, 3, S, S), which run one by one, so that many views need no more memory."""
     task = setting.task
     assert isinstance(task, Recognition)
+    normalise = model.normalisation or setting.normalisation
     found = []
     for clip in clips:
-        outputs, _ = model(setting.normalisation(clip[None].to(setting.device)))
+        outputs, _ = model(normalise(clip[None].to(setting.device)))
         found.append(task.scores(outputs)[0])
     return task.averaged(torch.stack(found)).float().cpu().numpy()
 

@@ -80,13 +80,14 @@ def super_resolved(
     model: StatefulNetwork, frames: Iterable[Image], setting: Setting, *, interval: int
 ) -> Iterator[Image]:
     """A large frame for each small one, in order, in constant memory."""
+    normalise = model.normalisation or setting.normalisation
     state: Any = None
     for index, frame in enumerate(frames):
         if index % interval == 0:
             state = without_key_frame(state or {})
         with torch.inference_mode():
             planes = torch.from_numpy(np.array(frame)).permute(2, 0, 1)[None].to(setting.device)
-            outputs, state = model(setting.normalisation(planes), state or None)
+            outputs, state = model(normalise(planes), state or None)
         if outputs is not None:
             yield _decoded(outputs, setting)
     with torch.inference_mode():

@@ -62,9 +62,13 @@ class NetworkSettings(Settings):
 
 
 class TeacherSettings(NetworkSettings):
-    """cache: a folder for what it says of clips, so that a clip that comes again, see `data.clip.draws`, is free."""
+    """cache: a folder for what it says of clips, so that a clip that comes again, see `data.clip.draws`, is free.
+
+    normalisation: of its frames; by default as a run of ours trained it, else the run's.
+    """
 
     cache: Path | None = None
+    normalisation: dict[str, tuple[float, float, float]] = {}
 
 
 class StudentSettings(NetworkSettings):
@@ -88,7 +92,7 @@ class DataSettings(Settings):
 
 
 class Recipe(Settings):
-    """A run, whole. Every number has a default."""
+    """A run, whole. Every number has a default. normalisation: by default what the teacher was trained with."""
 
     task: dict[str, Any] = {"name": "segmentation"}
     teacher: TeacherSettings | None = None
@@ -154,11 +158,13 @@ def build(recipe: Recipe) -> Run:
     method = build_method(_with_table(recipe))
     view = clips.view_of(_view_changes(recipe.student, network, None))
     student = method.prepare(network, clips.example(), view=view, teacher=frozen)
-    normalisation = call(Normalisation, task.normalisation.to_dict() | recipe.normalisation, where="normalisation")
+    normalisation, teacher_normalisation = _normalisations(recipe, task, teacher_card)
+    if teacher is not None:
+        teacher.normalisation = teacher_normalisation
     training = Training(
         student, frozen, method, task, clips,
         {**method.default_losses, **recipe.losses}, recipe.optim, normalisation, recipe.seed, recipe.out,
-        recipe.tensorboard,
+        recipe.tensorboard, teacher_normalisation,
     )  # fmt: skip
     named = labelled or teacher_card
     card = Card(
@@ -177,6 +183,18 @@ def _cache(recipe: Recipe) -> TeacherCache | None:
             "teacher.cache: no clip would ever come again; say with data.clip.draws how many may be drawn of each video"
         )
     return TeacherCache(recipe.teacher.cache)
+
+
+def _normalisations(recipe: Recipe, task: Task, teacher: Card | None) -> tuple[Normalisation, Normalisation]:
+    """The student's and the teacher's: what the recipe says, else what the teacher was trained with, else the
+    task's."""
+    known = teacher.normalisation if teacher is not None else task.normalisation
+    given = task.normalisation.to_dict() | recipe.normalisation
+    own = call(Normalisation, given, where="normalisation") if recipe.normalisation else known
+    said = recipe.teacher.normalisation if recipe.teacher is not None else {}
+    if said:
+        return own, call(Normalisation, dict(said), where="teacher.normalisation")
+    return own, known if teacher is not None else own
 
 
 def _view_changes(settings: NetworkSettings, network: nn.Module, card: Card | None) -> dict[str, Any]:

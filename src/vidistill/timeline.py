@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def write_timeline(
     assert card is not None
     streams = {"student": Stream(student)}
     if teacher is not None:
-        teacher.card = teacher.card or card
+        teacher.card = replace(card, normalisation=teacher.normalisation or card.normalisation)
         streams["teacher"] = Stream(teacher)
     said: dict[str, list[np.ndarray]] = {name: [] for name in streams}
     truth: list[int] = []

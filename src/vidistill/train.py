@@ -67,6 +67,7 @@ class Training:
     seed: int
     folder: Path
     tensorboard: bool = False
+    teacher_normalisation: Normalisation | None = None  # where it is not the student's
 
 
 class Learner(nn.Module):
@@ -80,7 +81,9 @@ class Learner(nn.Module):
     def forward(self, batch: Batch, *, progress: float) -> dict[str, Tensor]:
         parts = self.training_parts
         student = parts.normalisation(batch.student)
-        teacher = student if batch.teacher is batch.student else parts.normalisation(batch.teacher)
+        wanted = parts.teacher_normalisation or parts.normalisation
+        is_same = batch.teacher is batch.student and wanted == parts.normalisation
+        teacher = student if is_same else wanted(batch.teacher)
         seen = replace(batch, student=student, teacher=teacher)
         return parts.method.losses(self.student, parts.teacher, parts.task, seen, progress=progress)
 

@@ -120,10 +120,7 @@ def test_frames_are_resized_linearly() -> None:
 
 def test_a_projection_only_where_channels_differ() -> None:
     pairs = [StagePair("first", "a"), StagePair("second.0", "b")]
-    ours, theirs = ({"first": 6, "second.0": 12}, {"a": 6, "b": 5})
-    adapters = make_adapters(
-        pairs, *({path: torch.Size([1, 2, n, 4, 4]) for path, n in side.items()} for side in (ours, theirs))
-    )
+    adapters = make_adapters({pairs[0]: (6, 6), pairs[1]: (12, 5)})
     assert list(adapters) == ["second_0"]
     features = torch.randn(2, 3, 12, 4, 4)
     assert adapted(features[:, :, :6], pairs[0], adapters).shape == (2, 3, 6, 4, 4)

@@ -14,21 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from vidistill.data.clip import Batch
-from vidistill.distill.stages import (
-    StagePair,
-    adapted,
-    aligned,
-    feature_shapes,
-    make_adapters,
-    match_stages,
-    run_with_features,
-)
+from vidistill.distill.stage_method import StageFeatures, StageMethod, parts_of
+from vidistill.distill.stages import StagePair, adapted, aligned, make_adapters
 from vidistill.distill.stateful import StatefulNetwork
-from vidistill.distill.supervised import Supervised
 from vidistill.distill.teacher import FrozenTeacher
-from vidistill.distill.window import require_clips
 from vidistill.errors import UserError
-from vidistill.ops.clip_view import View
 from vidistill.ops.spectrum import (
     Kind,
     Transform,
@@ -111,7 +101,7 @@ class LearnedWeights(nn.Module):
 
 
 @dataclass(kw_only=True)
-class Collaborative(Supervised):
+class Collaborative(StageMethod):
     """Labels, a teacher's feature spectra and its kernels' frequency distribution.
 
     spectrum: None to leave it out. parameters: whether kernels are compared. logits: whether the teacher's predictions
@@ -128,38 +118,22 @@ class Collaborative(Supervised):
     spectrum: SpectrumSpec | None = field(default_factory=SpectrumSpec)
     parameters: bool = True
     logits: bool = False
-    stages: int | list[tuple[str, str]] | None = None
     weighting: Literal["learned", "fixed"] = "learned"
     weights_learning_rate: float | None = None
     _weights: LearnedWeights | None = field(default=None, init=False, repr=False)
 
-    def prepare(
-        self,
-        network: nn.Module,
-        example: Tensor,
-        *,
-        view: View | None = None,
-        teacher: FrozenTeacher | None = None,
-    ) -> StatefulNetwork:
-        require_clips(view, self.name)
-        student = super().prepare(network, example, view=view)
-        if teacher is None:
-            raise UserError("collaborative distillation needs a teacher; name one in the recipe")
-        pairs = match_stages(network, teacher.network, self.stages)
+    def make_parts(self, network: nn.Module, teacher: FrozenTeacher, shapes: list[StageFeatures]) -> nn.ModuleDict:
         parts = nn.ModuleDict()
-        ours = feature_shapes(network, student.seen(example), [pair.student for pair in pairs])
-        theirs = feature_shapes(teacher.network, teacher.seen(example), [pair.teacher for pair in pairs])
         if self.spectrum is not None:
-            for shape in theirs.values():
-                self.spectrum.check(num_frames=shape[1])
-            parts["adapters"] = make_adapters(pairs, ours, theirs)
+            for found in shapes:
+                self.spectrum.check(num_frames=found.teacher[1])
+            parts["adapters"] = make_adapters({found.pair: (found.student[2], found.teacher[2]) for found in shapes})
         if self.parameters:
-            comparable_kernels(network, teacher.network, pairs)  # its error comes before any training
+            comparable_kernels(network, teacher.network, [found.pair for found in shapes])
         if self.weighting == "learned":
             self._weights = LearnedWeights(self._names())
             parts["weights"] = self._weights
-        student.training_parts = parts
-        return student
+        return parts
 
     def _names(self) -> list[str]:
         chosen = {"teacher": self.logits, "spectrum": self.spectrum is not None, "parameters": self.parameters}
@@ -169,22 +143,17 @@ class Collaborative(Supervised):
         self, student: StatefulNetwork, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
     ) -> dict[str, Tensor]:
         assert teacher is not None
-        pairs = match_stages(student.network, teacher.network, self.stages)
-        outputs, theirs = teacher.run(batch.teacher, [pair.teacher for pair in pairs])
-        own, ours = run_with_features(student.network, student.seen(batch.student), [pair.student for pair in pairs])
-        losses = task.supervise(own, batch.labels, outputs)
+        outputs, teacher_outputs, stages = self.features(student, teacher, batch)
+        parts: Any = parts_of(student)
+        losses = task.supervise(outputs, batch.labels, teacher_outputs)
         if self.logits:
-            losses |= task.compare(own, outputs)
-        parts = student.training_parts
-        assert isinstance(parts, nn.ModuleDict)
+            losses |= task.compare(outputs, teacher_outputs)
         if self.spectrum is not None:
-            gaps = [
-                self.spectrum.gap(adapted(ours[pair.student], pair, parts["adapters"]), theirs[pair.teacher])  # type: ignore[arg-type]
-                for pair in pairs
-            ]
+            ours = [adapted(found.student, found.pair, parts["adapters"]) for found in stages]
+            gaps = [self.spectrum.gap(own, found.teacher) for own, found in zip(ours, stages, strict=True)]
             losses["spectrum"] = torch.stack(gaps).mean()
         if self.parameters:
-            losses["parameters"] = parameter_gap(student.network, teacher.network, pairs)
+            losses["parameters"] = parameter_gap(student.network, teacher.network, [found.pair for found in stages])
         return parts["weights"](losses) if self.weighting == "learned" else losses
 
     def parameter_groups(self, student: StatefulNetwork, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
@@ -201,10 +170,6 @@ class Collaborative(Supervised):
         """The weight that each loss has now, where they are learned."""
         weights = {} if self._weights is None else self._weights.weights()
         return {f"weight_{name}": weight for name, weight in weights.items()}
-
-    def finish(self, student: StatefulNetwork) -> StatefulNetwork:
-        student.training_parts = None
-        return super().finish(student)
 
 
 def spatial_kernels(stage: nn.Module) -> dict[int, list[Tensor]]:

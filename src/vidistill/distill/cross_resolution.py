@@ -5,7 +5,7 @@ Source: Ma et al., "Rethinking Resolution in the Context of Efficient Video Reco
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -15,25 +15,15 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidistill.data.clip import Batch
-from vidistill.distill.stages import (
-    StagePair,
-    adapted,
-    aligned,
-    feature_shapes,
-    make_adapters,
-    match_stages,
-    run_with_features,
-)
+from vidistill.distill.stage_method import StageFeatures, StageMethod, parts_of
+from vidistill.distill.stages import adapted, aligned, make_adapters
 from vidistill.distill.stateful import StatefulNetwork
-from vidistill.distill.supervised import Supervised
 from vidistill.distill.teacher import FrozenTeacher
-from vidistill.distill.window import require_clips
 from vidistill.errors import UserError
-from vidistill.ops.clip_view import View
 
 
 @dataclass(kw_only=True)
-class CrossResolution(Supervised):
+class CrossResolution(StageMethod):
     """The student's last features, upsampled to the teacher's grid, against the teacher's.
 
     gap: "features", mean squared error of the features, where the published weight is 100; a training-only 1×1
@@ -51,75 +41,48 @@ class CrossResolution(Supervised):
     gap: Literal["features", "locations"] = "features"
     temperature: float = 2.0
     classifier: Literal["own", "teacher"] = "own"
-    stages: int | list[tuple[str, str]] = 1
+    stages: int | list[tuple[str, str]] | None = 1
     teacher_norms: Literal["batch", "stored"] = "batch"
 
-    def prepare(
-        self,
-        network: nn.Module,
-        example: Tensor,
-        *,
-        view: View | None = None,
-        teacher: FrozenTeacher | None = None,
-    ) -> StatefulNetwork:
-        require_clips(view, self.name)
-        student = super().prepare(network, example, view=view)
-        if teacher is None:
-            raise UserError("cross_resolution distillation needs a teacher; name one in the recipe")
+    def make_parts(self, network: nn.Module, teacher: FrozenTeacher, shapes: list[StageFeatures]) -> nn.ModuleDict:
         if teacher.cache is not None and self.teacher_norms == "batch":
             raise UserError(
                 "method.teacher_norms is batch, so what the teacher says of a clip depends on the others of its batch "
                 "and cannot be cached; set it to stored, or leave teacher.cache out"
             )
-        pairs = self._pairs(network, teacher.network)
-        ours = feature_shapes(network, student.seen(example), [pair.student for pair in pairs])
-        theirs = feature_shapes(teacher.network, teacher.seen(example), [pair.teacher for pair in pairs])
         if self.gap == "features":
-            student.training_parts = make_adapters(pairs, ours, theirs)
-        else:  # errors come before any training
-            for pair in pairs:
-                _require_channels(ours[pair.student][2], self._reader(network, teacher.network))
-                _require_channels(theirs[pair.teacher][2], classifier_of(teacher.network))
-        return student
+            return make_adapters({found.pair: (found.student[2], found.teacher[2]) for found in shapes})
+        for found in shapes:
+            _require_channels(found.student[2], self._reader(network, teacher.network))
+            _require_channels(found.teacher[2], classifier_of(teacher.network))
+        return nn.ModuleDict()
 
     def _reader(self, student: nn.Module, teacher: nn.Module) -> nn.Linear:
         """The classifier of the student's locations."""
         return classifier_of(student if self.classifier == "own" else teacher)
 
-    def _pairs(self, student: nn.Module, teacher: nn.Module) -> list[StagePair]:
-        return match_stages(student, teacher, self.stages)
-
     def losses(
         self, student: StatefulNetwork, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
     ) -> dict[str, Tensor]:
         assert teacher is not None
-        pairs = self._pairs(student.network, teacher.network)
         with self._norms_of(teacher.network):
-            outputs, theirs = teacher.run(batch.teacher, [pair.teacher for pair in pairs])
-        own, ours = run_with_features(student.network, student.seen(batch.student), [pair.student for pair in pairs])
-        losses = task.supervise(own, batch.labels, outputs)
-        gaps = [self._gap(student, teacher, pair, ours[pair.student], theirs[pair.teacher]) for pair in pairs]
-        name = "feature" if self.gap == "features" else "location"
-        return {**losses, name: torch.stack(gaps).mean()}
+            outputs, teacher_outputs, stages = self.features(student, teacher, batch)
+        losses = task.supervise(outputs, batch.labels, teacher_outputs)
+        gap = torch.stack([self._gap(student, teacher, found) for found in stages]).mean()
+        return {**losses, "feature" if self.gap == "features" else "location": gap}
 
-    def _gap(
-        self, student: StatefulNetwork, teacher: FrozenTeacher, pair: StagePair, ours: Tensor, theirs: Tensor
-    ) -> Tensor:
+    def _gap(self, student: StatefulNetwork, teacher: FrozenTeacher, found: StageFeatures) -> Tensor:
         if self.gap == "features":
-            assert isinstance(student.training_parts, nn.ModuleDict)
-            return F.mse_loss(aligned(adapted(ours, pair, student.training_parts), theirs), theirs)
+            ours = adapted(found.student, found.pair, parts_of(student))
+            return F.mse_loss(aligned(ours, found.teacher), found.teacher)
         return location_gap(
-            location_logits(aligned(ours, theirs), self._reader(student.network, teacher.network)),
-            location_logits(theirs, classifier_of(teacher.network)),
+            location_logits(aligned(found.student, found.teacher), self._reader(student.network, teacher.network)),
+            location_logits(found.teacher, classifier_of(teacher.network)),
             temperature=self.temperature,
         )
 
     def _norms_of(self, network: nn.Module) -> Any:
-        return batch_statistics(network) if self.teacher_norms == "batch" else _as_it_is()
-
-    def finish(self, student: StatefulNetwork) -> StatefulNetwork:
-        student.training_parts = None
-        return super().finish(student)
+        return batch_statistics(network) if self.teacher_norms == "batch" else nullcontext()
 
 
 def classifier_of(network: nn.Module) -> nn.Linear:
@@ -167,8 +130,3 @@ def batch_statistics(network: nn.Module) -> Iterator[None]:
     finally:
         for norm, (training, tracking) in zip(norms, modes, strict=True):
             norm.training, norm.track_running_stats = training, tracking
-
-
-@contextmanager
-def _as_it_is() -> Iterator[None]:
-    yield

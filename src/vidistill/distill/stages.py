@@ -103,16 +103,13 @@ def aligned(student: Tensor, teacher: Tensor) -> Tensor:
     return resized.transpose(1, 2)
 
 
-def make_adapters(
-    pairs: Sequence[StagePair], student_shapes: dict[str, torch.Size], teacher_shapes: dict[str, torch.Size]
-) -> nn.ModuleDict:
-    """A 1×1 projection, for training only, for each pair whose channels differ. [ours]"""
+def make_adapters(channels: dict[StagePair, tuple[int, int]]) -> nn.ModuleDict:
+    """A 1×1 projection, for training only, for each pair whose channels differ. [ours]
+
+    channels: of each pair, the student's and the teacher's.
+    """
     return nn.ModuleDict(
-        {
-            pair.key: nn.Conv2d(student_shapes[pair.student][2], teacher_shapes[pair.teacher][2], 1)
-            for pair in pairs
-            if student_shapes[pair.student][2] != teacher_shapes[pair.teacher][2]
-        }
+        {pair.key: nn.Conv2d(ours, theirs, 1) for pair, (ours, theirs) in channels.items() if ours != theirs}
     )
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from vidistill.distill.card import Card
 from vidistill.distill.delta.plan import Plan
 from vidistill.ops.clip_view import View
+from vidistill.ops.normalise import Normalisation
 
 State = dict[str, Tensor]  # every tensor has the batch first; entries under "key/" live until the next key frame
 
@@ -25,6 +26,7 @@ class StatefulNetwork(nn.Module):
     network: nn.Module
     plan: Plan | None = None
     view: View | None = None
+    normalisation: Normalisation | None = None  # what its frames want, where that is not the run's
     card: Card | None = None
     delay: int = 0
     training_parts: nn.Module | None  # what trains with the student and is gone when it is finished

@@ -81,6 +81,7 @@ class Supervised:
         return {}
 
     def finish(self, student: StatefulNetwork) -> StatefulNetwork:
+        student.training_parts = None
         return student.eval().requires_grad_(False)
 
     def state_dict(self) -> dict[str, Any]:
