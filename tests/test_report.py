@@ -50,7 +50,7 @@ def teacher_scores() -> dict[str, Any]:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out matplotlib's part, which takes seconds."""
-    monkeypatch.setattr(report_figures, "_picture", lambda draw, alt, caption: Picture("data:", "data:", alt, caption))
+    monkeypatch.setattr(report_figures, "picture", lambda draw, alt, caption: Picture("data:", "data:", alt, caption))
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_markdown_cells_equal_the_numbers(results: dict[str, Any]) -> None:
     assert table[""] == ["teacher", "student", "hold"]
     assert table["mIoU"] == ["0.6400", "0.6072", "0.6072"]
     assert table["agreement with the teacher"] == ["–", "0.9704", "0.9704"]
-    assert table["frames: labelled / all"] == ["–", "48 / 51", "48 / 51"]
+    assert table["scored / all"] == ["–", "48 / 51", "48 / 51"]
     assert table["GMAC, delta frame"] == ["–", "1.950", "–"]
     assert table["GMAC, amortised as deployed"] == ["–", "2.820", "–"]
     assert table["ms, first delta frame: p50 / p95 / p99"] == ["–", "61.00 / 62.50 / 63.25", "–"]
@@ -225,11 +225,11 @@ def test_a_table_of_costs_has_no_rows_for_metrics() -> None:
 def test_unknown_numbers_are_dashes_and_odd_names_stay_cells() -> None:
     values = {
         "student": {"metrics": {"miou": float("nan"), "flip_rate": 0.5}},
-        "baselines": {"a|b\nc": {"parameters": 3e6}},
+        "baselines": {"a|b\nc": {"metrics": {"miou": 0.25}, "parameters": 3e6}},
     }
     table = cells(results_table(values))
     assert table[""] == ["student", "a\\|b c"]
-    assert table["mIoU"] == ["–", "–"]
+    assert table["mIoU"] == ["–", "0.2500"]
     assert table["flip rate"] == ["0.5000", "–"]
     assert table["parameters, millions"] == ["–", "3.000"]
 

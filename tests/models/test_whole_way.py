@@ -61,7 +61,7 @@ def test_the_whole_way(network: dict[str, Any], method: dict[str, Any], tmp_path
     save_student(tmp_path / "student.safetensors", student, run.card)
     loaded = load_student(tmp_path / "student.safetensors")
     images = list(synthetic(num_sequences=1, num_frames=4, size=SIZE).sequences[0].images())
-    labels = [output.labels for output in Stream(load_student(tmp_path / "student.safetensors"))(images)]
+    labels = [output.prediction for output in Stream(load_student(tmp_path / "student.safetensors"))(images)]
 
     exported = export_onnx(loaded, tmp_path / "onnx", size=SIZE)
     key, delta = (
