@@ -12,7 +12,7 @@ from vidistill.distill.delta.method import Delta
 from vidistill.distill.stateful import PerFrame
 from vidistill.models import MODELS
 from vidistill.profile import describe_device
-from vidistill.results import profile_models
+from vidistill.scoring.results import profile_models
 
 INTERVAL = 10
 HEAD = "| size | runtime | precision | teacher p50 / p99 | key | first delta | delta p50 / p99 | delta: teacher ÷ | "

@@ -20,7 +20,7 @@ import torch
 from vidistill.checkpoint import load_student
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.profile import describe_device
-from vidistill.results import profile_models
+from vidistill.scoring.results import profile_models
 
 SIZE = (360, 480)
 INTERVAL = 10

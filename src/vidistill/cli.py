@@ -130,9 +130,9 @@ def evaluate(
 ) -> None:
     """Score a student: mIoU by distance to the key frame; accuracies; PSNR and SSIM; agreement with a teacher."""
     from vidistill.checkpoint import load_student
-    from vidistill.evaluate import Setting
     from vidistill.recipe import build_datasets, build_task
     from vidistill.scoring import SCORINGS
+    from vidistill.scoring.frames import Setting
 
     model = load_student(_student_file(student))
     card = model.card
@@ -207,7 +207,7 @@ def profile(
     from vidistill.distill.stateful import StatefulNetwork
     from vidistill.distill.window import stateful
     from vidistill.models import build_network
-    from vidistill.report_table import results_table
+    from vidistill.report.table import results_table
     from vidistill.scoring import SCORINGS, Measuring
 
     if threads:
@@ -283,7 +283,7 @@ def list_names() -> None:
 
 
 def _show(results: dict[str, Any], folder: Path) -> None:
-    from vidistill.report_table import results_table
+    from vidistill.report.table import results_table
 
     print(results_table(results))
     for title, name in (("student", "student.safetensors"), ("results", "results.json"), ("page", "report.html")):

@@ -22,12 +22,12 @@ from vidistill.distill.teacher import FrozenTeacher
 from vidistill.distill.teacher_cache import TeacherCache
 from vidistill.distill.window import stateful
 from vidistill.errors import UserError
-from vidistill.evaluate import Setting
 from vidistill.files import atomic_path
 from vidistill.models import build_network
 from vidistill.models.backbone_weights import load_backbone
 from vidistill.ops.clip_view import ClipView, View
 from vidistill.ops.normalise import Normalisation
+from vidistill.scoring.frames import Setting
 from vidistill.tasks import TASKS, Task
 from vidistill.train import OptimSettings, Training
 

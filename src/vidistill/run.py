@@ -7,9 +7,9 @@ import torch
 from vidistill.checkpoint import load_student, save_student
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.recipe import Run, save_recipe
-from vidistill.report import write_report
-from vidistill.results import write_results
+from vidistill.report.page import write_report
 from vidistill.scoring import SCORINGS
+from vidistill.scoring.results import write_results
 from vidistill.train import train
 
 

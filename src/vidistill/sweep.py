@@ -14,9 +14,9 @@ from vidistill.config import override, read_yaml, validate
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
 from vidistill.recipe import Recipe, build
-from vidistill.report import POLICY, STYLE
-from vidistill.report_figures import BASELINES, STUDENT, TEACHER, Picture, picture
-from vidistill.report_table import number
+from vidistill.report.figures import BASELINES, STUDENT, TEACHER, Picture, picture
+from vidistill.report.page import POLICY, STYLE
+from vidistill.report.table import number
 from vidistill.run import execute
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from vidistill.data.videos import videos
 from vidistill.demo import demo_teacher
 from vidistill.distill.delta.method import Delta
 from vidistill.distill.stateful import PerFrame
-from vidistill.evaluate import Setting, evaluate
 from vidistill.ops.normalise import Normalisation
+from vidistill.scoring.frames import Setting, evaluate
 from vidistill.tasks.segmentation import Segmentation
 
 pytestmark = pytest.mark.real_data

@@ -15,10 +15,10 @@ from vidistill.data.synthetic_actions import synthetic_actions
 from vidistill.data.video_writer import VideoWriter
 from vidistill.distill.window import Windowed
 from vidistill.errors import UserError
-from vidistill.evaluate import Setting
-from vidistill.evaluate_clips import evaluate_clips, predict_videos, views_of
 from vidistill.ops.clip_view import ClipView
 from vidistill.ops.normalise import Normalisation
+from vidistill.scoring.clips import evaluate_clips, predict_videos, views_of
+from vidistill.scoring.frames import Setting
 from vidistill.tasks.recognition import Recognition
 
 K = 3

@@ -11,11 +11,11 @@ from vidistill.data.clip import FrameSequence, VideoDataset
 from vidistill.data.high_resolution import as_high_resolution
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.window import stateful
-from vidistill.evaluate import Setting
-from vidistill.evaluate_super_resolution import evaluate_super_resolution, window_of
 from vidistill.models.bicubic import Bicubic
 from vidistill.ops.clip_view import WindowView
-from vidistill.results import environment, longest, profile_models, summarise
+from vidistill.scoring.frames import Setting
+from vidistill.scoring.results import environment, longest, profile_models, summarise
+from vidistill.scoring.windows import evaluate_super_resolution, window_of
 from vidistill.tasks.super_resolution import SuperResolution
 
 BICUBIC = "bicubic"

@@ -13,18 +13,18 @@ from tests.networks import TinyWindows
 from vidistill.data.video_writer import VideoWriter
 from vidistill.distill.look_ahead import LookAhead
 from vidistill.errors import UserError
-from vidistill.evaluate import Setting
-from vidistill.evaluate_super_resolution import evaluate_super_resolution, warped_difference
 from vidistill.ops.clip_view import WindowView
 from vidistill.ops.flow import Correspondence
 from vidistill.ops.image_quality import luma, psnr, ssim
 from vidistill.ops.resize import degrade_bicubic, resize_bicubic
 from vidistill.recipe import build, load_recipe
-from vidistill.report_table import results_table
+from vidistill.report.table import results_table
 from vidistill.run import execute
 from vidistill.scoring import SCORINGS
+from vidistill.scoring.frames import Setting
+from vidistill.scoring.window_results import bicubic_of
+from vidistill.scoring.windows import evaluate_super_resolution, warped_difference
 from vidistill.stream_outputs import LOOKS
-from vidistill.super_resolution_results import bicubic_of
 from vidistill.tasks import TASKS
 from vidistill.tasks.super_resolution import SuperResolution
 

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import yaml
 
-from vidistill import report, report_figures
 from vidistill.errors import UserError
-from vidistill.report import write_report
-from vidistill.report_figures import Picture
-from vidistill.report_table import headline, results_table
+from vidistill.report import figures
+from vidistill.report import page as page_module
+from vidistill.report.figures import Picture
+from vidistill.report.page import write_report
+from vidistill.report.table import headline, results_table
 
 VOID = {"meta", "img", "source", "br", "link", "input", "hr"}
 HOSTILE = "<script>alert('x')</script>"
@@ -50,7 +51,7 @@ def teacher_scores() -> dict[str, Any]:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out matplotlib's part, which takes seconds."""
-    monkeypatch.setattr(report_figures, "picture", lambda draw, alt, caption: Picture("data:", "data:", alt, caption))
+    monkeypatch.setattr(figures, "picture", lambda draw, alt, caption: Picture("data:", "data:", alt, caption))
 
 
 @pytest.fixture
@@ -310,7 +311,7 @@ def test_legend_names_the_classes_that_occur(folder: Path) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_a_large_video_is_named_and_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(Page(write_report(folder)).all("video")) == 1
-    monkeypatch.setattr(report, "MOST_VIDEO_BYTES", 5)
+    monkeypatch.setattr(page_module, "MOST_VIDEO_BYTES", 5)
     page = Page(write_report(folder))
     assert not page.all("video")
     assert "side_by_side.mp4" in page.text
@@ -323,23 +324,23 @@ def test_import_is_quick() -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_times_of_two_devices_are_not_compared(results: dict[str, Any]) -> None:
-    captions = [picture.caption for picture in report_figures.quality_against_cost(results)]
+    captions = [picture.caption for picture in figures.quality_against_cost(results)]
     assert [("milliseconds" in caption, "GMAC" in caption) for caption in captions] == [(True, False), (False, True)]
     results["student"]["device"] = "cuda"
-    assert ["GMAC" in picture.caption for picture in report_figures.quality_against_cost(results)] == [True]
-    picture = report_figures.latencies(results)
+    assert ["GMAC" in picture.caption for picture in figures.quality_against_cost(results)] == [True]
+    picture = figures.latencies(results)
     assert picture is not None
     assert "teacher" not in picture.alt
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_figures_say_their_numbers_in_words(results: dict[str, Any]) -> None:
-    time, _ = report_figures.quality_against_cost(results)
+    time, _ = figures.quality_against_cost(results)
     assert time.alt.endswith("better: teacher 0.640 at 76.4; student 0.607 at 44.7")
-    miou, agreement = report_figures.quality_by_distance(results)
+    miou, agreement = figures.quality_by_distance(results)
     assert "student from 0.616 to 0.598" in miou.alt
     assert "teacher 0.640" in miou.alt
     assert "hold from 0.999 to 0.951" in agreement.alt
-    picture = report_figures.latencies(results)
+    picture = figures.latencies(results)
     assert picture is not None
     assert "delta frame 38.2; amortised 44.7; teacher 76.4" in picture.alt

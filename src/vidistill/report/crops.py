@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidistill.report_figures import image_uri
+from vidistill.report.figures import image_uri
 
 
 @dataclass(frozen=True)

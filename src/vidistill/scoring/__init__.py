@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 
-from vidistill.clip_results import compare_clips, profile_clip_models
 from vidistill.data.clip import FrameSequence, VideoDataset
 from vidistill.distill.stateful import PerFrame, StatefulNetwork
-from vidistill.evaluate import Setting, evaluate
-from vidistill.evaluate_clips import evaluate_clips
-from vidistill.evaluate_super_resolution import evaluate_super_resolution, window_of
-from vidistill.results import compare, longest, profile_models
-from vidistill.showcase import write_showcase
-from vidistill.super_resolution_results import compare_super_resolution, profile_windows
-from vidistill.super_resolution_showcase import write_super_resolution_showcase
-from vidistill.timeline import write_timeline
+from vidistill.scoring.clip_results import compare_clips, profile_clip_models
+from vidistill.scoring.clips import evaluate_clips
+from vidistill.scoring.frames import Setting, evaluate
+from vidistill.scoring.results import compare, longest, profile_models
+from vidistill.scoring.showcase import write_showcase
+from vidistill.scoring.timeline import write_timeline
+from vidistill.scoring.window_results import compare_super_resolution, profile_windows
+from vidistill.scoring.window_showcase import write_super_resolution_showcase
+from vidistill.scoring.windows import evaluate_super_resolution, window_of
 
 Networks = dict[str, StatefulNetwork]
 Metrics = dict[str, Any]

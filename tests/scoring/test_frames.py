@@ -7,9 +7,9 @@ import torch
 from vidistill.distill.delta.method import Delta
 from vidistill.distill.hold import HeldOutput
 from vidistill.distill.stateful import PerFrame
-from vidistill.evaluate import Setting, evaluate
 from vidistill.ops.flow import estimate_correspondence
 from vidistill.ops.normalise import Normalisation
+from vidistill.scoring.frames import Setting, evaluate
 from vidistill.tasks.segmentation import Segmentation
 
 SETTING = Setting(Segmentation(num_classes=4), 4, Normalisation())

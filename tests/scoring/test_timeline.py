@@ -14,11 +14,11 @@ from vidistill.data.synthetic_actions import synthetic_actions
 from vidistill.data.video import VideoReader
 from vidistill.distill.card import Card
 from vidistill.distill.window import Windowed
-from vidistill.evaluate import Setting
 from vidistill.ops.clip_view import ClipView
 from vidistill.ops.normalise import Normalisation
+from vidistill.scoring.frames import Setting
+from vidistill.scoring.timeline import write_timeline
 from vidistill.tasks.recognition import Recognition
-from vidistill.timeline import write_timeline
 
 K = 3
 VIEW = ClipView(num_frames=2, sampling="dense", stride=2, crop=14, size=8)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidistill.report_figures import BASELINES, INK, STUDENT, TEACHER, Picture, picture
-from vidistill.report_table import part_of
+from vidistill.report.figures import BASELINES, INK, STUDENT, TEACHER, Picture, picture
+from vidistill.report.table import part_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidistill.report_table import frame_milliseconds, networks, number, same_device
+from vidistill.report.table import frame_milliseconds, networks, number, same_device
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,12 +11,10 @@ from typing import Any, TypeVar
 
 import yaml
 
-from vidistill import report_clip_figures as clip_figures
-from vidistill import report_crops
-from vidistill import report_figures as figures
 from vidistill.errors import UserError
-from vidistill.report_figures import Picture
-from vidistill.report_table import headline, networks, number, part_of, results_table, table_rows
+from vidistill.report import clip_figures, crops, figures
+from vidistill.report.figures import Picture
+from vidistill.report.table import headline, networks, number, part_of, results_table, table_rows
 from vidistill.training_log import read_log
 
 MOST_VIDEO_BYTES = 20_000_000
@@ -93,7 +91,7 @@ def _page(run: _Run) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>' + title + "</title>"
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta name="color-scheme" content="light dark"><style>{STYLE}{report_crops.STYLE}</style></head>\n'
+        f'<meta name="color-scheme" content="light dark"><style>{STYLE}{crops.STYLE}</style></head>\n'
         f'<body><main>\n<header><h1>{sentence}</h1><p class="facts">{_facts(run)}</p></header>\n'
         f"{notes}{''.join(sections)}</main></body></html>\n"
     )
@@ -183,8 +181,8 @@ def _strip(run: _Run) -> str:
 
 
 def _crops(run: _Run) -> str:
-    crops = run.read("crops.npz", report_crops.read_crops)
-    return "" if crops is None else report_crops.crops_table(crops) + report_crops.slider(crops)
+    found = run.read("crops.npz", crops.read_crops)
+    return "" if found is None else crops.crops_table(found) + crops.slider(found)
 
 
 def _video(run: _Run) -> str:

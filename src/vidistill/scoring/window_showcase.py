@@ -10,13 +10,13 @@ import numpy as np
 from vidistill.data.clip import FrameSequence, Image
 from vidistill.data.video_writer import VideoWriter
 from vidistill.distill.stateful import StatefulNetwork
-from vidistill.evaluate import Setting
-from vidistill.evaluate_super_resolution import TRUTH, restored
 from vidistill.files import atomic_path
 from vidistill.ops.draw import caption
 from vidistill.progress import track
-from vidistill.results import longest
-from vidistill.super_resolution_results import BICUBIC, bicubic_of
+from vidistill.scoring.frames import Setting
+from vidistill.scoring.results import longest
+from vidistill.scoring.window_results import BICUBIC, bicubic_of
+from vidistill.scoring.windows import TRUTH, restored
 
 VIDEO_FRAMES = 60
 STRIP_FRAMES = 3

@@ -13,11 +13,11 @@ from vidistill.data.clip import FrameSequence, Image
 from vidistill.data.video_writer import VideoWriter
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.errors import UserError
-from vidistill.evaluate import Setting
 from vidistill.files import atomic_path
 from vidistill.ops.clip_view import cut_square
 from vidistill.ops.draw import caption
 from vidistill.progress import track
+from vidistill.scoring.frames import Setting
 from vidistill.stream import Stream
 from vidistill.stream_outputs import name_of
 

@@ -10,10 +10,10 @@ import torch
 from vidistill.data.clip import FrameSequence, Image
 from vidistill.data.video_writer import VideoWriter
 from vidistill.distill.stateful import StatefulNetwork
-from vidistill.evaluate import Prediction, Setting, predict
 from vidistill.files import atomic_path
 from vidistill.ops.draw import caption, difference, overlay, palette_of
 from vidistill.progress import track
+from vidistill.scoring.frames import Prediction, Setting, predict
 
 STRIP_FRAMES = 4
 VIDEO_FRAMES = 150

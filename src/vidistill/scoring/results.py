@@ -16,7 +16,6 @@ from vidistill.distill.delta.plan import Plan
 from vidistill.distill.hold import HeldOutput
 from vidistill.distill.norms import channels_last, fused_copy
 from vidistill.distill.stateful import StatefulNetwork
-from vidistill.evaluate import Setting, evaluate
 from vidistill.files import atomic_path
 from vidistill.profile import (
     compile_for_inference,
@@ -26,6 +25,7 @@ from vidistill.profile import (
     peak_memory_mb,
     stateful_gmacs,
 )
+from vidistill.scoring.frames import Setting, evaluate
 
 MEASURED_FRAMES = 10
 PACKAGES = ("vidistill", "torch", "torchvision", "av", "accelerate", "numpy", "opencv-python-headless")

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from vidistill.data.clip import FrameSequence, Image
 from vidistill.data.high_resolution import as_high_resolution, check_length
 from vidistill.distill.stateful import StatefulNetwork, without_key_frame
-from vidistill.evaluate import Setting
 from vidistill.ops.clip_view import WindowView
 from vidistill.ops.flow import FLOW_SOURCE, Correspondence, estimate_correspondence
 from vidistill.ops.image_quality import Plane, luma, psnr, ssim
 from vidistill.progress import track
+from vidistill.scoring.frames import Setting
 from vidistill.tasks.super_resolution import SuperResolution
 
 TEACHER = "teacher"

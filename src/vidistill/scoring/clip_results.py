@@ -7,8 +7,6 @@ import torch
 
 from vidistill.data.clip import VideoDataset
 from vidistill.distill.stateful import StatefulNetwork
-from vidistill.evaluate import Setting
-from vidistill.evaluate_clips import evaluate_clips
 from vidistill.ops.clip_view import ClipView
 from vidistill.profile import (
     count_macs,
@@ -18,7 +16,9 @@ from vidistill.profile import (
     peak_memory_mb,
     time_side_by_side,
 )
-from vidistill.results import environment, summarise
+from vidistill.scoring.clips import evaluate_clips
+from vidistill.scoring.frames import Setting
+from vidistill.scoring.results import environment, summarise
 
 
 def compare_clips(

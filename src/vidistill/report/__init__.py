@@ -1,0 +1,1 @@
+"""A run's folder → one page: `page` writes it, `table` and the figures make its parts."""
