@@ -9,7 +9,10 @@ import torch
 
 from vidistill.checkpoint import load_student
 from vidistill.data.camvid import camvid
+from vidistill.data.classified import ClassifiedClipSettings
+from vidistill.data.clip import SampleKey
 from vidistill.data.davis import davis
+from vidistill.data.labelled_videos import labelled_videos
 from vidistill.data.video import VideoReader
 from vidistill.data.videos import videos
 from vidistill.demo import demo_teacher
@@ -76,3 +79,19 @@ def test_delta_students_on_camvid_before_any_training() -> None:
     assert ours["miou_by_distance"][0] >= 0.60
     assert ours["agreement_by_distance"][0] > 0.9999, "key frames are the teacher's"
     assert ours["miou"] > 0.9 * ours["miou_by_distance"][0]
+
+
+def test_ut_interaction_in_four_folds_by_sequence() -> None:
+    root, options = DATA / "ut_interaction", {"list_file": "labels.csv", "group": "sequence", "folds": 4}
+    seen: list[str] = []
+    for fold in range(4):
+        test = labelled_videos(root, fold=fold, split="test", **options)
+        train = labelled_videos(root, fold=fold, split="train", **options)
+        assert len(test.sequences) + len(train.sequences) == 96
+        seen += [video.name for video in test.sequences]
+        assert test.num_classes == 6
+    assert len(set(seen)) == len(seen) == 96, "every clip is scored once"
+    clips = ClassifiedClipSettings(num_frames=4, crop=112).samples([train], use_labels=True)
+    _, frames, labels = clips[SampleKey(0, 0, 0)]
+    assert frames.shape == (4, 112, 112, 3)
+    assert labels.sum() == 1
