@@ -62,6 +62,7 @@ SHARED = {
     "data": {
         "clip",
         "boxes",
+        "wrapped",
         "frame_files",
         "images",
         "videos",

@@ -1,14 +1,15 @@
 """Boxes of a frame, and sequences whose frames have some."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vidistill.data.clip import FrameSequence, Image, LabelMap
+from vidistill.data.clip import FrameSequence
 from vidistill.data.resized import ResizedSequence
+from vidistill.data.wrapped import WrappedSequence
 from vidistill.errors import UserError
 
 
@@ -113,31 +114,14 @@ def boxes_of(sequence: FrameSequence, index: int) -> Boxes | None:
 
 
 @dataclass(frozen=True)
-class BoxedSequence:
+class BoxedSequence(WrappedSequence):
     """Frames and the boxes of each. scale: (x, y) factors from the annotations' pixels to the frames'."""
 
-    frames: FrameSequence
-    annotations: Sequence[Boxes]
+    annotations: Sequence[Boxes] = ()
     scale: tuple[float, float] = (1.0, 1.0)
-
-    @property
-    def name(self) -> str:
-        return self.frames.name
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def image(self, index: int) -> Image:
-        return self.frames.image(index)
-
-    def images(self) -> Iterator[Image]:
-        return self.frames.images()
 
     def boxes(self, index: int) -> Boxes:
         return self.annotations[index].scaled(*self.scale)
-
-    def labels(self, index: int) -> LabelMap | None:
-        return None
 
     def labelled(self) -> Sequence[int]:
         """Every frame: one without boxes is known to show nothing."""

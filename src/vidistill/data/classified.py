@@ -1,6 +1,6 @@
 """Videos with a class, or several, for the whole of each, and the training clips drawn from them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,41 +13,19 @@ from torch.utils.data import Dataset
 
 from vidistill.config import Settings
 from vidistill.data.augment import change_colour
-from vidistill.data.clip import Batch, FrameSequence, Image, LabelMap, SampleKey, VideoDataset
+from vidistill.data.clip import Batch, FrameSequence, SampleKey, VideoDataset
 from vidistill.data.sampling import dense_indices, segment_indices
 from vidistill.data.training import FrameCache
+from vidistill.data.wrapped import WrappedSequence
 from vidistill.errors import UserError
 from vidistill.ops.clip_view import ClipView, Sampling, cut_square
 
 
 @dataclass(frozen=True)
-class ClassifiedVideo:
+class ClassifiedVideo(WrappedSequence):
     """A sequence with its class ids, none where it is unlabelled."""
 
-    frames: FrameSequence
     classes: tuple[int, ...] = ()
-
-    @property
-    def name(self) -> str:
-        return self.frames.name
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def image(self, index: int) -> Image:
-        return self.frames.image(index)
-
-    def images(self) -> Iterator[Image]:
-        return self.frames.images()
-
-    def labels(self, index: int) -> LabelMap | None:
-        return None
-
-    def labelled(self) -> Sequence[int]:
-        return ()
-
-    def problems(self) -> list[str]:
-        return self.frames.problems()
 
 
 def classes_of(sequence: FrameSequence) -> tuple[int, ...]:
