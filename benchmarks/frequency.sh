@@ -8,7 +8,7 @@ for seed in ${*:-0 1 2}; do
   }
   run alone teacher=null 'method={name: supervised}' 'losses={task: 1.0}'
   run logits 'method={name: supervised}'
-  run features 'method={name: cross_resolution, teacher_norms: stored, stages: 2}'
+  run features 'method={name: cross_resolution, teacher_norms: stored, stages: 2}' losses.feature=1.0
   run spectrum
   run spectrum_without_mean 'method.spectrum={frequency_weights: [0, 1, 1, 1, 1]}'
   run parameters method.spectrum=null method.parameters=true

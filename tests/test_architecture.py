@@ -44,6 +44,7 @@ SHARED = {
         "stage_method",
         "supervised",
         "teacher_cache",
+        "processes",
         "conv_lstm",
         "space_time_losses",
     },

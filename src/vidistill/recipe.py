@@ -159,6 +159,7 @@ def build(recipe: Recipe) -> Run:
     view = clips.view_of(_view_changes(recipe.student, network, None))
     student = method.prepare(network, clips.example(), view=view, teacher=frozen)
     normalisation, teacher_normalisation = _normalisations(recipe, task, teacher_card)
+    recipe.normalisation = dict(normalisation.to_dict())
     if teacher is not None:
         teacher.normalisation = teacher_normalisation
     training = Training(

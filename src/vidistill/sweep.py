@@ -60,7 +60,8 @@ def run_sweep(path: Path, views: Sequence[str], assignments: Sequence[str]) -> t
     for view in views:
         for is_taught in (True, False) if whole.teacher is not None else (False,):
             series = "with teacher" if is_taught else "alone"
-            results = _run(values, view, is_taught, whole.out / f"{view.replace(':', '_')}_{series.replace(' ', '_')}")
+            out = whole.out / f"{view.replace(':', '_')}_{series.replace(' ', '_')}"
+            results, values["normalisation"] = _run(values, view, is_taught, out)
             points.append(_point(results["student"], view, series))
             if is_taught and not any(point.series == "teacher" for point in points):
                 points.append(_point(results["teacher"], "teacher", "teacher"))
@@ -71,15 +72,17 @@ def run_sweep(path: Path, views: Sequence[str], assignments: Sequence[str]) -> t
     return points, whole.out / "sweep.html"
 
 
-def _run(values: dict[str, Any], view: str, is_taught: bool, out: Path) -> dict[str, Any]:
+def _run(values: dict[str, Any], view: str, is_taught: bool, out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The results, and the normalisation that was used, which a student alone must share with a taught one."""
     values = copy.deepcopy(values)
     values.setdefault("student", {}).setdefault("view", {}).update(parse_view(view))
     values["out"] = str(out)
     if not is_taught:
         values["teacher"], values["method"] = None, {"name": "supervised"}
-    results = execute(build(validate(Recipe, values, where=f"the sweep at {view}")))
+    run = build(validate(Recipe, values, where=f"the sweep at {view}"))
+    results = execute(run)
     assert results is not None
-    return results
+    return results, dict(run.recipe.normalisation)
 
 
 def _point(scores: dict[str, Any], view: str, series: str) -> Point:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from vidistill.data.clip import Batch
 from vidistill.distill.conv_lstm import ConvLSTM
+from vidistill.distill.processes import mean_over_processes
 from vidistill.distill.space_time_losses import space_gap, time_gap
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.supervised import Supervised
@@ -143,10 +144,6 @@ class SpaceTime(Supervised):
         weights = {f"{name}_weight": self._weight(name) for name in ("space", "time") if name in self._sums}
         return {**self._seen, **weights, "cell_frozen": float(self.random_cell or self._frozen is not None)}
 
-    def finish(self, student: StatefulNetwork) -> StatefulNetwork:
-        student.training_parts = None
-        return super().finish(student)
-
     def state_dict(self) -> dict[str, Any]:
         return {"sums": dict(self._sums), "batches": self._batches, "frozen": self._frozen}
 
@@ -175,12 +172,3 @@ def run_with_feature(network: nn.Module, windows: Tensor) -> tuple[Tensor, Tenso
         outputs: Tensor = network(windows)
     height, width = outputs.shape[-2:]
     return outputs, found[path][-1][..., :height, :width]
-
-
-def mean_over_processes(value: Tensor) -> float:
-    """The mean of a value over all processes, the same on each."""
-    mean = value.detach().clone().float()
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(mean)
-        mean /= torch.distributed.get_world_size()
-    return float(mean)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -158,9 +159,9 @@ def _crops(view: ClipView, num_crops: int) -> Sequence[Callable[[Image], Image]]
     """The centred square with a margin; or three of the whole short side, along the long one."""
     if num_crops == 1:
         return [view.cut]
-    return [lambda image, place=place: _third(image, place, view.crop) for place in THIRDS]  # type: ignore[misc]
+    return [partial(_third, place=place, size=view.crop) for place in THIRDS]
 
 
-def _third(image: Image, place: tuple[float, float], size: int) -> Image:
+def _third(image: Image, *, place: tuple[float, float], size: int) -> Image:
     height, width = image.shape[:2]
     return cut_square(image, share=1.0, place=place if width >= height else place[::-1], size=size)

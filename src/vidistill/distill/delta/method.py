@@ -19,6 +19,7 @@ from vidistill.distill.delta.plan import StudentSpec
 from vidistill.distill.delta.reference import Reference, captured_features, coarse_blocks, delta_gap, feature_gap
 from vidistill.distill.delta.search import Search, SearchedStudent
 from vidistill.distill.norms import freeze_norms
+from vidistill.distill.processes import mean_over_processes
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.teacher import FrozenTeacher
 from vidistill.distill.window import refuse_clips, require_whole_windows
@@ -160,11 +161,7 @@ class Delta:
     def _scaled(self, name: str, gap: Tensor) -> Tensor:
         """The gap divided by its value at the first step, averaged over the processes."""
         if name not in self._first:
-            first = gap.detach().clone()
-            if torch.distributed.is_available() and torch.distributed.is_initialized():
-                torch.distributed.all_reduce(first)
-                first /= torch.distributed.get_world_size()
-            self._first[name] = max(float(first), 1e-12)
+            self._first[name] = max(mean_over_processes(gap), 1e-12)
         return gap / self._first[name]
 
     def observations(self) -> dict[str, float]:

@@ -1,0 +1,72 @@
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vidistill.checkpoint import save_student
+from vidistill.distill.card import Card
+from vidistill.distill.window import stateful
+from vidistill.errors import UserError
+from vidistill.models import build_network
+from vidistill.ops.clip_view import ClipView
+from vidistill.ops.normalise import Normalisation
+from vidistill.sweep import parse_view, run_sweep, table
+
+NETWORK = {"name": "tsn", "options": {"backbone": "test_resnet"}}
+VIDEOS = {"name": "synthetic_actions", "num_videos": 4, "num_frames": 8, "size": 32}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    options = {"num_classes": 4, "backbone": "test_resnet"}
+    view, half = ClipView(num_frames=2, crop=32, size=32), Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    network = {"name": "tsn", "library": "vidistill", "options": options}
+    card = Card(network, "per_frame", {"name": "recognition", "num_classes": 4}, normalisation=half, view=view)
+    save_student(tmp_path / "teacher.safetensors", stateful(build_network("tsn", options=options), view), card)
+    values = {
+        "task": {"name": "recognition"},
+        "teacher": {"checkpoint": str(tmp_path / "teacher.safetensors")},
+        "student": NETWORK,
+        "method": {"name": "cross_resolution"},
+        "data": {"train": [VIDEOS], "evaluate": [VIDEOS], "clip": {"num_frames": 2, "crop": 32}},
+        "optim": {"steps": 1, "batch_size": 2, "num_workers": 0},
+        "out": str(tmp_path / "sweep"),
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    return tmp_path / "recipe.yaml"
+
+
+def test_with_and_without_the_teacher_on_equal_terms(recipe: Path) -> None:
+    points, page = run_sweep(recipe, ["32:16"], [])
+    assert [(point.view, point.series) for point in points] == [
+        ("32:16", "with teacher"), ("teacher", "teacher"), ("32:16", "alone"),
+    ]  # fmt: skip
+    folder = page.parent
+    runs = [
+        yaml.safe_load((folder / name / "recipe.yaml").read_text()) for name in ("32_16_with_teacher", "32_16_alone")
+    ]
+    assert [run["normalisation"]["mean"] for run in runs] == [[0.5] * 3] * 2, (
+        "alone it sees what it sees with a teacher"
+    )
+    assert [run["student"]["view"] for run in runs] == [{"num_frames": None, "size": 32, "detail": 16}] * 2
+    assert runs[1]["teacher"] is None
+    kept = json.loads((folder / "sweep.json").read_text())
+    for point, line in zip(kept, table(points).splitlines()[2:], strict=True):
+        assert f"| {point['view']} | {point['series']} | {point['quality']:.4f} |" in line
+    assert "<svg" not in page.read_text(), "pictures are embedded, not inlined"
+    assert page.read_text().count("<figure>") == 2
+
+
+@pytest.mark.parametrize("text", ["", "x", "112:", "112:x", "-3"])
+def test_a_view_is_a_size_or_a_size_and_a_detail(text: str) -> None:
+    assert parse_view("224") == {"size": 224}
+    assert parse_view("224:112") == {"size": 224, "detail": 112}
+    with pytest.raises(UserError, match="give a size in pixels"):
+        parse_view(text)
+
+
+def test_only_recipes_of_recognition(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("task: {name: segmentation}\n")
+    with pytest.raises(UserError, match="only recipes of recognition have"):
+        run_sweep(tmp_path / "recipe.yaml", ["32"], [])
