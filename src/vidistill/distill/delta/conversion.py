@@ -26,6 +26,7 @@ class Selection:
     `granularities` declares, or what `convert` names; "network", the whole network is one block.
     convert, leave: path patterns; for layers `*` also stands for dots, as in `stage3.*`, for blocks it does not. A
     pattern that matches nothing is an error. leave_first, leave_last: layers, counted in the order of running.
+    others: the student of the layers outside larger blocks; without one they are left.
     """
 
     granularity: Granularity = "layer"
@@ -33,6 +34,7 @@ class Selection:
     leave: Sequence[str] = ()
     leave_first: int = 1
     leave_last: int = 1
+    others: StudentSpec | None = None
 
 
 @dataclass
@@ -61,7 +63,8 @@ def plan_conversion(network: nn.Module, example: Tensor, selection: Selection, s
         inside = [facts.macs] if path in layers else [seen[p].macs for p in order if _is_inside(p, path)]
         reason = _unsuitable(path, modules[path], facts, targets, selection, is_end=path in ends)
         plan = BlockPlan(path, sum(inside), reason=reason)
-        blocks.append(plan if reason else _with_candidates(plan, modules[path], facts, students))
+        wanted = students if path in targets or selection.others is None else [selection.others]
+        blocks.append(plan if reason else _with_candidates(plan, modules[path], facts, wanted))
     return Plan(tuple(blocks))
 
 
@@ -122,16 +125,17 @@ def _unsuitable(
     path: str, module: nn.Module, seen: Seen, targets: list[str], selection: Selection, *, is_end: bool
 ) -> str:
     """Why the block is left, as far as it does not depend on the student."""
+    is_layer = selection.granularity == "layer" or (selection.others is not None and path not in targets)
     if _has_kernel(module):
-        if not is_convertible_layer(module) and selection.granularity == "layer":
+        if not is_convertible_layer(module) and is_layer:
             return f"a {type(module).__name__}, not exactly Conv2d or Linear"
         if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
             return f"padding_mode {module.padding_mode}"
     if not seen.calls:
         return "never called as a module in a run of the network"
-    if selection.granularity == "layer" and is_end:
+    if is_layer and is_end:
         return "first or last layer"
-    if path not in targets:
+    if path not in targets and (selection.granularity == "layer" or selection.others is None):
         return "left by the recipe's patterns" if selection.granularity == "layer" else "outside the converted blocks"
     return ""
 
