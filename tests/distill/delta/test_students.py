@@ -160,7 +160,7 @@ def coarse_student(network: nn.Module, frames: torch.Tensor) -> tuple[DeltaNetwo
     """The whole network's copy at half the size: the student, its block's, and what the copy says of two frames."""
     student = untrained(network, Selection("network"), StudentSpec("copy", scale=0.5))
     block = student.blocks()[""].student
-    small = [F.interpolate(frame, scale_factor=0.5, mode="area") for frame in frames[:2]]  # bilinear is the 2×2 mean
+    small = [F.interpolate(frame, size=(8, 12), mode="bilinear") for frame in frames[:2]]  # whole cells of its stride, 2
     return student, block, [block.network(frame) for frame in small]
 
 

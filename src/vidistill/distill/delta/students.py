@@ -143,7 +143,7 @@ class Copy(BlockStudent):
         self.log_doubt = nn.Parameter(torch.tensor(math.log(START_DOUBT)))
 
     def change(self, key: Call, now: Call, key_output: Any) -> Any:
-        both = _batched(now.map(self._down), key.map(self._down))
+        both = _batched(self._smaller(now, key_output), self._smaller(key, key_output))
 
         def one(found: Tensor, z_0: Tensor) -> Tensor:
             f_t, f_0 = found[: len(z_0)], found[len(z_0) :]
@@ -153,19 +153,22 @@ class Copy(BlockStudent):
         return map_outputs(one, self.network(*both.args, **both.kwargs), key_output)
 
     def fold(self, key: Call, key_output: Any) -> State:
-        found = self._run(key)
+        small = self._smaller(key, key_output)
+        found = self.network(*small.args, **small.kwargs)
         offsets = map_outputs(lambda f_0, z_0: z_0 - larger(f_0, z_0), found, key_output)
         doubts = tree_map_only(Tensor, self._doubt, key_output)
         return name_leaves("offset", offsets) | name_leaves("coarse", found) | name_leaves("doubt", doubts)
 
     def follow(self, now: Call, folded: State) -> Any:
-        kept = zip(*(leaves_named(folded, name) for name in ("offset", "coarse", "doubt")), strict=True)
+        offsets = leaves_named(folded, "offset")
+        kept = zip(offsets, leaves_named(folded, "coarse"), leaves_named(folded, "doubt"), strict=True)
 
         def one(f_t: Tensor) -> Tensor:
             offset, f_0, doubt = next(kept)
             return larger(f_t, offset) + larger(self._trust(f_t, f_0, doubt), offset) * offset
 
-        return tree_map_only(Tensor, one, self._run(now))
+        small = self._smaller(now, offsets)
+        return tree_map_only(Tensor, one, self.network(*small.args, **small.kwargs))
 
     def start(self, block: nn.Module) -> None:
         self.network.load_state_dict(block.state_dict())
@@ -182,12 +185,11 @@ class Copy(BlockStudent):
         """w, with one channel."""
         return 1 / (1 + doubt * (f_t - f_0).square().sum(dim=_channel_axis(f_t), keepdim=True))
 
-    def _run(self, call: Call) -> Any:
-        call = call.map(self._down)
-        return self.network(*call.args, **call.kwargs)
-
-    def _down(self, x: Tensor) -> Tensor:
-        return smaller(x, self.scale)
+    def _smaller(self, call: Call, output: Any) -> Call:
+        """The call on smaller images, of whole multiples of the block's stride: or its grid would not fit the frame."""
+        image = next((z for z in tree_leaves(output) if isinstance(z, Tensor) and z.ndim == 4), None)
+        stride = 1 if image is None else max(1, round(call.tensor.shape[-1] / image.shape[-1]))
+        return call.map(lambda x: smaller(x, self.scale, multiple=stride))
 
 
 class Bottleneck(BlockStudent):
@@ -329,16 +331,16 @@ def _ranked(spec: StudentSpec, rank: int) -> StudentSpec | str:
     return StudentSpec(spec.kind, spec.reduction, spec.policy, rank, spec.scale)
 
 
-def scaled_size(size: torch.Size | tuple[int, ...], scale: float) -> tuple[int, int]:
-    """(height, width) times `scale`, at least 1."""
-    return max(1, round(size[-2] * scale)), max(1, round(size[-1] * scale))
+def scaled_size(size: torch.Size | tuple[int, ...], scale: float, *, multiple: int = 1) -> tuple[int, int]:
+    """(height, width) times `scale`, rounded to a multiple, once that at least."""
+    return max(1, round(size[-2] * scale / multiple)) * multiple, max(1, round(size[-1] * scale / multiple)) * multiple
 
 
-def smaller(x: Tensor, scale: float) -> Tensor:
-    """An image (B, C, H, W) bilinearly resized by `scale`; other tensors and scale 1 as they are."""
+def smaller(x: Tensor, scale: float, *, multiple: int = 1) -> Tensor:
+    """An image (B, C, H, W) bilinearly resized to its `scaled_size`; other tensors and scale 1 as they are."""
     if scale == 1 or x.ndim != 4:
         return x
-    return F.interpolate(x, size=scaled_size(x.shape, scale), mode="bilinear", align_corners=False)
+    return F.interpolate(x, size=scaled_size(x.shape, scale, multiple=multiple), mode="bilinear", align_corners=False)
 
 
 def larger(x: Tensor, like: Tensor) -> Tensor:
