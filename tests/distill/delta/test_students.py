@@ -160,7 +160,7 @@ def coarse_student(network: nn.Module, frames: torch.Tensor) -> tuple[DeltaNetwo
     """The whole network's copy at half the size: the student, its block's, and what the copy says of two frames."""
     student = untrained(network, Selection("network"), StudentSpec("copy", scale=0.5))
     block = student.blocks()[""].student
-    small = [F.interpolate(frame, size=(8, 12), mode="bilinear") for frame in frames[:2]]  # whole cells of its stride, 2
+    small = [F.interpolate(frame, size=(8, 12), mode="bilinear") for frame in frames[:2]]  # its stride is 2
     return student, block, [block.network(frame) for frame in small]
 
 
