@@ -63,6 +63,7 @@ SHARED = {
     "data": {
         "clip",
         "boxes",
+        "boxed_clips",
         "wrapped",
         "frame_files",
         "images",

@@ -11,6 +11,7 @@ from vidistill.data.clip import FrameSequence
 from vidistill.data.resized import ResizedSequence
 from vidistill.data.wrapped import WrappedSequence
 from vidistill.errors import UserError
+from vidistill.ops.box_rows import CLASS, SCORE
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +61,17 @@ class Boxes:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def rows(self) -> NDArray[np.float32]:
+        """(N, 6) left, top, right, bottom, class, score; 1 where there is no score. See `ops.box_rows`."""
+        scores = np.ones(len(self), np.float32) if self.scores is None else self.scores
+        return np.concatenate([self.xyxy, self.labels[:, None], scores[:, None]], axis=1).astype(np.float32)
+
+    @classmethod
+    def of_rows(cls, rows: NDArray[np.float32]) -> "Boxes":
+        """The boxes of rows (M, 6), without those that fill up."""
+        rows = rows[rows[:, CLASS] >= 0]
+        return cls.of(rows[:, :4], rows[:, CLASS], scores=rows[:, SCORE])
 
     def chosen(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> "Boxes":
         """The boxes at `which`, a mask or indices."""
