@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vidistill.data.clip import FrameSequence
-from vidistill.data.resized import ResizedSequence
+from vidistill.data.resized import ResizedSequence, resized_width
 from vidistill.data.wrapped import WrappedSequence
 from vidistill.errors import UserError
 from vidistill.ops.box_rows import CLASS, SCORE
@@ -158,12 +158,17 @@ def boxed(
 
     Errors: UserError for a height below 1.
     """
+    check_height(height)
     if height is None:
         return BoxedSequence(frames, annotations)
-    if height < 1:
-        raise UserError(f"height: {height} is no height; give a number of pixels")
-    width = max(1, round(size[1] * height / size[0]))  # as ResizedSequence has it
+    width = resized_width(size, height)
     return BoxedSequence(ResizedSequence(frames, height), annotations, (width / size[1], height / size[0]))
+
+
+def check_height(height: int | None) -> None:
+    """Errors: UserError for a height below 1."""
+    if height is not None and height < 1:
+        raise UserError(f"height: {height} is no height; give a number of pixels")
 
 
 def check_range(frames: tuple[int, int] | None) -> slice:

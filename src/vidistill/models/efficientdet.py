@@ -15,6 +15,8 @@ from vidistill.models.detectors import Detector, Outputs, flatten_level, grid_an
 from vidistill.models.libraries import import_torchvision
 
 COARSEST = 128  # pixels; the stride of the last level, which frames are padded to a multiple of
+# effdet's 0.01 suits its hundreds of epochs: in a run of some hundred steps the statistics would lag behind the weights
+NORM_MOMENTUM = 0.1
 
 
 class EfficientDet(Detector):
@@ -83,7 +85,11 @@ def efficientdet(name: str = "efficientdet_d0", *, num_classes: int, backbone: s
         if not importlib.import_module("timm").is_model(backbone):
             raise ValueError(f"timm has no network '{backbone}' to be its backbone")
         config.backbone_name, config.backbone_args = backbone, {}
-    return EfficientDet(effdet.EfficientDet(config, pretrained_backbone=False))
+    network = effdet.EfficientDet(config, pretrained_backbone=False)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = NORM_MOMENTUM
+    return EfficientDet(network)
 
 
 def efficientdet_d0(*, num_classes: int, backbone: str | None = None) -> EfficientDet:
