@@ -64,6 +64,7 @@ SHARED = {
         "clip",
         "boxes",
         "boxed_clips",
+        "coco_contents",
         "wrapped",
         "frame_files",
         "images",

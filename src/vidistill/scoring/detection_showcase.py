@@ -6,19 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from vidistill.data.boxes import Boxes, boxes_of
+from vidistill.data.boxes import boxes_of
 from vidistill.data.clip import FrameSequence, Image
 from vidistill.data.video_writer import VideoWriter
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.files import atomic_path
-from vidistill.ops.draw import caption, draw_boxes, palette_of
+from vidistill.ops.draw import caption, palette_of
 from vidistill.progress import track
-from vidistill.scoring.detections import CONFIDENT, found_in
+from vidistill.scoring.detections import found_in
 from vidistill.scoring.frames import Setting
 from vidistill.scoring.results import longest
 from vidistill.scoring.showcase import FPS, VIDEO_FRAMES, strip_indices
+from vidistill.stream_outputs.looks import draw_detections
 
 
 def write_detection_showcase(
@@ -36,7 +36,7 @@ def write_detection_showcase(
     sequence, interval = longest(sequences), student.card.key_frame_interval
     length = min(len(sequence), VIDEO_FRAMES)
     chosen = strip_indices(length, interval)
-    pen = Pen(student.card.class_names, palette_of(setting.num_classes, student.card.palette))
+    names, palette = student.card.class_names, palette_of(setting.num_classes, student.card.palette)
     rows: list[dict[str, Image]] = []
     state = None
     with VideoWriter(folder / "side_by_side.mp4", fps=FPS) as writer:
@@ -47,7 +47,7 @@ def write_detection_showcase(
                 others = {} if teacher is None else {"teacher": found_in(teacher, image, setting, None)[0]}
             truth = boxes_of(sequence, index)
             shown = ({} if truth is None else {"truth": truth}) | others | {"student": found}
-            pictures = {name: pen.draw(image, boxes) for name, boxes in shown.items()}
+            pictures = {name: draw_detections(image, boxes, names, palette) for name, boxes in shown.items()}
             what = "key frame" if distance == 0 else f"+{distance}"
             titles = {name: f"{name}, {what}" if name == "student" else name for name in pictures}
             writer.write(np.hstack([caption(picture, titles[name]) for name, picture in pictures.items()]))
@@ -60,20 +60,3 @@ def write_detection_showcase(
             distances=np.array([index % interval for index in sorted(chosen)]),
             pictures=np.stack([np.stack(list(pictures.values())) for pictures in rows]),
         )
-
-
-class Pen:
-    """Draws boxes of score `least` or more, or without one, in their classes' colours with their names."""
-
-    def __init__(self, class_names: Sequence[str], palette: NDArray[np.uint8], *, least: float = CONFIDENT) -> None:
-        self.class_names = class_names
-        self.palette = palette
-        self.least = least
-
-    def draw(self, image: Image, boxes: Boxes) -> Image:
-        if boxes.scores is not None:
-            boxes = boxes.chosen(boxes.scores >= self.least)
-        names = [self.class_names[k] if k < len(self.class_names) else str(k) for k in boxes.labels.tolist()]
-        scores = [""] * len(boxes) if boxes.scores is None else [f" {score:.2f}" for score in boxes.scores.tolist()]
-        texts = [name + score for name, score in zip(names, scores, strict=True)]
-        return draw_boxes(image, boxes.xyxy, texts, self.palette[boxes.labels])
