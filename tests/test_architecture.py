@@ -15,7 +15,7 @@ LAYERS = [
     {"train", "report", "scoring"},
     {"training_log", "stream_outputs"},
     {"stream", "export"},
-    {"checkpoint", "key_frames"},
+    {"checkpoint", "key_frames", "onnx_operators"},
     {"distill"},
     {"tasks"},
     {"models"},

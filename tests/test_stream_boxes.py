@@ -171,10 +171,14 @@ def test_drawn_and_in_words(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["boxes.json", "boxes.txt"])
 def test_what_breaks_off_leaves_nothing(path: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "out").mkdir()
-    sink = sink_to(path, tmp_path / "out" / name)
-    with pytest.raises(KeyboardInterrupt), sink:
-        sink.write(outputs(path, frames())[1])
-        raise KeyboardInterrupt
+
+    def broken() -> None:
+        with sink_to(path, tmp_path / "out" / name) as sink:
+            sink.write(outputs(path, frames())[1])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken()
     assert list((tmp_path / "out").iterdir()) == []
 
 
