@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from vidistill.models.detectors import Detector, Outputs, flatten_level, grid_anchors
+
 
 def settle_norms(network: nn.Module) -> nn.Module:
     """Gives batch normalisations statistics and weights that do something."""
@@ -29,6 +31,30 @@ class TinySegmenter(nn.Module):
     def forward(self, frame: Tensor) -> Tensor:
         x = self.body(self.stem(frame))
         return self.head(torch.relu(self.mix(x) + x))
+
+
+class TinyDetector(Detector):
+    """A one-stage detector of four convolutions: two square anchors at every fourth pixel."""
+
+    leave = ("logits", "offsets")
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+        self.body = nn.Sequential(nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.BatchNorm2d(16), nn.ReLU())
+        self.logits = nn.Conv2d(16, 2 * num_classes, 1)
+        self.offsets = nn.Conv2d(16, 2 * 4, 1)
+        settle_norms(self)
+
+    def forward(self, frames: Tensor) -> Outputs:
+        features = self.body(self.stem(frames))
+        shapes = torch.tensor([[-4.0, -4, 4, 4], [-8, -8, 8, 8]])
+        return {
+            "logits": flatten_level(self.logits(features), self.num_classes),
+            "regression": flatten_level(self.offsets(features), 4),
+            "anchors": grid_anchors([shapes], [4], features).expand(len(frames), -1, -1),
+        }
 
 
 class TinyWindows(nn.Module):

@@ -15,7 +15,7 @@ LAYERS = [
     {"train", "report", "scoring"},
     {"training_log", "stream_outputs"},
     {"stream", "export"},
-    {"checkpoint", "key_frames"},
+    {"checkpoint", "key_frames", "onnx_operators"},
     {"distill"},
     {"tasks"},
     {"models"},
@@ -63,6 +63,8 @@ SHARED = {
     "data": {
         "clip",
         "boxes",
+        "boxed_clips",
+        "coco_contents",
         "wrapped",
         "frame_files",
         "images",

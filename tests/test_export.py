@@ -10,6 +10,7 @@ from vidistill.distill.delta.method import Delta
 from vidistill.distill.stateful import PerFrame
 from vidistill.errors import UserError
 from vidistill.export import export_onnx
+from vidistill.ops.boxes import suppress
 
 
 @pytest.mark.parametrize("size", [(32, 48), (21, 35)])
@@ -45,3 +46,23 @@ def test_outputs_that_differ_are_not_written(network, tmp_path: Path, monkeypatc
     with pytest.raises(UserError, match="differ from torch's"):
         export_onnx(PerFrame(network).eval(), tmp_path, size=(16, 24))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_our_suppression_in_onnx_runtime(tmp_path: Path, seed: int) -> None:
+    """The operator that networks with proposals hold, on crowded boxes, some of them empty."""
+
+    class Suppression(torch.nn.Module):
+        def forward(self, boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+            return suppress(boxes, scores, groups, 0.5, 12)
+
+    torch.manual_seed(seed)
+    corner = 10 * torch.rand(1, 30, 2)
+    boxes = torch.cat([corner, corner + (8 * torch.rand(1, 30, 2) - 1).clamp(min=0)], dim=2)
+    inputs = boxes, torch.randn(1, 30), torch.randint(0, 2 if seed % 2 else 1, (1, 30))
+    export._export(Suppression(), inputs, {}, tmp_path / "a.onnx", ["boxes", "scores", "groups"], ["kept"])
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
+    names = [one.name for one in session.get_inputs()]
+    given = dict(zip(["boxes", "scores", "groups"], (tensor.numpy() for tensor in inputs), strict=True))
+    (found,) = session.run(None, {name: given[name] for name in names})
+    assert found.tolist() == suppress(*inputs, 0.5, 12).tolist()

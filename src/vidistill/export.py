@@ -18,6 +18,7 @@ from vidistill.distill.stateful import State, StatefulNetwork, without_key_frame
 from vidistill.distill.window import Windowed
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
+from vidistill.onnx_operators import translations
 from vidistill.onnx_runtime import NEXT, OnnxStudent
 
 PARITY = 1e-4  # of the output's scale
@@ -125,7 +126,7 @@ def _export(
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 graph, args, str(path), kwargs=kwargs, input_names=list(inputs), output_names=list(outputs),
-                dynamo=True, external_data=False, verbose=False,
+                dynamo=True, external_data=False, verbose=False, custom_translation_table=translations(),
             )  # fmt: skip
     except torch.onnx.errors.OnnxExporterError as error:
         raise UserError(f"the network cannot be exported: {str(error).splitlines()[0]}") from error

@@ -162,9 +162,9 @@ def build(recipe: Recipe) -> Run:
     recipe.normalisation = dict(normalisation.to_dict())
     if teacher is not None:
         teacher.normalisation = teacher_normalisation
+    weights = {**task.default_losses, **method.default_losses, **recipe.losses}
     training = Training(
-        student, frozen, method, task, clips,
-        {**method.default_losses, **recipe.losses}, recipe.optim, normalisation, recipe.seed, recipe.out,
+        student, frozen, method, task, clips, weights, recipe.optim, normalisation, recipe.seed, recipe.out,
         recipe.tensorboard, teacher_normalisation,
     )  # fmt: skip
     named = labelled or teacher_card

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.networks import TinyClips, TinySegmenter, TinyWindows
+from tests.networks import TinyClips, TinyDetector, TinySegmenter, TinyWindows
 from vidistill.data.clip import Batch
 from vidistill.distill.teacher import FrozenTeacher
+from vidistill.ops.box_rows import make_rows, not_annotated, stack_rows
 from vidistill.ops.clip_view import ClipView, View, WindowView
 from vidistill.tasks import TASKS, Task
 
@@ -55,7 +56,11 @@ class Kind:
         """Of one frame's outputs."""
         return (1, CLASSES) if self.view else (1, CLASSES, (size[0] + 1) // 2, (size[1] + 1) // 2)
 
-    def outputs(self) -> Tensor:
+    def values(self, outputs: Any) -> Tensor:
+        """What a network returns as one tensor."""
+        return outputs
+
+    def outputs(self) -> Any:
         """Two examples of what a network returns."""
         return torch.randn(2, CLASSES) if self.view else torch.randn(2, CLASSES, 6, 7)
 
@@ -100,6 +105,35 @@ class Windows(Kind):
         return (2, 12, 14, 3)
 
 
+class Boxes(Kind):
+    """Of detectors."""
+
+    def batch(self, num_frames: int) -> Batch:
+        frames = torch.randn(2, num_frames, 3, *self.size)
+        corner = 10 * torch.rand(2 * num_frames, 2, 2)
+        boxes = torch.cat([corner, corner + 4 + 4 * torch.rand(2 * num_frames, 2, 2)], dim=2)
+        rows = [make_rows(frame, torch.randint(0, CLASSES, (2,)), torch.ones(2)) for frame in boxes]
+        rows[0] = rows[0][:1]
+        return Batch(frames, frames, stack_rows(rows).unflatten(0, (2, num_frames)))
+
+    def values(self, outputs: Any) -> Tensor:
+        return torch.cat([outputs["logits"], outputs["regression"]], dim=2)
+
+    def output_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        return (1, 2 * ((size[0] + 3) // 4) * ((size[1] + 3) // 4), CLASSES + 4)
+
+    def outputs(self) -> Any:
+        anchors = torch.tensor([[0.0, 0, 8, 8], [9, 9, 16, 16], [12, 0, 20, 8]]).expand(2, 3, 4)
+        logits = 2 + 0.5 * torch.randn(2, 3, CLASSES)  # which are all found
+        return {"logits": logits, "regression": 0.1 * torch.randn(2, 3, 4), "anchors": anchors}
+
+    def no_labels(self) -> Tensor:
+        return stack_rows([not_annotated(self.size)] * 2)
+
+    def prediction_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        return (2, 3 * CLASSES, 6)
+
+
 KINDS = {
     "frames": Kind("segmentation", (17, 22), lambda: TinySegmenter(CLASSES), lambda: TinySegmenter(CLASSES)),
     "clips": Kind(
@@ -114,10 +148,11 @@ KINDS = {
 KINDS["windows"] = Windows(
     "super_resolution", (12, 16), TinyWindows, lambda: TinyWindows(width=12), WindowView(3), WindowView(3)
 )
+KINDS["boxes"] = Boxes("detection", (17, 22), lambda: TinyDetector(CLASSES), lambda: TinyDetector(CLASSES))
 FITS = {
-    "supervised": ("frames", "clips", "windows"),
-    "low_rank": ("frames", "windows"),
-    "delta": ("frames", "windows"),
+    "supervised": ("frames", "clips", "windows", "boxes"),
+    "low_rank": ("frames", "windows", "boxes"),
+    "delta": ("frames", "windows", "boxes"),
     "cross_resolution": ("clips",),
     "collaborative": ("clips",),
     "space_time": ("windows",),

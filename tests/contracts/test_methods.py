@@ -37,20 +37,21 @@ def student(method, kind, teacher):
     return method.prepare(kind.network().eval(), kind.example(), view=kind.view, teacher=teacher)
 
 
-def run(student, frames):
+def run(kind, student, frames):
     """Outputs of a clip, frame by frame, the first a key frame."""
     state, outputs = None, []
     for frame in frames:
         found, state = student(frame, state or None)
-        outputs.append(found)
+        outputs.append(kind.values(found))
     return torch.stack(outputs)
 
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_losses_are_finite_named_and_weighted(method, kind, student, teacher, which: int) -> None:
     method.set_training(student)
-    losses = method.losses(student, teacher, kind.make_task(), kind.batch(kind.lengths[which]), progress=0.0)
-    assert set(losses) <= set(method.default_losses)
+    task = kind.make_task()
+    losses = method.losses(student, teacher, task, kind.batch(kind.lengths[which]), progress=0.0)
+    assert set(losses) <= {*method.default_losses, *task.default_losses}
     assert all(loss.ndim == 0 and torch.isfinite(loss) for loss in losses.values())
 
 
@@ -77,9 +78,9 @@ def test_the_student_learns_and_the_teacher_never_changes(method, kind, student,
 def test_finish_keeps_the_outputs_and_leaves_nothing_to_train(method, kind, student) -> None:
     frames = kind.frames(4)
     student.eval()
-    expected = run(student, frames)
+    expected = run(kind, student, frames)
     finished = method.finish(student)
-    torch.testing.assert_close(run(finished, frames), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(run(kind, finished, frames), expected, atol=1e-5, rtol=1e-5)
     assert not any(parameter.requires_grad for parameter in finished.parameters())
     assert not finished.training
     assert finished.training_parts is None
@@ -96,14 +97,14 @@ def test_a_saved_student_loads_alone(method, kind, student, tmp_path: Path, half
     assert loaded.card == card
     frames = kind.frames(3)
     tolerance = 3e-2 if half else 0
-    torch.testing.assert_close(run(loaded, frames), run(finished, frames), atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(run(kind, loaded, frames), run(kind, finished, frames), atol=tolerance, rtol=tolerance)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(16, 16), (33, 47), (64, 21)])
 def test_any_frame_size_runs(method, kind, student, size) -> None:
     finished = method.finish(student)
-    outputs = run(finished, kind.frames(2, size))
+    outputs = run(kind, finished, kind.frames(2, size))
     assert outputs.shape == (2, *kind.output_shape(size))
 
 

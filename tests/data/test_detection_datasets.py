@@ -191,6 +191,11 @@ def test_imagenet_vid_worked_by_hand(tmp_path: Path) -> None:
     assert boxes.xyxy.tolist() == [[1, 2, 5, 6], [0, 0, 16, 12]]
     assert boxes.instances.tolist() == [0, 1]
     assert len(sequence.boxes(1)) == 0
+    small = imagenet_vid(tmp_path, height=6).sequences[0]
+    assert small.image(0).shape == (6, 8, 3)
+    assert small.boxes(0).xyxy.tolist() == [[0.5, 1, 2.5, 3], [0, 0, 8, 6]]
+    with pytest.raises(UserError, match="no height"):
+        imagenet_vid(tmp_path, height=0)
     assert len(imagenet_vid(tmp_path, frames=(1, 9)).sequences[0]) == 1
     with pytest.raises(UserError, match="no frames in the range"):
         imagenet_vid(tmp_path, frames=(2, 3))

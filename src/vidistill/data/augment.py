@@ -40,10 +40,18 @@ class View:
         return matrix
 
 
-def warp_image(image: Image, matrix: Matrix, size: tuple[int, int]) -> Image:
-    """`image` resampled bilinearly through `matrix`, (height, width) `size`; mirrored beyond its border."""
+def warp_image(
+    image: Image, matrix: Matrix, size: tuple[int, int], *, border: tuple[int, int, int] | None = None
+) -> Image:
+    """`image` resampled bilinearly through `matrix`, (height, width) `size`.
+
+    border: the colour beyond the image; mirrored there where None.
+    """
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warped = cv2.warpPerspective(image, matrix, size[::-1], flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+    mode = cv2.BORDER_REFLECT_101 if border is None else cv2.BORDER_CONSTANT
+    warped = cv2.warpPerspective(
+        image, matrix, size[::-1], flags=flags, borderMode=mode, borderValue=border or (0, 0, 0)
+    )
     return np.asarray(warped, dtype=np.uint8)
 
 

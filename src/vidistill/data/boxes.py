@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vidistill.data.clip import FrameSequence
-from vidistill.data.resized import ResizedSequence
+from vidistill.data.resized import ResizedSequence, resized_width
 from vidistill.data.wrapped import WrappedSequence
 from vidistill.errors import UserError
+from vidistill.ops.box_rows import CLASS, SCORE
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +61,17 @@ class Boxes:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def rows(self) -> NDArray[np.float32]:
+        """(N, 6) left, top, right, bottom, class, score; 1 where there is no score. See `ops.box_rows`."""
+        scores = np.ones(len(self), np.float32) if self.scores is None else self.scores
+        return np.concatenate([self.xyxy, self.labels[:, None], scores[:, None]], axis=1).astype(np.float32)
+
+    @classmethod
+    def of_rows(cls, rows: NDArray[np.float32]) -> "Boxes":
+        """The boxes of rows (M, 6), without those that fill up."""
+        rows = rows[rows[:, CLASS] >= 0]
+        return cls.of(rows[:, :4], rows[:, CLASS], scores=rows[:, SCORE])
 
     def chosen(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> "Boxes":
         """The boxes at `which`, a mask or indices."""
@@ -146,12 +158,17 @@ def boxed(
 
     Errors: UserError for a height below 1.
     """
+    check_height(height)
     if height is None:
         return BoxedSequence(frames, annotations)
-    if height < 1:
-        raise UserError(f"height: {height} is no height; give a number of pixels")
-    width = max(1, round(size[1] * height / size[0]))  # as ResizedSequence has it
+    width = resized_width(size, height)
     return BoxedSequence(ResizedSequence(frames, height), annotations, (width / size[1], height / size[0]))
+
+
+def check_height(height: int | None) -> None:
+    """Errors: UserError for a height below 1."""
+    if height is not None and height < 1:
+        raise UserError(f"height: {height} is no height; give a number of pixels")
 
 
 def check_range(frames: tuple[int, int] | None) -> slice:

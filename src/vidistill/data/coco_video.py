@@ -4,18 +4,17 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from vidistill.data.boxes import Boxes, boxed, boxes_of, check_range
 from vidistill.data.clip import FrameSequence, VideoDataset
+from vidistill.data.coco_contents import CocoContents, Record
 from vidistill.data.frame_files import frame_files
 from vidistill.data.images import ImageSequence
+from vidistill.data.video import VIDEO_SUFFIXES
+from vidistill.data.videos import OpenReaders, VideoSequence
 from vidistill.errors import UserError
-from vidistill.files import atomic_path
-
-Record = dict[str, Any]
 
 
 def coco_video(
@@ -27,7 +26,8 @@ def coco_video(
 ) -> VideoDataset:
     """The videos of a COCO-VID file, with boxes, instance ids, crowds, and scores where annotations have one.
 
-    annotations: in `root`, the folder that `file_name`s are relative to. Class ids follow the order of the categories'
+    annotations: in `root`, the folder that `file_name`s are relative to. A video whose own `file_name` is a video file,
+    and whose images are not there, is read from that file. Class ids follow the order of the categories'
     ids. frames: [first, end) of each video, by place. height: resizes frames and boxes. An image without annotations
     shows nothing; a video without images is left out.
     Errors: UserError for a file that is no COCO-VID, frame ids from 1 or twice, an annotation of an unknown image or
@@ -48,13 +48,12 @@ def coco_video(
         if _whole(record, "image_id", where) not in images:
             raise UserError(f"{where}: there is no image {record['image_id']} in the file; take the annotation out")
         found[record["image_id"]].append(record)
-    sequences = []
+    sequences, readers = [], OpenReaders()
     for video in contents["videos"]:
         ordered = _in_order([i for i in images.values() if i.get("video_id") == video.get("id")], video, path)[part]
         if ordered:
             boxes = [_boxes(image, found[image["id"]], labels, path) for image in ordered]
-            paths = [Path(root) / image["file_name"] for image in ordered]
-            sequence = ImageSequence(_name(video), paths)
+            sequence = _frames(video, ordered, Path(root), readers)
             sequences.append(boxed(sequence, boxes, size=_size(ordered[0], path), height=height))
     if not sequences:
         raise UserError(f"{path}: there are no frames to take from it; check its videos, its images and frames")
@@ -81,6 +80,20 @@ def _whole(record: Record, key: str, where: str) -> int:
 
 def _name(video: Record) -> str:
     return str(video.get("name") or video.get("file_name") or video.get("id"))
+
+
+def _frames(video: Record, images: list[Record], root: Path, readers: OpenReaders) -> FrameSequence:
+    """The frames of consecutive images: image files, or of the video file that the video names."""
+    paths = [root / image["file_name"] for image in images]
+    file = root / str(video.get("file_name", ""))
+    if paths[0].exists() or file.suffix.lower() not in VIDEO_SUFFIXES:
+        return ImageSequence(_name(video), paths)
+    first, end = images[0]["frame_id"], images[-1]["frame_id"] + 1
+    if not file.exists():
+        raise UserError(f"{file}: there is no such video, nor {paths[0]}; copy it there again")
+    if readers[file].num_frames < end:
+        raise UserError(f"{file}: has {readers[file].num_frames} frames, and frame_ids go to {end - 1}; copy it again")
+    return VideoSequence(_name(video), file, (first, end), readers)
 
 
 def _in_order(images: list[Record], video: Record, path: Path) -> list[Record]:
@@ -130,45 +143,14 @@ def write_coco_video(dataset: VideoDataset, path: str | Path, *, write_frames: b
     which frames that are no files need. Errors: UserError for a sequence without boxes or files.
     """
     path = Path(path)
-    contents: dict[str, list[Record]] = {
-        "videos": [],
-        "images": [],
-        "annotations": [],
-        "categories": [{"id": label + 1, "name": name} for label, name in enumerate(dataset.class_names)],
-    }
-    for video_id, sequence in enumerate(dataset.sequences, 1):
-        contents["videos"].append({"id": video_id, "name": sequence.name})
+    contents = CocoContents(dataset.class_names)
+    for sequence in dataset.sequences:
+        contents.add_video(sequence.name)
         names = [f"{sequence.name}/{index:06d}.png" for index in range(len(sequence))]
         files = frame_files(sequence, path.parent, names if write_frames else None)
-        for frame_id, (file_name, image) in enumerate(zip(files, sequence.images(), strict=True)):
-            image_id = len(contents["images"]) + 1
-            height, width = image.shape[:2]
-            contents["images"].append(
-                {
-                    "id": image_id, "video_id": video_id, "frame_id": frame_id, "file_name": file_name,
-                    "height": height, "width": width,
-                }
-            )  # fmt: skip
-            first = len(contents["annotations"]) + 1
-            contents["annotations"] += _annotations(sequence, frame_id, image_id, first)
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(contents), encoding="utf-8")
-
-
-def _annotations(sequence: FrameSequence, index: int, image_id: int, first: int) -> list[Record]:
-    boxes = boxes_of(sequence, index)
-    if boxes is None:
-        raise UserError(f"{sequence.name}: has no boxes to write; give a data set with boxes")
-    records: list[Record] = []
-    for place, (left, top, right, bottom) in enumerate(boxes.xyxy.astype(np.float64).tolist()):
-        record: Record = {
-            "id": first + place, "image_id": image_id, "category_id": int(boxes.labels[place]) + 1,
-            "bbox": [left, top, right - left, bottom - top], "area": (right - left) * (bottom - top),
-            "iscrowd": int(boxes.crowd[place]) if boxes.crowd is not None else 0,
-        }  # fmt: skip
-        if boxes.instances is not None:
-            record["instance_id"] = int(boxes.instances[place])
-        if boxes.scores is not None:
-            record["score"] = float(boxes.scores[place])
-        records.append(record)
-    return records
+        for index, image in enumerate(sequence.images()):
+            boxes = boxes_of(sequence, index)
+            if boxes is None:
+                raise UserError(f"{sequence.name}: has no boxes to write; give a data set with boxes")
+            contents.add_frame(files, (image.shape[0], image.shape[1]), boxes)
+    contents.write(path)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from vidistill.data.boxes import BoxedSequence, Boxes, check_range
+from vidistill.data.boxes import BoxedSequence, Boxes, check_height, check_range
 from vidistill.data.clip import VideoDataset
 from vidistill.data.images import ImageSequence, images_in
+from vidistill.data.resized import ResizedSequence, resized_width
 from vidistill.data.video import natural_key
 from vidistill.errors import UserError
 
@@ -29,10 +30,12 @@ class XmlBoxes(Sequence[Boxes]):
     """The boxes of annotation files, read when they are asked for: the whole set has over a million.
 
     other_classes: leave out what is of none of the 30 classes, as DET's pictures show; otherwise that is an error.
+    height: of the frames that the boxes are given in, None for the annotations' own.
     """
 
     paths: Sequence[Path]
     other_classes: bool = False
+    height: int | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -55,7 +58,10 @@ class XmlBoxes(Sequence[Boxes]):
         boxes = Boxes.of(
             [box for _, box, _ in found], [IDS[name] for name, _, _ in found], instances=[i for _, _, i in found]
         )
-        return boxes.checked(num_classes=len(IDS), where=str(path)).clipped((height, width))
+        boxes = boxes.checked(num_classes=len(IDS), where=str(path)).clipped((height, width))
+        if self.height is None:
+            return boxes
+        return boxes.scaled(resized_width((height, width), self.height) / width, self.height / height)
 
 
 def _object(element: ElementTree.Element) -> tuple[str, list[float], int]:
@@ -71,33 +77,35 @@ def _text(element: ElementTree.Element, path: str) -> str:
     return text.strip()
 
 
-def imagenet_vid(root: str | Path, *, split: str = "train", frames: tuple[int, int] | None = None) -> VideoDataset:
+def imagenet_vid(
+    root: str | Path, *, split: str = "train", frames: tuple[int, int] | None = None, height: int | None = None
+) -> VideoDataset:
     """The split's snippets: folders of frames in `Data/VID/{split}`, and `Annotations/VID/{split}` of the same names.
 
-    frames: [first, end) of each. Errors: no such split or no snippets in it; an empty range; when it is read, an
-    annotation that is missing, broken or of an unknown class.
+    frames: [first, end) of each. height: resizes frames and boxes.
+    Errors: no such split or no snippets in it; an empty range; no such height; when it is read, an annotation that is
+    missing, broken or of an unknown class.
     """
     part = check_range(frames)
     folder = _folder(Path(root), "VID", split)
     snippets = sorted({image.parent for image in folder.rglob("*.JPEG")}, key=lambda p: p.relative_to(folder).parts)
     if not snippets:
         raise UserError(f"{folder}: there are no folders of .JPEG frames in it; give another split")
-    sequences = [_sequence(Path(root), "VID", snippet, folder, part) for snippet in snippets]
+    sequences = [_sequence(Path(root), "VID", snippet, folder, part, height) for snippet in snippets]
     return VideoDataset("imagenet_vid", sequences, tuple(CLASSES.values()))
 
 
-def imagenet_det(root: str | Path, *, split: str = "train") -> VideoDataset:
+def imagenet_det(root: str | Path, *, split: str = "train", height: int | None = None) -> VideoDataset:
     """The split's stills that have an annotation, a sequence of one frame each; other classes' objects are left out.
 
-    Errors: no such split or no stills in it; when it is read, an annotation that is broken.
+    height: resizes frames and boxes. Errors: no such split or no stills in it; no such height; when it is read, an
+    annotation that is broken.
     """
     folder = _folder(Path(root), "DET", split)
     images = sorted(folder.rglob("*.JPEG"))
     pairs = [(image, _annotation(Path(root), "DET", image)) for image in images]
     sequences = [
-        BoxedSequence(
-            ImageSequence(image.relative_to(folder).with_suffix("").as_posix(), [image]), XmlBoxes([path], True)
-        )
+        _boxed(ImageSequence(image.relative_to(folder).with_suffix("").as_posix(), [image]), [path], height, True)
         for image, path in pairs
         if path.exists()
     ]
@@ -117,9 +125,16 @@ def _annotation(root: Path, kind: str, image: Path) -> Path:
     return root / "Annotations" / kind / image.relative_to(root / "Data" / kind).with_suffix(".xml")
 
 
-def _sequence(root: Path, kind: str, snippet: Path, folder: Path, part: slice) -> BoxedSequence:
+def _sequence(root: Path, kind: str, snippet: Path, folder: Path, part: slice, height: int | None) -> BoxedSequence:
     images = sorted(images_in(snippet), key=natural_key)[part]
     if not images:
         raise UserError(f"{snippet}: has no frames in the range asked for; change frames, or take it out")
-    annotations = XmlBoxes([_annotation(root, kind, image) for image in images])
-    return BoxedSequence(ImageSequence(snippet.relative_to(folder).as_posix(), images), annotations)
+    annotations = [_annotation(root, kind, image) for image in images]
+    return _boxed(ImageSequence(snippet.relative_to(folder).as_posix(), images), annotations, height, False)
+
+
+def _boxed(frames: ImageSequence, paths: Sequence[Path], height: int | None, other_classes: bool) -> BoxedSequence:
+    """The frames with the boxes of the annotations at `paths`, both resized to `height` where one is given."""
+    check_height(height)
+    seen = frames if height is None else ResizedSequence(frames, height)
+    return BoxedSequence(seen, XmlBoxes(paths, other_classes, height))

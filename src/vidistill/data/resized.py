@@ -9,6 +9,11 @@ import numpy as np
 from vidistill.data.clip import FrameSequence, Image, LabelMap
 
 
+def resized_width(size: tuple[int, int], height: int) -> int:
+    """The width of a frame of `size` (height, width) that is resized to `height`, at least 1."""
+    return max(1, round(size[1] * height / size[0]))
+
+
 @dataclass(frozen=True)
 class ResizedSequence:
     """A sequence whose frames are resized to `height`, the width in proportion: averaged down, bilinear up."""
@@ -25,7 +30,7 @@ class ResizedSequence:
 
     def _resized(self, image: Image) -> Image:
         height, width = image.shape[:2]
-        size = (max(1, round(width * self.height / height)), self.height)
+        size = (resized_width((height, width), self.height), self.height)
         method = cv2.INTER_AREA if self.height < height else cv2.INTER_LINEAR
         return np.asarray(cv2.resize(image, size, interpolation=method), dtype=np.uint8)
 
@@ -39,7 +44,7 @@ class ResizedSequence:
         labels = self.sequence.labels(index)
         if labels is None:
             return None
-        size = (max(1, round(labels.shape[1] * self.height / labels.shape[0])), self.height)
+        size = (resized_width((labels.shape[0], labels.shape[1]), self.height), self.height)
         return np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.uint8)
 
     def labelled(self) -> Sequence[int]:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pydantic
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from vidistill.config import Settings, call
-from vidistill.data.augment import View, change_colour, warp_clip
+from vidistill.data.augment import Matrix, View, change_colour, warp_clip
 from vidistill.data.camera_motion import CameraMotion
 from vidistill.data.clip import IGNORED, Batch, Clip, FrameSequence, Image, SampleKey, VideoDataset
 from vidistill.data.sampling import paired_indices
@@ -70,6 +71,47 @@ class FrameCache:
         return image
 
 
+def find_anchors(datasets: Sequence[VideoDataset], *, num_frames: int) -> list[tuple[FrameSequence, int]]:
+    """Where clips end: every labelled frame, and every frame of the sequences that have no labels at all.
+
+    Errors: UserError where there is none.
+    """
+    anchors: list[tuple[FrameSequence, int]] = []
+    for dataset in datasets:
+        for sequence in dataset.sequences:
+            labelled = sequence.labelled()
+            frames = labelled if len(labelled) else range(len(sequence))
+            # a video's first frames have too few before them: as stills, they would hide the video's real motion
+            needed = num_frames - 1 if len(sequence) >= num_frames else 0
+            anchors += [(sequence, i) for i in frames if i >= needed]
+    if not anchors:
+        raise UserError("the training data has no frame to end a clip with; check data.train with `vidistill check`")
+    return anchors
+
+
+def still_matrices(
+    base: Matrix,
+    motion: CameraMotion,
+    size: tuple[int, int],
+    *,
+    num_frames: int,
+    max_gap: int,
+    rng: np.random.Generator,
+) -> list[Matrix]:
+    """The view `base` of a still of `size` on each frame of a clip that a moving camera would have seen."""
+    gap = int(rng.integers(1, max_gap + 1))
+    times = [float(i * gap) for i in range(num_frames)]
+    return [moved @ base for moved in motion.draw(size, times, rng)]
+
+
+def add_noise(frames: NDArray[np.uint8], deviation: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """The frames of a moved still with what a sensor adds to each. deviation: in grey levels."""
+    if deviation <= 0:
+        return frames
+    noisy = frames + rng.normal(0, deviation, frames.shape).astype(np.float32)
+    return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+
+
 class TrainingClips(Dataset[tuple[SampleKey, Clip]]):
     """One sample per anchor: every labelled frame, and every frame of the sequences that have no labels at all.
 
@@ -79,18 +121,7 @@ class TrainingClips(Dataset[tuple[SampleKey, Clip]]):
     def __init__(self, datasets: Sequence[VideoDataset], clip: ClipSettings) -> None:
         self.clip = clip
         self.cache = FrameCache()
-        self.anchors: list[tuple[FrameSequence, int]] = []
-        for dataset in datasets:
-            for sequence in dataset.sequences:
-                labelled = sequence.labelled()
-                frames = labelled if len(labelled) else range(len(sequence))
-                # a video's first frames have too few before them: as stills, they would hide the video's real motion
-                needed = clip.num_frames - 1 if len(sequence) >= clip.num_frames else 0
-                self.anchors += [(sequence, i) for i in frames if i >= needed]
-        if not self.anchors:
-            raise UserError(
-                "the training data has no frame to end a clip with; check data.train with `vidistill check`"
-            )
+        self.anchors = find_anchors(datasets, num_frames=clip.num_frames)
 
     def __len__(self) -> int:
         return len(self.anchors)
@@ -146,12 +177,11 @@ class TrainingClips(Dataset[tuple[SampleKey, Clip]]):
         base = view.draw(size, rng)
         matrices = [base] * len(clip.frames)
         if is_still:
-            gap = int(rng.integers(1, self.clip.max_gap + 1))
-            times = [float(i * gap) for i in range(len(clip.frames))]
-            matrices = [motion @ base for motion in self.clip.motion.draw(size, times, rng)]
+            matrices = still_matrices(
+                base, self.clip.motion, size, num_frames=len(clip.frames), max_gap=self.clip.max_gap, rng=rng
+            )
         warped = warp_clip(clip, matrices, view.crop or size)
         frames = change_colour(warped.frames, view.colour, rng)
-        if is_still and self.clip.noise > 0:
-            noisy = frames + rng.normal(0, self.clip.noise, frames.shape).astype(np.float32)
-            frames = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+        if is_still:
+            frames = add_noise(frames, self.clip.noise, rng)
         return Clip(frames, warped.labels)

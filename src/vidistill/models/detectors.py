@@ -6,7 +6,7 @@ suppression, which have no state, follow it.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -30,12 +30,12 @@ class Detector(nn.Module, ABC):
     """A detector of `num_classes` things in normalised frames.
 
     leave: path patterns of what delta distillation leaves as it is, beside depthwise convolutions: first convolution,
-    prediction layers, squeeze-excitation, box head.
+    prediction layers, squeeze-excitation, box head. backbone_path: of what published weights of a backbone are for.
     """
 
     num_classes: int
     leave: tuple[str, ...] = ()
-    min_size: ClassVar[int] = 1
+    backbone_path: str = "backbone"
 
     @abstractmethod
     def forward(self, frames: Tensor) -> Outputs:

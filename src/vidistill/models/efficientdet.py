@@ -15,6 +15,8 @@ from vidistill.models.detectors import Detector, Outputs, flatten_level, grid_an
 from vidistill.models.libraries import import_torchvision
 
 COARSEST = 128  # pixels; the stride of the last level, which frames are padded to a multiple of
+# effdet's 0.01 suits its hundreds of epochs: in a run of some hundred steps the statistics would lag behind the weights
+NORM_MOMENTUM = 0.1
 
 
 class EfficientDet(Detector):
@@ -83,9 +85,21 @@ def efficientdet(name: str = "efficientdet_d0", *, num_classes: int, backbone: s
         if not importlib.import_module("timm").is_model(backbone):
             raise ValueError(f"timm has no network '{backbone}' to be its backbone")
         config.backbone_name, config.backbone_args = backbone, {}
-    return EfficientDet(effdet.EfficientDet(config, pretrained_backbone=False))
+    network = effdet.EfficientDet(config, pretrained_backbone=False)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = NORM_MOMENTUM
+    return EfficientDet(network)
 
 
 def efficientdet_d0(*, num_classes: int, backbone: str | None = None) -> EfficientDet:
     """EfficientDet-D0, of the first paper's experiments."""
     return efficientdet("efficientdet_d0", num_classes=num_classes, backbone=backbone)
+
+
+def efficientdet_lite0(*, num_classes: int) -> EfficientDet:
+    """EfficientDet-Lite0: D0 with the backbone EfficientNet-Lite0, without squeeze-excitation, and ReLU6 for swish.
+
+    The package index has ImageNet weights of its backbone, and none of D0's. 1.66 GMAC at 512×384 with one class.
+    """
+    return efficientdet("tf_efficientdet_lite0", num_classes=num_classes)

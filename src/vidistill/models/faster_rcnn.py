@@ -1,8 +1,10 @@
-"""Faster R-CNN by name: ResNet-101, ResNet-50 and MobileNetV3 with a feature pyramid."""
+"""Faster R-CNN by name: ResNet-101, ResNet-50, MobileNetV3 and EfficientNet-Lite0 with a feature pyramid."""
 
-from torch import nn
+from typing import Any
 
-from vidistill.models.libraries import import_torchvision, torchvision_network
+from torch import Tensor, nn
+
+from vidistill.models.libraries import import_torchvision, timm_network, torchvision_network
 from vidistill.models.region_detectors import FasterRCNN
 
 
@@ -26,6 +28,35 @@ def faster_rcnn_resnet50(*, num_classes: int, num_proposals: int = 300) -> Faste
 def faster_rcnn_mobilenet_v3(*, num_classes: int, num_proposals: int = 300) -> FasterRCNN:
     """Faster R-CNN, MobileNetV3-Large with a feature pyramid."""
     return _of_torchvision("fasterrcnn_mobilenet_v3_large_fpn", num_classes, num_proposals)
+
+
+def faster_rcnn_efficientnet_lite0(*, num_classes: int, num_proposals: int = 100, channels: int = 256) -> FasterRCNN:
+    """Faster R-CNN, EfficientNet-Lite0 with a feature pyramid of `channels`. [ours]
+
+    The package index has ImageNet weights of this backbone. Fewer proposals than the others', for the box head that
+    judges them would cost more than all the rest.
+    """
+    import_torchvision()
+    from torchvision.models.detection import FasterRCNN as Library
+
+    pyramid = Pyramid("tf_efficientnet_lite0", channels)
+    return FasterRCNN(Library(pyramid, num_classes=num_classes + 1), num_proposals=num_proposals)
+
+
+class Pyramid(nn.Module):
+    """A timm network's features at strides 4 to 32 as a feature pyramid, with one more level, in torchvision's form."""
+
+    def __init__(self, name: str, channels: int) -> None:
+        super().__init__()
+        from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
+
+        body: Any = timm_network(name, features_only=True, out_indices=(1, 2, 3, 4))
+        self.body = body
+        self.fpn = FeaturePyramidNetwork(body.feature_info.channels(), channels, extra_blocks=LastLevelMaxPool())
+        self.out_channels = channels
+
+    def forward(self, frames: Tensor) -> dict[str, Tensor]:
+        return self.fpn({str(level): features for level, features in enumerate(self.body(frames))})
 
 
 def _of_torchvision(name: str, num_classes: int, num_proposals: int) -> FasterRCNN:

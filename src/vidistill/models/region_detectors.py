@@ -21,8 +21,21 @@ PROPOSAL_IOU = 0.7
 REGION_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of torchvision's box regression
 
 
+class RegionOutputs(Outputs):
+    """Outputs for frames of `size` that still know their network, whose box head can judge other boxes of them."""
+
+    def __init__(self, outputs: Outputs, network: "FasterRCNN", size: tuple[int, int]) -> None:
+        super().__init__(outputs)
+        self.network = network
+        self.size = size
+
+    def regions(self, boxes: Tensor) -> Outputs:
+        """region_logits and region_regression for boxes (B, P, 4)."""
+        return self.network.regions(self, boxes, size=self.size)
+
+
 class FasterRCNN(Detector):
-    """A Faster R-CNN of torchvision by its parts.
+    """A Faster R-CNN of torchvision by its parts. In training mode it returns `RegionOutputs`.
 
     num_proposals: P, the same in every frame; fewer are filled up with empty boxes. torchvision takes 1000 where the
     first paper took 300, our default: the box head's cost grows with it (14 MMAC each).
@@ -42,6 +55,7 @@ class FasterRCNN(Detector):
         squeezing = [f"backbone.{path}" for path in layers if path.endswith((".fc1", ".fc2"))]
         predicting = ["proposal_head.cls_logits", "proposal_head.bbox_pred", "box_head.*", "box_predictor.*"]
         self.leave = (f"backbone.{layers[0]}", *squeezing, *predicting)
+        self.backbone_path = "backbone.body"
 
     def forward(self, frames: Tensor) -> Outputs:
         features = self.backbone(frames)
@@ -58,7 +72,8 @@ class FasterRCNN(Detector):
         outputs["proposals"] = self._proposals(outputs, [level.shape[1] for level in logits], size)
         pooled = [pyramid[name] for name in self.pooled_levels if name in pyramid]
         outputs |= {f"features.{i}": level for i, level in enumerate(pooled)}
-        return outputs | self.regions(outputs, outputs["proposals"], size=size)
+        outputs |= self.regions(outputs, outputs["proposals"], size=size)
+        return RegionOutputs(outputs, self, size) if self.training else outputs
 
     def regions(self, outputs: Outputs, boxes: Tensor, *, size: tuple[int, int]) -> Outputs:
         """region_logits and region_regression of the box head for any boxes (B, P, 4) of frames of `size`.

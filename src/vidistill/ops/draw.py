@@ -43,3 +43,21 @@ def caption(image: Picture, text: str) -> Picture:
     cv2.rectangle(picture, (0, 0), (width + 8, height + base + 6), (20, 20, 20), -1)
     cv2.putText(picture, text, (4, height + 4), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
     return picture
+
+
+def draw_boxes(image: Picture, boxes: NDArray[np.float32], texts: Sequence[str], colours: NDArray[np.uint8]) -> Picture:
+    """The frame with boxes (N, 4) xyxy outlined in colours (N, 3), each with its text on a bar of its colour."""
+    picture = np.array(image)
+    scale = max(0.3, min(image.shape[:2]) / 900)
+    corners = np.rint(boxes).astype(int).tolist()
+    for (left, top, right, bottom), text, colour in zip(corners, texts, colours, strict=True):
+        shade = [int(level) for level in colour]
+        cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), shade, max(1, round(2 * scale)))
+        if not text:
+            continue
+        (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+        foot = top if top >= height + base else min(bottom, image.shape[0])  # above the box where there is room
+        cv2.rectangle(picture, (left, foot - height - base), (left + width, foot), shade, -1)
+        ink = (0, 0, 0) if sum(shade) > 380 else (255, 255, 255)
+        cv2.putText(picture, text, (left, foot - base // 2 - 1), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, 1, cv2.LINE_AA)
+    return picture

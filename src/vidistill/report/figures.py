@@ -32,7 +32,7 @@ STYLE: Any = {
 }  # fmt: skip
 DIFFERENCE = "#dc1e1e"
 QUALITIES = {
-    "miou": "mIoU", "top1": "Top-1 accuracy", "map": "Mean average precision",
+    "miou": "mIoU", "ap50": "AP50", "top1": "Top-1 accuracy", "map": "Mean average precision",
     "psnr": "PSNR, dB", "agreement": "Agreement with the teacher",
 }  # fmt: skip
 NO_RATES = ("step", "learning_rate", "samples_per_second", "space_weight", "time_weight", "cell_frozen")
@@ -295,6 +295,16 @@ def strip(path: Path) -> tuple[list[StripRow], list[tuple[str, str]]]:
     occurring = {int(k) for maps in labels.values() for k in np.unique(maps)}
     names = arrays.get("class_names", np.zeros(0, str))
     return rows, [(str(name), f"#{bytes(palette[k]).hex()}") for k, name in enumerate(names) if k in occurring]
+
+
+def detection_strip(path: Path) -> list[StripRow]:
+    """The rows of a detections.npz: frames with the boxes of each network on them."""
+    with np.load(path, allow_pickle=False) as file:
+        names, distances, pictures = (file[name] for name in ("names", "distances", "pictures"))
+    return [
+        StripRow(int(distance), None, {str(n): image_uri(p, "jpeg") for n, p in zip(names, row, strict=True)})
+        for distance, row in zip(distances, pictures, strict=True)
+    ]
 
 
 def _difference(frame: NDArray[np.uint8], differs: NDArray[np.bool_]) -> NDArray[np.uint8]:

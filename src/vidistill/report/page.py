@@ -163,6 +163,7 @@ def _figure(picture: Picture) -> str:
 
 def _strip(run: _Run) -> str:
     rows, classes = run.read("strip.npz", figures.strip) or ([], [])
+    rows = rows or run.read("detections.npz", figures.detection_strip) or []
     if not rows:
         return ""
     body = ""

@@ -25,6 +25,8 @@ def _times(label: str, kind: str) -> Row:
 
 ROWS = (
     Row("mIoU", "metrics", [("miou",)], decimals=4),
+    Row("AP50", "metrics", [("ap50",)], decimals=4),
+    Row("AP@[.5:.95]", "metrics", [("ap",)], decimals=4),
     Row("top-1 accuracy", "metrics", [("top1",)], decimals=4),
     Row("top-5 accuracy", "metrics", [("top5",)], decimals=4),
     Row("mean class accuracy", "metrics", [("mean_class_accuracy",)], decimals=4),
@@ -37,6 +39,7 @@ ROWS = (
     Row("temporal consistency", "metrics", [("temporal_consistency",)], decimals=4),
     Row("flip rate", "metrics", [("flip_rate",)], decimals=4),
     Row("scored / all", "metrics", [("num_scored",), ("num_frames",)], decimals=0),
+    Row("true boxes", "metrics", [("num_boxes",)], decimals=0),
     Row("GMAC, clip", "gmacs", [("clip",)]),
     Row("GMAC, frame of a clip", "gmacs", [("frame",)]),
     Row("GMAC, key frame", "gmacs", [("key",)]),
@@ -53,6 +56,10 @@ ROWS = (
     Row("peak memory, MB: key / delta frame", "peak_memory_mb", [("key",), ("delta",)]),
     Row("peak memory, MB: clip", "peak_memory_mb", [("clip",)]),
 )
+
+
+# whose part of the teacher's the headline says
+COMPARED = {"miou": "mIoU", "ap50": "AP50", "top1": "top-1 accuracy", "map": "mean average precision"}
 
 
 def results_table(results: dict[str, Any]) -> str:
@@ -116,11 +123,13 @@ def _compared(teacher: dict[str, Any], student: dict[str, Any]) -> list[str]:
         clauses.append(f"the student's PSNR is {ours:.2f} dB, the teacher's {theirs:.2f}")
     agreement = number(student, "metrics", "agreement")
     more = "" if agreement is None else f" (agreement {agreement:.3f})"
-    for metric, name in (("miou", "mIoU"), ("top1", "top-1 accuracy"), ("map", "mean average precision")):
+    for metric, name in COMPARED.items():
         if kept := _ratio(number(student, "metrics", metric), number(teacher, "metrics", metric), decimals=3):
             clauses.append(f"the student keeps {kept} of the teacher's {name}{more}")
             return clauses
-    if agreement is not None:
+    if agreement is not None and number(student, "metrics", "num_boxes") is not None:
+        clauses.append(f"the student's AP50 with the teacher's confident boxes as the truth is {agreement:.3f}")
+    elif agreement is not None:
         scored = "pixels" if number(student, "gmacs", "clip") is None else "videos"
         clauses.append(f"the student agrees with the teacher on {agreement:.3f} of the {scored}")
     return clauses
@@ -133,11 +142,12 @@ def _ratio(part: float | None, whole: float | None, *, decimals: int = 2) -> str
 
 
 def _alone(scores: dict[str, Any] | None) -> list[str]:
-    miou, top1, psnr = (number(scores, "metrics", name) for name in ("miou", "top1", "psnr"))
+    miou, ap50, top1, psnr = (number(scores, "metrics", name) for name in ("miou", "ap50", "top1", "psnr"))
     gmacs = number(scores, "gmacs", "amortised")
     milliseconds, parameters = frame_milliseconds(scores), number(scores, "parameters")
     return [
         *([] if miou is None else [f"mIoU {miou:.3f}"]),
+        *([] if ap50 is None else [f"AP50 {ap50:.3f}"]),
         *([] if top1 is None else [f"top-1 accuracy {top1:.3f}"]),
         *([] if psnr is None else [f"PSNR {psnr:.2f} dB"]),
         *([] if gmacs is None else [f"{gmacs:.3g} GMACs a frame"]),

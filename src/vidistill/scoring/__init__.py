@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from vidistill.data.clip import FrameSequence, VideoDataset
 from vidistill.distill.stateful import PerFrame, StatefulNetwork
 from vidistill.scoring.clip_results import compare_clips, profile_clip_models
 from vidistill.scoring.clips import evaluate_clips
+from vidistill.scoring.detection_showcase import write_detection_showcase
+from vidistill.scoring.detections import evaluate_detections
 from vidistill.scoring.frames import Setting, evaluate
 from vidistill.scoring.results import compare, longest, profile_models
 from vidistill.scoring.showcase import write_showcase
@@ -69,6 +72,13 @@ def _profile_frames(models: Networks, measuring: Measuring) -> dict[str, Metrics
     return profile_models(models, measuring.frames(4), interval=measuring.interval, compiled=measuring.compiled)
 
 
+def _evaluate_detections(
+    student: StatefulNetwork, teacher: StatefulNetwork | None, sequences: Sequence[FrameSequence], setting: Setting,
+    interval: int,
+) -> Metrics:  # fmt: skip
+    return evaluate_detections(student, sequences, setting, key_frame_interval=interval, teacher=teacher)
+
+
 def _evaluate_clips(
     student: StatefulNetwork, teacher: StatefulNetwork | None, sequences: Sequence[FrameSequence], setting: Setting,
     interval: int,
@@ -98,5 +108,11 @@ SCORINGS: dict[str, Scoring] = {
     "recognition": Scoring(_evaluate_clips, compare_clips, write_timeline, _profile_clips),
     "super_resolution": Scoring(
         _evaluate_windows, compare_super_resolution, write_super_resolution_showcase, _profile_windows
+    ),
+    "detection": Scoring(
+        _evaluate_detections,
+        partial(compare, evaluate=evaluate_detections),
+        write_detection_showcase,
+        _profile_frames,
     ),
 }

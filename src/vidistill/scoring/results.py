@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,16 @@ PACKAGES = ("vidistill", "torch", "torchvision", "av", "accelerate", "numpy", "o
 
 
 def compare(
-    student: StatefulNetwork, teacher: StatefulNetwork | None, datasets: Sequence[VideoDataset], setting: Setting
+    student: StatefulNetwork,
+    teacher: StatefulNetwork | None,
+    datasets: Sequence[VideoDataset],
+    setting: Setting,
+    *,
+    evaluate: Callable[..., dict[str, Any]] = evaluate,
 ) -> dict[str, Any]:
     """Student and teacher, and for key-frame schemes the control that holds the key frame's output.
+
+    evaluate: scores a network of single frames, with the signature of `frames.evaluate`.
 
     `metrics` are those of the first data set, `more_metrics` those of the others by name; cost is measured on frames
     of the first. The student must have its card. Without data sets there are no figures but the plan's.

@@ -30,7 +30,7 @@ def write_showcase(
     palette = palette_of(setting.num_classes, card.palette)
     strip: list[tuple[Image, Prediction, Prediction, int]] = []
     length = min(len(sequence), VIDEO_FRAMES)
-    chosen = _strip_indices(length, card.key_frame_interval)
+    chosen = strip_indices(length, card.key_frame_interval)
     shown = islice(_predictions(student, teacher, sequence, setting, card.key_frame_interval), length)
     with VideoWriter(folder / "side_by_side.mp4", fps=FPS) as writer:
         for index, (image, theirs, ours, distance) in enumerate(track(shown, "drawing", total=length)):
@@ -49,7 +49,7 @@ def write_showcase(
         )
 
 
-def _strip_indices(length: int, interval: int) -> set[int]:
+def strip_indices(length: int, interval: int) -> set[int]:
     """Frames spread over the clip and over the distances to the key frame, the farthest included."""
     starts = np.linspace(0, max(0, length - interval), STRIP_FRAMES)
     distances = np.linspace(0, interval - 1, STRIP_FRAMES)

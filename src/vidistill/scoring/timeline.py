@@ -19,7 +19,7 @@ from vidistill.ops.draw import caption
 from vidistill.progress import track
 from vidistill.scoring.frames import Setting
 from vidistill.stream import Stream
-from vidistill.stream_outputs import name_of
+from vidistill.stream_outputs.looks import name_of
 
 MOST_VIDEOS, MOST_FRAMES = 4, 90  # videos strung together, frames of each
 SIDE = 288  # of the square that is shown of each frame, for videos may have several sizes

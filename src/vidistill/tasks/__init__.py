@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vidistill.data.clip import TrainingSamples, VideoDataset
 from vidistill.ops.normalise import Normalisation
+from vidistill.tasks.detection import Detection
 from vidistill.tasks.recognition import Recognition
 from vidistill.tasks.segmentation import Segmentation
 from vidistill.tasks.super_resolution import SuperResolution
@@ -23,6 +24,7 @@ class Task(Protocol):
     clip_settings: ClassVar[type[Any]]  # how training clips are drawn, as `data.clip` of a recipe has it
     has_classes: ClassVar[bool]  # whether it is built with `num_classes`, which the data or the teacher knows
     normalisation: ClassVar[Normalisation]  # of networks unless a recipe says otherwise
+    default_losses: ClassVar[dict[str, float]]  # weights of its losses, where they are more than `task` and `teacher`
 
     @property
     def network_options(self) -> dict[str, Any]:
@@ -58,4 +60,5 @@ TASKS: dict[str, type[Task]] = {
     "segmentation": Segmentation,
     "recognition": Recognition,
     "super_resolution": SuperResolution,
+    "detection": Detection,
 }

@@ -26,6 +26,7 @@ class Recognition:
     clip_settings: ClassVar = ClassifiedClipSettings
     has_classes: ClassVar = True
     normalisation: ClassVar = Normalisation()
+    default_losses: ClassVar[dict[str, float]] = {}
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ class Segmentation:
     clip_settings: ClassVar = FrameClipSettings
     has_classes: ClassVar = True
     normalisation: ClassVar = Normalisation()
+    default_losses: ClassVar[dict[str, float]] = {}
 
     def __init__(
         self, *, num_classes: int, class_weights: Sequence[float] | None = None, confidence: float | None = None

@@ -27,6 +27,7 @@ class SuperResolution:
     clip_settings: ClassVar = SuperResolutionClipSettings
     has_classes: ClassVar = False
     normalisation: ClassVar = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    default_losses: ClassVar[dict[str, float]] = {}
 
     def __init__(
         self,

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 
@@ -46,7 +48,14 @@ def test_delta_loss_is_the_mean_gap_of_the_changes(network, task, batch, train_k
             (predicted_mix - (true["now"][3] - true["key"][3])).square().mean(),
         ]
     assert losses["delta"].item() == pytest.approx(1.0), "scaled by its value at the first step"
-    assert method.state_dict()["first"]["delta"] == pytest.approx(float(sum(gaps) / 2), rel=1e-4)
+    assert method.state_dict()["first"]["delta"] == pytest.approx([float(sum(gaps) / 2)], rel=1e-4)
+    per_layer = dataclasses.replace(method, delta_scale="layer")
+    losses = per_layer.losses(student, FrozenTeacher(network), task, batch, progress=0.0)
+    assert losses["delta"].item() == pytest.approx(1.0)
+    assert per_layer.state_dict()["first"]["delta"] == pytest.approx([float(gap) for gap in gaps], rel=1e-4)
+    unscaled = dataclasses.replace(method, delta_scale="none")
+    losses = unscaled.losses(student, FrozenTeacher(network), task, batch, progress=0.0)
+    assert losses["delta"].item() == pytest.approx(float(sum(gaps) / 2), rel=1e-4)
 
 
 def test_delta_loss_ends_after_its_part_of_the_run(network, task, batch) -> None:

@@ -26,6 +26,8 @@ class Selection:
     `granularities` declares, or what `convert` names; "network", the whole network is one block.
     convert, leave: path patterns; for layers `*` also stands for dots, as in `stage3.*`, for blocks it does not. A
     pattern that matches nothing is an error. leave_first, leave_last: layers, counted in the order of running.
+    Where layers are converted, a network may say itself what it leaves, by patterns in an attribute `leave`, as
+    detectors do: these count beside the recipe's, and its first and last layers are then like any others.
     others: the student of the layers outside larger blocks; without one they are left.
     """
 
@@ -56,12 +58,15 @@ def plan_conversion(network: nn.Module, example: Tensor, selection: Selection, s
     targets = _targets(network, modules, layers, selection)
     seen = observe(network, {*layers, *targets}, example)
     order = [path for path in seen if path in layers and seen[path].calls]
+    own_leave = own_patterns(network, selection)
     ends = set(order[: selection.leave_first]) | set(order[len(order) - selection.leave_last :])
     blocks: list[BlockPlan] = []
     for path in _in_order(order, targets, layers):
         facts = seen.get(path, Seen())
         inside = [facts.macs] if path in layers else [seen[p].macs for p in order if _is_inside(p, path)]
-        reason = _unsuitable(path, modules[path], facts, targets, selection, is_end=path in ends)
+        reason = _unsuitable(path, modules[path], facts, targets, selection, is_end=path in ends and not own_leave)
+        if path not in targets and _any(path, own_leave, fnmatchcase):
+            reason = "left by the network itself"
         plan = BlockPlan(path, sum(inside), reason=reason)
         wanted = students if path in targets or selection.others is None else [selection.others]
         blocks.append(plan if reason else _with_candidates(plan, modules[path], facts, wanted))
@@ -77,7 +82,8 @@ def _targets(
     if selection.granularity == "layer":
         patterns = ["*"] if selection.convert is None else list(selection.convert)
         _check_patterns([*patterns, *selection.leave], list(layers), fnmatchcase)
-        return [p for p in layers if _any(p, patterns, fnmatchcase) and not _any(p, selection.leave, fnmatchcase)]
+        leave = [*selection.leave, *own_patterns(network, selection)]
+        return [p for p in layers if _any(p, patterns, fnmatchcase) and not _any(p, leave, fnmatchcase)]
     declared = getattr(network, "granularities", {}).get(selection.granularity)
     if selection.convert is None and declared is None:
         raise UserError(
@@ -92,6 +98,13 @@ def _targets(
         if outer is not None:
             raise UserError(f"the block '{path}' lies inside the block '{outer}'; convert one of the two")
     return paths
+
+
+def own_patterns(network: nn.Module, selection: Selection) -> tuple[str, ...]:
+    """What the network itself says to leave of its layers; patterns may match nothing in this variant of it."""
+    if selection.granularity != "layer" and selection.others is None:
+        return ()
+    return tuple(getattr(network, "leave", ()))
 
 
 def _same_depth(path: str, pattern: str) -> bool:

@@ -6,7 +6,7 @@ docs/delta.md for the equations and for where we differ.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from vidistill.distill.delta.conversion import Granularity, Selection, plan_conv
 from vidistill.distill.delta.latency_table import block_costs
 from vidistill.distill.delta.network import DeltaBlock, DeltaNetwork, convert, keep_chosen, set_costs
 from vidistill.distill.delta.plan import StudentSpec
-from vidistill.distill.delta.reference import Reference, captured_features, coarse_blocks, delta_gap, feature_gap
+from vidistill.distill.delta.reference import Reference, captured_features, coarse_blocks, delta_gaps, feature_gap
 from vidistill.distill.delta.search import Search, SearchedStudent
 from vidistill.distill.norms import freeze_norms
 from vidistill.distill.processes import mean_over_processes
@@ -40,6 +40,9 @@ class Delta:
         bit, and trains about twice as fast. [ours]
     freeze_norms: keep the trained batch normalisations' statistics, as short runs with small batches want. [ours]
     delta_until: the part of the run in which the delta loss counts; published: the first third.
+    delta_scale: what the gaps of the delta loss are divided by: their mean at the first step ("mean", published for
+        segmentation), each by its own there ("layer", published for EfficientDet), or nothing ("none", published for
+        Faster R-CNN).
     """
 
     name: ClassVar[str] = "delta"
@@ -61,7 +64,8 @@ class Delta:
     student_learning_rate_factor: float = 10.0
     freeze_norms: bool = True
     delta_until: float = 1 / 3
-    _first: dict[str, float] = field(default_factory=dict, init=False, repr=False)
+    delta_scale: Literal["mean", "layer", "none"] = "mean"
+    _first: dict[str, list[float]] = field(default_factory=dict, init=False, repr=False)
 
     def prepare(
         self,
@@ -136,11 +140,11 @@ class Delta:
             with network.tape.recording() as changes, captured_features(network, _student_part) as features:
                 outputs[t], _ = network(frames[:, t], state)
             if reference is not None and wants_delta:
-                gaps["delta"].append(delta_gap(changes, reference, t))
+                gaps["delta"].append(delta_gaps(changes, reference, t))
             if reference is not None and wants_features:
                 gaps["feature"].append(feature_gap(features, reference, t))
         losses = self._task_losses(outputs, reference, teacher, task, batch)
-        losses |= {name: self._scaled(name, torch.stack(found).mean()) for name, found in gaps.items() if found}
+        losses |= {name: self._scaled(name, torch.stack(found)) for name, found in gaps.items() if found}
         if self.search is not None:
             losses["cost"] = torch.stack([searched.cost() for searched in _searched(network)]).sum()
         return losses
@@ -162,11 +166,20 @@ class Delta:
                 sums[name] = sums.get(name, torch.zeros_like(loss)) + loss / len(outputs)
         return sums
 
-    def _scaled(self, name: str, gap: Tensor) -> Tensor:
-        """The gap divided by its value at the first step, averaged over the processes."""
+    def _scaled(self, name: str, gaps: Tensor) -> Tensor:
+        """The mean of gaps (T,) or (T, L), divided by values of the first step, averaged over the processes.
+
+        A layer's own value counts as a thousandth of the mean at least, for a layer that hardly changes. [ours]
+        """
+        if name == "delta" and self.delta_scale == "none":
+            return gaps.mean()
+        per_layer = name == "delta" and self.delta_scale == "layer"
+        means = gaps.mean(dim=0) if per_layer else gaps.mean()[None]
         if name not in self._first:
-            self._first[name] = max(mean_over_processes(gap), 1e-12)
-        return gap / self._first[name]
+            first = [mean_over_processes(mean) for mean in means]
+            least = max(1e-3 * sum(first) / len(first), 1e-12)
+            self._first[name] = [max(value, least) for value in first]
+        return (means / means.new_tensor(self._first[name])).mean()
 
     def observations(self) -> dict[str, float]:
         return {}
@@ -178,10 +191,10 @@ class Delta:
         return network.eval().requires_grad_(False)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"first": dict(self._first)}
+        return {"first": {name: list(values) for name, values in self._first.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._first = dict(state["first"])
+        self._first = {name: list(values) for name, values in state["first"].items()}
 
 
 def _searched(student: StatefulNetwork) -> list[SearchedStudent]:

@@ -48,14 +48,14 @@ class Reference:
         return self._at(self._state[name], t) - self._at(self._state[name], 0)
 
 
-def delta_gap(changes: dict[str, Tensor], reference: Reference, t: int) -> Tensor:
-    """Mean over the blocks of the mean squared gap between the predicted and the true change."""
+def delta_gaps(changes: dict[str, Tensor], reference: Reference, t: int) -> Tensor:
+    """(L,) mean squared gaps between the predicted and the true change of each output of a block, call by call."""
     gaps = [(change - reference.change(name, t)).square().mean() for name, change in changes.items()]
-    return torch.stack(gaps).mean()
+    return torch.stack(gaps)
 
 
 def feature_gap(features: dict[str, Tensor], reference: Reference, t: int) -> Tensor:
-    """Mean over the copies of MSE(up(F_student), F_reference), on frame t and on the key frame.
+    """() mean over the copies of MSE(up(F_student), F_reference), on frame t and on the key frame.
 
     Source: Ma et al., "Rethinking Resolution in the Context of Efficient Video Recognition", NeurIPS 2022 (arXiv
     2209.12797), the feature form of cross-resolution distillation; here on what enters the block's last layer.

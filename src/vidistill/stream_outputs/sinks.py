@@ -1,0 +1,102 @@
+"""Where a stream's results of any task go: a drawn or restored video, a folder of masks or frames, JSON lines."""
+
+import json
+import shutil
+import sys
+import tempfile
+from contextlib import AbstractContextManager, ExitStack
+from fractions import Fraction
+from pathlib import Path
+from typing import IO, Protocol
+
+from PIL import Image as PillowImage
+
+from vidistill.data.sound import Sound
+from vidistill.data.video_writer import VideoWriter
+from vidistill.errors import UserError
+from vidistill.files import atomic_path, writing
+from vidistill.stream import StreamOutput
+from vidistill.stream_outputs.looks import Look
+
+
+class Sink(AbstractContextManager["Sink"], Protocol):
+    """Takes outputs one by one; what it wrote takes its place when the block ends well, and vanishes otherwise."""
+
+    def write(self, output: StreamOutput) -> None: ...
+
+
+class DrawnVideo(Sink):
+    """The frames with the predictions on them, or the restored frames, with the times and the sound of `source`."""
+
+    def __init__(self, path: Path, fps: float | Fraction, look: Look, source: str | None = None) -> None:
+        self._stack = ExitStack()
+        sound = self._stack.enter_context(Sound(source)) if source and Path(source).is_file() else None
+        self.writer = VideoWriter(path, fps=fps, sound=sound)
+        self.look = look
+
+    def write(self, output: StreamOutput) -> None:
+        self.writer.write(self.look.draw(output), output.pts_seconds if self.look.restores else None)
+
+    def __enter__(self) -> "DrawnVideo":
+        self._stack.enter_context(self.writer)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.__exit__(*exception)  # type: ignore[arg-type]
+
+
+class JsonLines(Sink):
+    """One line a frame: index, time, whether it is a key frame, the network's time, and the prediction in words."""
+
+    def __init__(self, path: Path | None, look: Look) -> None:
+        self.path = path
+        self.look = look
+        self._stack = ExitStack()
+        self._file: IO[str] = sys.stdout
+
+    def write(self, output: StreamOutput) -> None:
+        line = {
+            "index": output.index,
+            "pts_seconds": output.pts_seconds,
+            "key_frame": output.is_key_frame,
+            "milliseconds": round(output.milliseconds, 3),
+            **self.look.describe(output),
+        }
+        self._file.write(json.dumps(line) + "\n")
+
+    def __enter__(self) -> "JsonLines":
+        if self.path is not None:
+            temporary = self._stack.enter_context(atomic_path(self.path))
+            self._file = self._stack.enter_context(open(temporary, "w", encoding="utf-8"))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.__exit__(*exception)  # type: ignore[arg-type]
+
+
+class ImageFolder(Sink):
+    """A PNG of every frame's prediction, class ids or a restored frame, named by its index."""
+
+    def __init__(self, path: Path) -> None:
+        if path.exists():
+            raise UserError(f"{path}: is there already; name a folder that is not, or remove it")
+        self.path = path
+        self._temporary = path
+
+    def write(self, output: StreamOutput) -> None:
+        with writing(self.path):
+            PillowImage.fromarray(output.prediction).save(self._temporary / f"{output.index:08d}.png")
+
+    def __enter__(self) -> "ImageFolder":
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._temporary = Path(tempfile.mkdtemp(dir=self.path.parent, prefix=f".{self.path.name}."))
+        return self
+
+    def __exit__(self, kind: object, *exception: object) -> None:
+        if kind is None:
+            with writing(self.path):
+                self._temporary.chmod(0o755)
+                self._temporary.rename(self.path)
+        else:
+            shutil.rmtree(self._temporary, ignore_errors=True)

@@ -1,0 +1,188 @@
+"""Detectors on streams: boxes drawn, in words, and in the forms that other programs read."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from vidistill.checkpoint import load_student, save_student
+from vidistill.data.coco_video import coco_video
+from vidistill.data.mot import mot
+from vidistill.data.video_writer import VideoWriter
+from vidistill.distill.card import Card
+from vidistill.distill.delta.method import Delta
+from vidistill.distill.hold import HeldOutput
+from vidistill.errors import UserError
+from vidistill.ops.normalise import Normalisation
+from vidistill.stream import Stream
+from vidistill.stream_outputs import open_sink
+
+NAMES = ("cat", "dog")
+
+
+class Brightest(nn.Module):
+    """Says where the frame is bright: anchors of 8×8 pixels, whose logit for a dog is their brightness."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 1)
+        self.look = nn.Conv2d(8, 8, 8, stride=8, bias=False)
+        self.last = nn.Conv2d(8, 1, 1)
+        nn.init.ones_(self.first.weight)
+        nn.init.zeros_(self.first.bias)
+        nn.init.constant_(self.look.weight, 1 / 64 / 3 / 8 / 8)
+        nn.init.ones_(self.last.weight)
+        nn.init.constant_(self.last.bias, -5.0)
+
+    def forward(self, frames: Tensor) -> dict[str, Tensor]:
+        dog = self.last(10 * self.look(self.first(frames))).flatten(1)[..., None]
+        height, width = frames.shape[-2] // 8, frames.shape[-1] // 8
+        y, x = torch.meshgrid(8.0 * torch.arange(height), 8.0 * torch.arange(width), indexing="ij")
+        anchors = torch.stack([x, y, x + 8, y + 8], dim=-1).reshape(1, -1, 4)
+        logits = torch.cat([torch.full_like(dog, -9.0), dog], dim=2)
+        return {
+            "logits": logits,
+            "regression": torch.zeros(len(frames), dog.shape[1], 4),
+            "anchors": anchors.expand(len(frames), -1, -1),
+        }
+
+
+def frames() -> list[np.ndarray]:
+    """A square that walks right by its own width from the second frame on; the key frame shows nothing."""
+    images = [np.zeros((32, 48, 3), dtype=np.uint8) for _ in range(4)]
+    for place, image in enumerate(images[1:]):
+        image[8:16, 8 * place : 8 * place + 8] = 255
+    return images
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    method = Delta(key_frame_interval=4)
+    student = method.finish(method.prepare(Brightest(), torch.zeros(1, 3, 32, 48)))
+    task = {"name": "detection", "num_classes": 2}
+    plain = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+    card = Card({}, "delta", task, student.plan.to_list(), Normalisation(**plain), NAMES, (), 4)
+    save_student(tmp_path / "student.safetensors", student, card)
+    return tmp_path / "student.safetensors"
+
+
+def outputs(path: Path, images: list[np.ndarray]) -> list:
+    return list(Stream(load_student(path, Brightest()))(images))
+
+
+def test_a_key_frame_without_detections_and_delta_frames_with_some(path: Path) -> None:
+    found = outputs(path, frames())
+    assert [output.is_key_frame for output in found] == [True, False, False, False]
+    assert [len(output.prediction) for output in found] == [0, 1, 1, 1]
+    assert found[0].prediction.shape == (0, 6)
+    for place, output in enumerate(found[1:]):
+        np.testing.assert_allclose(output.prediction[0, :4], [8 * place, 8, 8 * place + 8, 16], atol=1e-4)
+        assert output.prediction[0, 4] == 1
+        assert 0.9 < output.prediction[0, 5] < 1
+
+
+def test_a_held_key_frame_without_detections_stays_empty() -> None:
+    held = HeldOutput(Brightest())
+    key, state = held(torch.zeros(1, 3, 32, 48))
+    later, _ = held(torch.ones(1, 3, 32, 48), state)
+    assert all(torch.equal(key[name], later[name]) for name in key)
+
+
+def write_clip(folder: Path, images: list[np.ndarray]) -> Path:
+    folder.mkdir()
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{index:03d}.png")
+    return folder
+
+
+def sink_to(path: Path, out: Path, source: str | None = None):
+    card = load_student(path, Brightest()).card
+    return open_sink(str(out), fps=10, card=card, source=source)
+
+
+def test_a_coco_file_is_read_back_with_its_frames(path: Path, tmp_path: Path) -> None:
+    images = frames()
+    folder = write_clip(tmp_path / "clip", images)
+    with sink_to(path, tmp_path / "annotations.json", str(folder)) as sink:
+        for output in outputs(path, images):
+            sink.write(output)
+    dataset = coco_video(tmp_path)
+    assert dataset.class_names == NAMES
+    [sequence] = dataset.sequences
+    assert [len(sequence.boxes(i)) for i in range(4)] == [0, 1, 1, 1]
+    assert sequence.boxes(2).xyxy.tolist() == [[8, 8, 16, 16]]
+    assert sequence.boxes(2).labels.tolist() == [1]
+    assert sequence.boxes(2).scores[0] == pytest.approx(outputs(path, images)[2].prediction[0, 5])
+    assert (sequence.image(3) == images[3]).all()
+
+
+def test_a_coco_file_of_a_video_is_read_back_with_the_video(path: Path, tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "clip.mp4", fps=10) as writer:
+        for image in frames():
+            writer.write(image)
+    with sink_to(path, tmp_path / "boxes" / "annotations.json", str(tmp_path / "clip.mp4")) as sink:
+        for output in outputs(path, frames()):
+            sink.write(output)
+    sequence = coco_video(tmp_path / "boxes", frames=(2, 4)).sequences[0]
+    assert len(sequence) == 2
+    assert sequence.boxes(0).xyxy.tolist() == [[8, 8, 16, 16]]
+    ys, xs = np.nonzero(sequence.image(0)[..., 0] > 128)
+    assert (ys.min(), xs.min()) == (8, 8)
+    contents = json.loads((tmp_path / "boxes" / "annotations.json").read_text())
+    contents["images"] += [contents["images"][3] | {"id": 9, "frame_id": 4}]
+    (tmp_path / "boxes" / "annotations.json").write_text(json.dumps(contents))
+    with pytest.raises(UserError, match="has 4 frames, and frame_ids go to 4"):
+        coco_video(tmp_path / "boxes")
+    (tmp_path / "clip.mp4").unlink()
+    with pytest.raises(UserError, match="no such video"):
+        coco_video(tmp_path / "boxes")
+
+
+def test_mot_text_is_read_back_as_ground_truth(path: Path, tmp_path: Path) -> None:
+    write_clip(tmp_path / "img1", frames())
+    with sink_to(path, tmp_path / "gt" / "gt.txt") as sink:
+        for output in outputs(path, frames()):
+            sink.write(output)
+    first = (tmp_path / "gt" / "gt.txt").read_text().splitlines()[0].split(",")
+    assert first[:6] == ["2", "-1", "1.00", "9.00", "8.00", "8.00"]
+    sequence = mot(tmp_path, class_names=NAMES, all_classes=NAMES).sequences[0]
+    assert [len(sequence.boxes(i)) for i in range(4)] == [0, 1, 1, 1]
+    assert sequence.boxes(3).xyxy.tolist() == [[16, 8, 24, 16]]
+
+
+def test_drawn_and_in_words(path: Path, tmp_path: Path) -> None:
+    found = outputs(path, frames())
+    with sink_to(path, tmp_path / "drawn.mp4") as sink:
+        for output in found:
+            sink.write(output)
+    with sink_to(path, tmp_path / "words.jsonl") as sink:
+        for output in found:
+            sink.write(output)
+    lines = [json.loads(line) for line in (tmp_path / "words.jsonl").read_text().splitlines()]
+    assert lines[0]["boxes"] == []
+    assert lines[1]["boxes"][0]["class"] == "dog"
+    assert lines[1]["boxes"][0]["box"] == [0, 8, 8, 16]
+
+
+@pytest.mark.parametrize("name", ["boxes.json", "boxes.txt"])
+def test_what_breaks_off_leaves_nothing(path: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "out").mkdir()
+
+    def broken() -> None:
+        with sink_to(path, tmp_path / "out" / name) as sink:
+            sink.write(outputs(path, frames())[1])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken()
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_folders_and_other_files_are_refused(path: Path, tmp_path: Path) -> None:
+    for name in ("folder", "boxes.csv"):
+        with pytest.raises(UserError, match=r"\.json or \.txt"):
+            sink_to(path, tmp_path / name)
