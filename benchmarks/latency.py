@@ -1,6 +1,6 @@
 """Latency of DDRNet-23-slim and its delta student, side by side in one run: sizes × runtimes × precisions, as Markdown.
 
-Usage: python benchmarks/latency.py [--sizes 480x360 1024x512] [--runtimes eager compiled] [--precisions float32]
+Usage: python benchmarks/latency.py [--sizes 480x360 1024x512] [--runtimes eager compiled onnx] [--precisions float32]
 Weights do not change the time, so the student is fresh from its SVD start.
 """
 
@@ -28,7 +28,7 @@ def row(size: str, runtime: str, precision: str) -> str:
     models = {"teacher": PerFrame(network).eval().to(dtype), "student": student.to(dtype)}
     frames = torch.randn(4, 3, height, width, dtype=dtype)
     with torch.no_grad():
-        measured = profile_models(models, frames, interval=INTERVAL, compiled=runtime == "compiled")
+        measured = profile_models(models, frames, interval=INTERVAL, runtime=runtime)
     teacher, times = measured["teacher"]["latency_ms"], measured["student"]["latency_ms"]
     base = teacher["key"]["p50"]
     worst = max(times[kind]["p50"] for kind in ("key", "first_delta", "delta"))
@@ -43,7 +43,7 @@ def row(size: str, runtime: str, precision: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", nargs="+", default=["480x360", "1024x512"])
-    parser.add_argument("--runtimes", nargs="+", default=["eager", "compiled"])
+    parser.add_argument("--runtimes", nargs="+", default=["eager", "compiled", "onnx"])
     parser.add_argument("--precisions", nargs="+", default=["float32"])
     arguments = parser.parse_args()
     print(f"{describe_device(torch.device('cpu'))}; milliseconds, batch 1, γ = 4")

@@ -15,7 +15,7 @@ LAYERS = [
     {"train", "report", "scoring"},
     {"training_log", "stream_outputs"},
     {"stream", "export"},
-    {"checkpoint", "key_frames", "onnx_operators"},
+    {"checkpoint", "key_frames", "onnx_operators", "onnx_runtime"},
     {"distill"},
     {"tasks"},
     {"models"},

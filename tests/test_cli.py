@@ -140,7 +140,7 @@ def test_evaluate_and_profile_print_json(place: Path, capsys) -> None:
     assert run("profile", str(place / "run"), "--size", "64x64", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["student"]["gmacs"]["delta"] < found["teacher"]["gmacs"]["key"] / 3
-    assert run("profile", str(place / "run"), "--size", "64x64") == 0
+    assert run("profile", str(place / "run"), "--size", "64x64", "--runtime", "onnx") == 0
     assert "teacher" in capsys.readouterr().out
 
 
@@ -180,6 +180,8 @@ MISTAKES = [
     (["evaluate", "{}/run", "--data", "camvid,root={}/nowhere"], "no such folder"),
     (["evaluate", "{}/run", "--data", "camvd,root=x"], "did you mean camvid"),
     (["profile", "{}/run", "--size", "large"], "WIDTHxHEIGHT"),
+    (["profile", "{}/run", "--runtime", "tensorrt"], "eager, compiled, onnx"),
+    (["profile", "{}/run", "--runtime", "onnx", "--precision", "bfloat16"], "float32 frames on the CPU"),
     (["check", "videos,root={}/empty"], "empty"),
 ]
 

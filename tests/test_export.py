@@ -10,6 +10,7 @@ from vidistill.distill.delta.method import Delta
 from vidistill.distill.stateful import PerFrame
 from vidistill.errors import UserError
 from vidistill.export import export_onnx
+from vidistill.onnx_runtime import OnnxStudent
 from vidistill.ops.boxes import suppress
 
 
@@ -33,6 +34,21 @@ def test_key_and_three_delta_frames_in_onnx_runtime(network, tmp_path: Path, siz
         expected, state = student(frame, state)
         (output,) = delta.run(None, {"frame": frame.numpy(), **held})
         np.testing.assert_allclose(output, expected.numpy(), atol=1e-5)
+
+
+@torch.no_grad()
+def test_an_exported_student_runs_as_the_student(network, tmp_path: Path) -> None:
+    method = Delta()
+    student = method.finish(method.prepare(network, torch.zeros(1, 3, 32, 48)))
+    exported = export_onnx(student, tmp_path, size=(32, 48))
+    session, state, held = OnnxStudent(exported.key, exported.delta), None, None
+    for frame in torch.randn(3, 1, 3, 32, 48):
+        expected, state = student(frame, state)
+        (output,), held = session(frame, held)
+        torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-4)
+    (tmp_path / "key.onnx").write_bytes(b"no graph")
+    with pytest.raises(UserError, match=r"key\.onnx: ONNX Runtime cannot read it"):
+        OnnxStudent(tmp_path / "key.onnx", None)
 
 
 def test_a_network_without_state_is_one_graph(network, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -194,7 +194,7 @@ def profile(
     student: StudentArgument,
     size: SizeOption = "640x360",
     key_frame_interval: Annotated[int, typer.Option(help="0 for the student's own.", min=0)] = 0,
-    compiled: Annotated[bool, typer.Option("--compile", help="Measure torch.compile's code; takes minutes.")] = False,
+    runtime: Annotated[str, typer.Option(help="eager, compiled (torch.compile; takes minutes) or onnx.")] = "eager",
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     threads: Annotated[int, typer.Option(help="0 for torch's own choice.", min=0)] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
@@ -207,6 +207,7 @@ def profile(
     from vidistill.distill.stateful import StatefulNetwork
     from vidistill.distill.window import stateful
     from vidistill.models import build_network
+    from vidistill.profile import Runtime
     from vidistill.report.table import results_table
     from vidistill.scoring import SCORINGS, Measuring
 
@@ -219,9 +220,10 @@ def profile(
     if card.network and card.form != "per_frame":
         models["teacher"] = stateful(build_network(**card.network), card.view).eval()
     dtype = _choice(precision, {"float32": torch.float32, "bfloat16": torch.bfloat16}, "--precision")
+    chosen = _choice(runtime, {name: name for name in get_args(Runtime)}, "--runtime")
     models = {name: one.to(device, dtype) for name, one in models.items()}
     interval = key_frame_interval or card.key_frame_interval
-    measuring = Measuring(_size(size), interval, torch.device(device), dtype, compiled)
+    measuring = Measuring(_size(size), interval, torch.device(device), dtype, chosen)
     measured = SCORINGS[card.task["name"]].profile(models, measuring)
     print(json.dumps(measured, indent=2) if as_json else results_table({**measured, "baselines": {}}))
     if not as_json:

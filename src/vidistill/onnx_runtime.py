@@ -50,6 +50,7 @@ def _session(path: Path, threads: int) -> Any:
         raise UserError("this needs ONNX Runtime; pip install 'vidistill[export]'") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would slow what runs beside
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime has no one class for its errors

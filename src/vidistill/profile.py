@@ -6,7 +6,7 @@ import platform
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -65,6 +65,9 @@ def stateful_gmacs(model: nn.Module, size: Sequence[int], *, key_frame_interval:
     folding = first - delta if interval > 1 else 0
     counts = {"key": key, "delta": delta, "amortised": amortised, "amortised_deployed": amortised + folding / interval}
     return {name: count / 1e9 for name, count in counts.items()}
+
+
+Runtime = Literal["eager", "compiled", "onnx"]  # torch as it is, torch.compile with frozen weights, ONNX Runtime
 
 
 def compile_for_inference(model: nn.Module) -> Forward:

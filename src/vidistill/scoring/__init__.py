@@ -10,6 +10,8 @@ import torch
 
 from vidistill.data.clip import FrameSequence, VideoDataset
 from vidistill.distill.stateful import PerFrame, StatefulNetwork
+from vidistill.errors import UserError
+from vidistill.profile import Runtime
 from vidistill.scoring.clip_results import compare_clips, profile_clip_models
 from vidistill.scoring.clips import evaluate_clips
 from vidistill.scoring.detection_showcase import write_detection_showcase
@@ -47,7 +49,7 @@ class Measuring:
     interval: int
     device: torch.device
     dtype: torch.dtype
-    compiled: bool = False
+    runtime: Runtime = "eager"
 
     def frames(self, *shape: int) -> torch.Tensor:
         """Noise, (*shape, 3, height, width)."""
@@ -69,7 +71,7 @@ def _show_frames(
 
 
 def _profile_frames(models: Networks, measuring: Measuring) -> dict[str, Metrics]:
-    return profile_models(models, measuring.frames(4), interval=measuring.interval, compiled=measuring.compiled)
+    return profile_models(models, measuring.frames(4), interval=measuring.interval, runtime=measuring.runtime)
 
 
 def _evaluate_detections(
@@ -87,6 +89,8 @@ def _evaluate_clips(
 
 
 def _profile_clips(models: Networks, measuring: Measuring) -> dict[str, Metrics]:
+    if measuring.runtime != "eager":
+        raise UserError(f"networks of clips are measured in eager torch alone, not with {measuring.runtime}")
     return profile_clip_models(models, interval=measuring.interval, device=measuring.device)
 
 
@@ -100,7 +104,7 @@ def _evaluate_windows(
 
 def _profile_windows(models: Networks, measuring: Measuring) -> dict[str, Metrics]:
     windows = measuring.frames(4, max(window_of(model) for model in models.values()))
-    return profile_windows(models, windows, interval=measuring.interval, compiled=measuring.compiled)
+    return profile_windows(models, windows, interval=measuring.interval, runtime=measuring.runtime)
 
 
 SCORINGS: dict[str, Scoring] = {

@@ -4,8 +4,10 @@ import importlib.metadata
 import json
 import platform
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,13 @@ from vidistill.distill.delta.plan import Plan
 from vidistill.distill.hold import HeldOutput
 from vidistill.distill.norms import channels_last, fused_copy
 from vidistill.distill.stateful import StatefulNetwork
+from vidistill.errors import UserError
+from vidistill.export import export_onnx
 from vidistill.files import atomic_path
+from vidistill.onnx_runtime import OnnxStudent
 from vidistill.profile import (
+    Forward,
+    Runtime,
     compile_for_inference,
     count_parameters,
     describe_device,
@@ -84,32 +91,55 @@ def longest(sequences: Sequence[FrameSequence]) -> FrameSequence:
 
 
 def profile_models(
-    models: dict[str, StatefulNetwork], frames: torch.Tensor, *, interval: int, compiled: bool = False
+    models: dict[str, StatefulNetwork], frames: torch.Tensor, *, interval: int, runtime: Runtime = "eager"
 ) -> dict[str, dict[str, Any]]:
     """Parameters, GMACs, latency and peak memory of each model on (N, 3, H, W) frames, measured side by side.
 
     frames: or windows of them, (N, window, 3, H, W).
 
-    All run as a stream runs them, norms fused and channels last. compiled: time torch.compile's code, not eager torch.
+    In torch all run as a stream runs them, norms fused and channels last; ONNX Runtime gets what `export` writes.
+    Errors: UserError for ONNX Runtime on other than float32 frames on the CPU.
     """
     size = frames.shape[1:] if frames.ndim == 5 else frames.shape[-2:]
     if frames.ndim == 4:
         frames = frames.contiguous(memory_format=torch.channels_last)
     fused = {name: channels_last(fused_copy(model, frames[:1])) for name, model in models.items()}
-    timed = {name: compile_for_inference(model) if compiled else model for name, model in fused.items()}
-    latency = measure_latency(timed, frames, key_frame_interval=interval, warmup=3 if compiled else 2)
+    with _running(fused, frames, runtime) as timed:
+        latency = measure_latency(timed, frames, key_frame_interval=interval, warmup=2 if runtime == "eager" else 3)
     return {
         name: {
             "gmacs": stateful_gmacs(model, size, key_frame_interval=interval),
             "latency_ms": latency[name],
             "parameters": count_parameters(model),
             "peak_memory_mb": peak_memory_mb(fused[name], frames[:1]),
-            "device": describe_device(frames.device) + (", compiled" if compiled else ", eager"),
+            "device": describe_device(frames.device) + f", {runtime}",
             "precision": str(frames.dtype).removeprefix("torch."),
             "size": list(size),
         }
         for name, model in models.items()
     }
+
+
+@contextmanager
+def _running(
+    models: dict[str, StatefulNetwork], frames: torch.Tensor, runtime: Runtime
+) -> Iterator[dict[str, Forward]]:
+    """The models as they run in a runtime."""
+    if runtime == "eager":
+        yield dict(models)
+    elif runtime == "compiled":
+        yield {name: compile_for_inference(model) for name, model in models.items()}
+    else:
+        if frames.ndim != 4 or frames.dtype != torch.float32 or frames.device.type != "cpu":
+            raise UserError("ONNX Runtime is measured on single float32 frames on the CPU; choose another runtime")
+        with TemporaryDirectory() as folder:
+            yield {name: _exported(model, Path(folder) / name, frames) for name, model in models.items()}
+
+
+def _exported(model: StatefulNetwork, folder: Path, frames: torch.Tensor) -> OnnxStudent:
+    folder.mkdir()
+    exported = export_onnx(model, folder, size=(frames.shape[-2], frames.shape[-1]))
+    return OnnxStudent(exported.key, exported.delta, threads=torch.get_num_threads())
 
 
 def summarise(plan: Plan | None) -> dict[str, Any] | None:

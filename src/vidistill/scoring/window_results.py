@@ -13,6 +13,7 @@ from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.window import stateful
 from vidistill.models.bicubic import Bicubic
 from vidistill.ops.clip_view import WindowView
+from vidistill.profile import Runtime
 from vidistill.scoring.frames import Setting
 from vidistill.scoring.results import environment, longest, profile_models, summarise
 from vidistill.scoring.windows import evaluate_super_resolution, window_of
@@ -58,10 +59,10 @@ def bicubic_of(setting: Setting) -> StatefulNetwork:
 
 
 def profile_windows(
-    models: dict[str, StatefulNetwork], windows: torch.Tensor, *, interval: int, compiled: bool = False
+    models: dict[str, StatefulNetwork], windows: torch.Tensor, *, interval: int, runtime: Runtime = "eager"
 ) -> dict[str, dict[str, Any]]:
     """As `results.profile_models`, of windows (N, T, 3, h, w), with frames a second."""
-    measured = profile_models(models, windows, interval=interval, compiled=compiled)
+    measured = profile_models(models, windows, interval=interval, runtime=runtime)
     return {
         name: {**costs, "frames_per_second": 1000 / costs["latency_ms"]["amortised"]}
         for name, costs in measured.items()

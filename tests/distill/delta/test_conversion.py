@@ -37,6 +37,20 @@ def test_patterns_choose(network: TinySegmenter) -> None:
     assert reasons(plan)["mix"] == "left by the recipe's patterns"
 
 
+def test_layers_outside_larger_blocks_have_students_of_their_own(network: TinySegmenter) -> None:
+    block = {"granularity": "block", "convert": ("body",)}
+    narrow, half = StudentSpec("bottleneck"), StudentSpec(rank=2)
+    assert reasons(planned(network, narrow, **block))["mix"] == "outside the converted blocks"
+    plan = planned(network, narrow, **block, others=half)
+    assert {entry.path: entry.student and entry.student.kind for entry in plan.blocks} == {
+        "stem.0": None, "body": "bottleneck", "mix": "separable", "head": None,
+    }  # fmt: skip
+    network.leave = ("mi*",)
+    assert reasons(planned(network, narrow, **block, others=half)) == {
+        "stem.0": "", "body": "", "mix": "left by the network itself", "head": "",
+    }  # fmt: skip
+
+
 def test_a_pattern_without_a_match_shows_what_exists(network: TinySegmenter) -> None:
     with pytest.raises(UserError, match=r"'boddy\.\*' matches nothing.*body\.0"):
         planned(network, convert=("boddy.*",))
