@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -20,10 +19,10 @@ from vidistill.distill.window import Windowed
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
 from vidistill.onnx_operators import translations
+from vidistill.onnx_runtime import NEXT, OnnxStudent
 
 PARITY = 1e-4  # of the output's scale
 DELTA_FRAMES = 3
-NEXT = "next/"
 
 
 class KeyGraph(nn.Module):
@@ -76,7 +75,7 @@ def export_onnx(student: StatefulNetwork, folder: str | Path, *, size: tuple[int
     Before either file takes its place, ONNX Runtime runs a key frame and three delta frames beside torch. Errors:
     UserError where packages are missing, the network cannot be traced, or the outputs differ.
     """
-    runtime = _require_onnx()
+    _require_onnx()
     folder = Path(folder)
     example = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
     fused = fused_copy(student.cpu(), example)
@@ -96,7 +95,7 @@ def export_onnx(student: StatefulNetwork, folder: str | Path, *, size: tuple[int
         if state:
             moving = [f"{NEXT}{name}" for name in without_key_frame(state) or {}]
             _export(delta_graph, (example,), {"state": state}, delta_file, ["frame", *state], [*names, *moving])
-        gap = _parity(runtime, fused, key_file, delta_file if state else None, example)
+        gap = _parity(fused, key_file, delta_file if state else None, example)
         if not gap < PARITY:
             raise UserError(
                 f"{folder}: ONNX Runtime's outputs differ from torch's by {gap:.1e} of their scale; not written"
@@ -106,13 +105,12 @@ def export_onnx(student: StatefulNetwork, folder: str | Path, *, size: tuple[int
     return Exported(folder / "key.onnx", folder / "delta.onnx" if state else None, gap)
 
 
-def _require_onnx() -> Any:
+def _require_onnx() -> None:
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401 - torch's exporter needs it
     except ImportError as error:
         raise UserError("export needs ONNX; pip install 'vidistill[export]'") from error
-    return onnxruntime
 
 
 def _export(
@@ -134,35 +132,23 @@ def _export(
         raise UserError(f"the network cannot be exported: {str(error).splitlines()[0]}") from error
 
 
-def _parity(runtime: Any, student: StatefulNetwork, key: Path, delta: Path | None, example: Tensor) -> float:
+def _parity(student: StatefulNetwork, key: Path, delta: Path | None, example: Tensor) -> float:
     """The largest gap over a key frame and three delta frames, as a part of the output's scale."""
-    key_session = _session(runtime, key)
-    found = key_session.run(None, {"frame": example.numpy()})
-    named = dict(zip([output.name for output in key_session.get_outputs()], found, strict=True))
+    exported = OnnxStudent(key, delta)
+    generator = torch.Generator().manual_seed(1)
+    state, held, frame, gaps = None, None, example, []
     with torch.inference_mode():
-        outputs, state = student(example)
-        gaps = [_gap(outputs, found)]
-        if delta is not None:
-            session = _session(runtime, delta)
-            wanted = [value.name for value in session.get_inputs()]
-            given = [value.name for value in session.get_outputs()]
-            generator = torch.Generator().manual_seed(1)
-            for _ in range(DELTA_FRAMES):
-                frame = example + 0.1 * torch.randn(example.shape, generator=generator)
-                outputs, state = student(frame, state)
-                found = session.run(None, {name: frame.numpy() if name == "frame" else named[name] for name in wanted})
-                gaps.append(_gap(outputs, found))
-                named |= {name.removeprefix(NEXT): value for name, value in zip(given, found, strict=True)}
+        for _ in range(1 + DELTA_FRAMES if delta is not None else 1):
+            outputs, state = student(frame, state)
+            found, held = exported(frame, held)
+            gaps.append(_gap(outputs, found))
+            frame = example + 0.1 * torch.randn(example.shape, generator=generator)
     return max(gaps)
 
 
-def _session(runtime: Any, path: Path) -> Any:
-    return runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-
-def _gap(outputs: Any, found: Sequence[np.ndarray]) -> float:
+def _gap(outputs: Any, found: Sequence[Tensor]) -> float:
     """The largest absolute difference of any output, divided by that output's largest value."""
     return max(
-        float((torch.from_numpy(b) - a).abs().max() / a.abs().max().clamp(min=1e-12))
-        for a, b in zip(tensors_of(outputs), found, strict=False)
+        float((b - a).abs().max() / a.abs().max().clamp(min=1e-12))
+        for a, b in zip(tensors_of(outputs), found, strict=True)
     )

@@ -64,6 +64,10 @@ def clip_of(student: DeltaNetwork, frames: torch.Tensor) -> tuple[torch.Tensor, 
     return torch.stack(found), state
 
 
+def elements(state: dict[str, torch.Tensor]) -> int:
+    return sum(tensor.numel() for tensor in state.values())
+
+
 def gap(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max())
 
@@ -83,7 +87,7 @@ def test_every_folding_gives_the_same_frames(student, frames) -> None:
         found, state = clip_of(student, frames)
         assert gap(found, expected) < 1e-5
         assert not {"input", "output"} & {name.rsplit("/")[-1].split(".")[0] for name in state}
-        assert len(state) <= len(unfolded)
+        assert elements(state) <= elements(unfolded)
 
 
 @torch.no_grad()
@@ -152,18 +156,33 @@ def test_planned_macs_are_those_that_run(student) -> None:
     assert count_macs(student, frame, state) == count_macs(student, frame) - saved
 
 
+def coarse_student(network: nn.Module, frames: torch.Tensor) -> tuple[DeltaNetwork, nn.Module, list[torch.Tensor]]:
+    """The whole network's copy at half the size: the student, its block's, and what the copy says of two frames."""
+    student = untrained(network, Selection("network"), StudentSpec("copy", scale=0.5))
+    block = student.blocks()[""].student
+    small = [F.interpolate(frame, size=(8, 12), mode="bilinear") for frame in frames[:2]]  # its stride is 2
+    return student, block, [block.network(frame) for frame in small]
+
+
 @torch.no_grad()
 def test_copy_is_its_equation(network, frames) -> None:
-    """z_t = z_0 + up(f(down(x_t))) − up(f(down(x_0))), the whole network as one block."""
-    student = untrained(network, Selection("network"), StudentSpec("copy", scale=0.5))
-    copied = student.blocks()[""].student.network
+    """z_t = c_t + w · (z_0 − c_0), c = up(f(down(x))), w = 1 / (1 + d · |f_t − f_0|² / v)."""
+    student, block, (f_0, f_t) = coarse_student(network, frames)
+    z_0 = network(frames[0])
+    v = (z_0 - z_0.mean(dim=(2, 3), keepdim=True)).square().mean(dim=(2, 3)).sum(dim=1)
+    w = 1 / (1 + block.log_doubt.exp() * (f_t - f_0).square().sum(dim=1) / v[:, None, None])
+    c_0, c_t, w = (F.interpolate(x, size=z_0.shape[-2:], mode="bilinear") for x in (f_0, f_t, w[:, None]))
+    torch.testing.assert_close(clip_of(student, frames)[0][1], c_t + w * (z_0 - c_0), atol=1e-5, rtol=1e-4)
 
-    def coarse(frame):
-        small = F.interpolate(frame, scale_factor=0.5, mode="area")  # at exactly half, bilinear is the 2×2 mean
-        size = network(frame).shape[-2:]
-        return F.interpolate(copied(small), size=size, mode="bilinear", align_corners=False)
 
-    expected = network(frames[0]) + coarse(frames[1]) - coarse(frames[0])
+@torch.no_grad()
+@pytest.mark.parametrize("log_doubt", [-40.0, 40.0])
+def test_a_copy_corrects_fully_without_doubt_and_not_at_all_with_much(network, frames, log_doubt) -> None:
+    student, block, (f_0, f_t) = coarse_student(network, frames)
+    block.log_doubt.fill_(log_doubt)
+    z_0 = network(frames[0])
+    c_0, c_t = (F.interpolate(x, size=z_0.shape[-2:], mode="bilinear") for x in (f_0, f_t))
+    expected = c_t + (z_0 - c_0) * (log_doubt < 0)
     torch.testing.assert_close(clip_of(student, frames)[0][1], expected, atol=1e-5, rtol=1e-4)
 
 

@@ -28,6 +28,7 @@ class Selection:
     pattern that matches nothing is an error. leave_first, leave_last: layers, counted in the order of running.
     Where layers are converted, a network may say itself what it leaves, by patterns in an attribute `leave`, as
     detectors do: these count beside the recipe's, and its first and last layers are then like any others.
+    others: the student of the layers outside larger blocks; without one they are left.
     """
 
     granularity: Granularity = "layer"
@@ -35,6 +36,7 @@ class Selection:
     leave: Sequence[str] = ()
     leave_first: int = 1
     leave_last: int = 1
+    others: StudentSpec | None = None
 
 
 @dataclass
@@ -66,7 +68,8 @@ def plan_conversion(network: nn.Module, example: Tensor, selection: Selection, s
         if path not in targets and _any(path, own_leave, fnmatchcase):
             reason = "left by the network itself"
         plan = BlockPlan(path, sum(inside), reason=reason)
-        blocks.append(plan if reason else _with_candidates(plan, modules[path], facts, students))
+        wanted = students if path in targets or selection.others is None else [selection.others]
+        blocks.append(plan if reason else _with_candidates(plan, modules[path], facts, wanted))
     return Plan(tuple(blocks))
 
 
@@ -99,7 +102,9 @@ def _targets(
 
 def own_patterns(network: nn.Module, selection: Selection) -> tuple[str, ...]:
     """What the network itself says to leave of its layers; patterns may match nothing in this variant of it."""
-    return tuple(getattr(network, "leave", ())) if selection.granularity == "layer" else ()
+    if selection.granularity != "layer" and selection.others is None:
+        return ()
+    return tuple(getattr(network, "leave", ()))
 
 
 def _same_depth(path: str, pattern: str) -> bool:
@@ -133,16 +138,17 @@ def _unsuitable(
     path: str, module: nn.Module, seen: Seen, targets: list[str], selection: Selection, *, is_end: bool
 ) -> str:
     """Why the block is left, as far as it does not depend on the student."""
+    is_layer = selection.granularity == "layer" or (selection.others is not None and path not in targets)
     if _has_kernel(module):
-        if not is_convertible_layer(module) and selection.granularity == "layer":
+        if not is_convertible_layer(module) and is_layer:
             return f"a {type(module).__name__}, not exactly Conv2d or Linear"
         if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
             return f"padding_mode {module.padding_mode}"
     if not seen.calls:
         return "never called as a module in a run of the network"
-    if selection.granularity == "layer" and is_end:
+    if is_layer and is_end:
         return "first or last layer"
-    if path not in targets:
+    if path not in targets and (selection.granularity == "layer" or selection.others is None):
         return "left by the recipe's patterns" if selection.granularity == "layer" else "outside the converted blocks"
     return ""
 

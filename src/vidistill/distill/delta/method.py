@@ -32,6 +32,7 @@ class Delta:
     """Blocks with students; by default each convolution and linear layer with a separable one of γ = 4.
 
     student: of every block; search: several candidates instead, among which the run chooses.
+    others: the student of the layers outside larger blocks; without one they are left. [ours]
     granularity, convert, leave, leave_first, leave_last: what the blocks are, see `Selection`.
     key_frame_interval: the default for streaming and evaluation; it does not change training.
     train_key_path: train the key frames' network too, at the recipe's learning rate, the students at
@@ -57,6 +58,7 @@ class Delta:
     leave: Sequence[str] = ()
     leave_first: int = 1
     leave_last: int = 1
+    others: StudentSpec | None = None
     key_frame_interval: int = 10
     train_key_path: bool = True
     student_learning_rate_factor: float = 10.0
@@ -75,7 +77,9 @@ class Delta:
     ) -> DeltaNetwork:
         refuse_clips(view, self.name)
         require_whole_windows(view, self.name, example)
-        selection = Selection(self.granularity, self.convert, self.leave, self.leave_first, self.leave_last)
+        selection = Selection(
+            self.granularity, self.convert, self.leave, self.leave_first, self.leave_last, self.others
+        )
         candidates = [self.student] if self.search is None else self.search.candidates
         plan = plan_conversion(network, example, selection, candidates)
         if not plan.converted:

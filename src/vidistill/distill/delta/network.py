@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from vidistill.distill.delta.conversion import replace_blocks
 from vidistill.distill.delta.plan import BlockPlan, Plan
 from vidistill.distill.delta.search import SearchedStudent, chosen_plan, make_block_student
-from vidistill.distill.delta.students import BlockStudent, Call, map_outputs, name_leaves
+from vidistill.distill.delta.students import BlockStudent, Call, leaves_named, map_outputs, name_leaves
 from vidistill.distill.delta.tape import Folding, Tape
 from vidistill.distill.stateful import State, StatefulNetwork
 from vidistill.errors import UserError
@@ -59,12 +59,12 @@ class DeltaBlock(nn.Module):
 
 def _as_call(kept: State, call: Call) -> Call:
     """The key frame's call: this one with the tensors that were kept."""
-    inputs = iter([tensor for name, tensor in kept.items() if name.split(".")[0] == "input"])
+    inputs = iter(leaves_named(kept, "input"))
     return call.map(lambda tensor: next(inputs))
 
 
 def _outputs(kept: State) -> Tensor | list[Tensor]:
-    outputs = [tensor for name, tensor in kept.items() if name.split(".")[0] == "output"]
+    outputs = leaves_named(kept, "output")
     return outputs[0] if len(outputs) == 1 else outputs
 
 

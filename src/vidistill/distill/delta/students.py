@@ -10,6 +10,7 @@ blocks; non-linear blocks and copies on smaller frames are ours, see docs/delta.
 """
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -29,6 +30,8 @@ from vidistill.distill.delta.separable import (
     without_bias,
 )
 from vidistill.distill.stateful import State
+
+START_DOUBT = 50.0  # a change of a seventh of the output's spread halves the key frame's correction
 
 
 class Call(NamedTuple):
@@ -125,40 +128,68 @@ class LinearStudent(BlockStudent):
 
 
 class Copy(BlockStudent):
-    """z_t = z_0 + up(f(down(x_t))) − up(f(down(x_0))), f the block's own copy. [ours]
+    """z_t = c_t + w · (z_0 − c_0), c = up(f(down(x))), f the block's own copy: the key frame corrects the copy. [ours]
 
-    Between a convolution's copy and the whole network on a smaller frame it is one formula. Both evaluations of f go
-    through in one batch, or batch statistics would make a still clip move.
+    w = 1 / (1 + d · |f_t − f_0|² / v) at each place, |·|² over channels, v the variance of z_0 over the frame, summed
+    over channels: where the copy sees a change the correction is stale, and fades. d is learned; 0 would be the plain
+    difference. Between a block's copy and the whole network on a smaller frame it is one formula. Both evaluations of f
+    go through in one batch, or batch statistics would make a still clip move.
     """
 
     def __init__(self, block: nn.Module, scale: float) -> None:
         super().__init__()
         self.network = block
         self.scale = scale
+        self.log_doubt = nn.Parameter(torch.tensor(math.log(START_DOUBT)))
 
     def change(self, key: Call, now: Call, key_output: Any) -> Any:
-        both = _batched(now.map(self._down), key.map(self._down))
-        found = self.network(*both.args, **both.kwargs)
-        return map_outputs(lambda z, like: larger(z[: len(like)] - z[len(like) :], like), found, key_output)
+        both = _batched(self._smaller(now, key_output), self._smaller(key, key_output))
+
+        def one(found: Tensor, z_0: Tensor) -> Tensor:
+            f_t, f_0 = found[: len(z_0)], found[len(z_0) :]
+            doubted = 1 - self._trust(f_t, f_0, self._doubt(z_0))
+            return larger(f_t - f_0, z_0) - larger(doubted, z_0) * (z_0 - larger(f_0, z_0))
+
+        return map_outputs(one, self.network(*both.args, **both.kwargs), key_output)
 
     def fold(self, key: Call, key_output: Any) -> State:
-        found = self._run(key)
-        offsets = map_outputs(lambda z, like: like - larger(z, like), found, key_output)
-        return name_leaves("offset", offsets)
+        small = self._smaller(key, key_output)
+        found = self.network(*small.args, **small.kwargs)
+        offsets = map_outputs(lambda f_0, z_0: z_0 - larger(f_0, z_0), found, key_output)
+        doubts = tree_map_only(Tensor, self._doubt, key_output)
+        return name_leaves("offset", offsets) | name_leaves("coarse", found) | name_leaves("doubt", doubts)
 
     def follow(self, now: Call, folded: State) -> Any:
-        offsets = iter(folded.values())
-        return tree_map_only(Tensor, lambda z: _add_larger(z, next(offsets)), self._run(now))
+        offsets = leaves_named(folded, "offset")
+        kept = zip(offsets, leaves_named(folded, "coarse"), leaves_named(folded, "doubt"), strict=True)
+
+        def one(f_t: Tensor) -> Tensor:
+            offset, f_0, doubt = next(kept)
+            return larger(f_t, offset) + larger(self._trust(f_t, f_0, doubt), offset) * offset
+
+        small = self._smaller(now, offsets)
+        return tree_map_only(Tensor, one, self.network(*small.args, **small.kwargs))
 
     def start(self, block: nn.Module) -> None:
         self.network.load_state_dict(block.state_dict())
 
-    def _run(self, call: Call) -> Any:
-        call = call.map(self._down)
-        return self.network(*call.args, **call.kwargs)
+    def _doubt(self, z_0: Tensor) -> Tensor:
+        """d / v, (B, 1, …)."""
+        axis = _channel_axis(z_0)
+        places = [i for i in range(1, z_0.ndim) if i != axis % z_0.ndim]
+        variance = z_0.var(dim=places, correction=0, keepdim=True) if places else z_0.square()
+        return self.log_doubt.exp() / variance.sum(dim=axis, keepdim=True).clamp(min=1e-12)
 
-    def _down(self, x: Tensor) -> Tensor:
-        return smaller(x, self.scale)
+    @staticmethod
+    def _trust(f_t: Tensor, f_0: Tensor, doubt: Tensor) -> Tensor:
+        """w, with one channel."""
+        return 1 / (1 + doubt * (f_t - f_0).square().sum(dim=_channel_axis(f_t), keepdim=True))
+
+    def _smaller(self, call: Call, output: Any) -> Call:
+        """The call on smaller images, of whole multiples of the block's stride: or its grid would not fit the frame."""
+        image = next((z for z in tree_leaves(output) if isinstance(z, Tensor) and z.ndim == 4), None)
+        stride = 1 if image is None else max(1, round(call.tensor.shape[-1] / image.shape[-1]))
+        return call.map(lambda x: smaller(x, self.scale, multiple=stride))
 
 
 class Bottleneck(BlockStudent):
@@ -300,16 +331,16 @@ def _ranked(spec: StudentSpec, rank: int) -> StudentSpec | str:
     return StudentSpec(spec.kind, spec.reduction, spec.policy, rank, spec.scale)
 
 
-def scaled_size(size: torch.Size | tuple[int, ...], scale: float) -> tuple[int, int]:
-    """(height, width) times `scale`, at least 1."""
-    return max(1, round(size[-2] * scale)), max(1, round(size[-1] * scale))
+def scaled_size(size: torch.Size | tuple[int, ...], scale: float, *, multiple: int = 1) -> tuple[int, int]:
+    """(height, width) times `scale`, rounded to a multiple, once that at least."""
+    return max(1, round(size[-2] * scale / multiple)) * multiple, max(1, round(size[-1] * scale / multiple)) * multiple
 
 
-def smaller(x: Tensor, scale: float) -> Tensor:
-    """An image (B, C, H, W) bilinearly resized by `scale`; other tensors and scale 1 as they are."""
+def smaller(x: Tensor, scale: float, *, multiple: int = 1) -> Tensor:
+    """An image (B, C, H, W) bilinearly resized to its `scaled_size`; other tensors and scale 1 as they are."""
     if scale == 1 or x.ndim != 4:
         return x
-    return F.interpolate(x, size=scaled_size(x.shape, scale), mode="bilinear", align_corners=False)
+    return F.interpolate(x, size=scaled_size(x.shape, scale, multiple=multiple), mode="bilinear", align_corners=False)
 
 
 def larger(x: Tensor, like: Tensor) -> Tensor:
@@ -323,6 +354,11 @@ def name_leaves(name: str, tree: Any) -> State:
     """The tensors of a tree, in order, as name, name.1, name.2 …"""
     tensors = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
     return {f"{name}.{i}" if i else name: tensor for i, tensor in enumerate(tensors)}
+
+
+def leaves_named(state: State, name: str) -> list[Tensor]:
+    """What `name_leaves` named so, in order."""
+    return [tensor for key, tensor in state.items() if key.split(".")[0] == name]
 
 
 def map_outputs(function: Callable[[Tensor, Tensor], Tensor], found: Any, like: Any) -> Any:
@@ -339,8 +375,9 @@ def norm_as_affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return scale, (0 if norm.bias is None else norm.bias) - norm.running_mean * scale
 
 
-def _add_larger(x: Tensor, offset: Tensor) -> Tensor:
-    return larger(x, offset) + offset
+def _channel_axis(x: Tensor) -> int:
+    """Of an image the second axis, of anything else the last."""
+    return 1 if x.ndim == 4 else -1
 
 
 def _batched(first: Call, second: Call) -> Call:
