@@ -38,13 +38,14 @@ class TinyDetector(Detector):
 
     leave = ("logits", "offsets")
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, width: int = 8) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
-        self.body = nn.Sequential(nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.BatchNorm2d(16), nn.ReLU())
-        self.logits = nn.Conv2d(16, 2 * num_classes, 1)
-        self.offsets = nn.Conv2d(16, 2 * 4, 1)
+        first, second = nn.Conv2d(3, width, 3, stride=2, padding=1), nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
+        self.stem = nn.Sequential(first, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.body = nn.Sequential(second, nn.BatchNorm2d(2 * width), nn.ReLU())
+        self.logits = nn.Conv2d(2 * width, 2 * num_classes, 1)
+        self.offsets = nn.Conv2d(2 * width, 2 * 4, 1)
         settle_norms(self)
 
     def forward(self, frames: Tensor) -> Outputs:

@@ -1,4 +1,4 @@
-"""The verbs: demo, train, evaluate, stream, profile, export, check, list. Heavy imports wait inside the commands."""
+"""The verbs: demo, train, evaluate, stream, label, profile, export, check, list. Heavy imports wait inside commands."""
 
 import json
 import os
@@ -187,6 +187,22 @@ def stream(
                 sink.write(output)
     if save_state is not None:
         streaming.save_state(running, save_state)
+
+
+@app.command()
+def label(
+    videos: Annotated[list[str], typer.Argument(help="Videos, or folders of frames.")],
+    teacher: Annotated[str, typer.Option(help="A run or student of ours, a .onnx file, or torchvision:name.")],
+    out: Annotated[Path, typer.Option(help="A .json file or a folder; a new folder for a segmenter's label maps.")],
+    weights: Annotated[Path | None, typer.Option(help="The .pth of torchvision:name.")] = None,
+    score: Annotated[float, typer.Option(help="The least score of what is kept.", min=0, max=1)] = 0.3,
+    classes: Annotated[str, typer.Option(help="Only these, as in person,car; all by default.")] = "",
+) -> None:
+    """Let a teacher label videos: COCO-VID boxes with scores, or label maps, that a recipe can train on."""
+    from vidistill.label import label_videos, open_teacher
+
+    chosen = [name.strip() for name in classes.split(",") if name.strip()]
+    print(label_videos(videos, open_teacher(teacher, weights), out, score=score, classes=chosen))
 
 
 @app.command()

@@ -8,6 +8,7 @@ from vidistill.data.clip import VideoDataset
 from vidistill.data.coco_video import coco_video
 from vidistill.data.davis import davis
 from vidistill.data.imagenet_video import imagenet_det, imagenet_vid
+from vidistill.data.label_maps import label_maps
 from vidistill.data.labelled_videos import labelled_videos
 from vidistill.data.mot import mot
 from vidistill.data.pets import pets
@@ -23,6 +24,7 @@ DATASETS: dict[str, Callable[..., VideoDataset]] = {
     "davis": davis,
     "imagenet_det": imagenet_det,
     "imagenet_vid": imagenet_vid,
+    "label_maps": label_maps,
     "labelled_videos": labelled_videos,
     "mot": mot,
     "pets": pets,

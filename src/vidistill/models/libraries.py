@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from vidistill.errors import UserError, nearest
-from vidistill.models.anchor_detectors import anchor_detector
+from vidistill.models.anchor_detectors import AnchorDetector, anchor_detector
 from vidistill.models.clip_adapters import MaskedAutoencoderClips, adapt_torchvision
-from vidistill.models.region_detectors import faster_rcnn
+from vidistill.models.region_detectors import FasterRCNN, faster_rcnn
+from vidistill.ops.normalise import Normalisation
 
 
 def torchvision_network(name: str, **options: Any) -> nn.Module:
@@ -30,14 +31,51 @@ def torchvision_network(name: str, **options: Any) -> nn.Module:
     return adapt_torchvision(network) if ".video." in builder.__module__ else network
 
 
+def torchvision_classes(name: str) -> tuple[str, ...]:
+    """The names of the classes that torchvision's published weights of a network know, its background included."""
+    torchvision = import_torchvision()
+    if name not in torchvision.models.list_models():
+        raise UserError(f"torchvision has no model '{name}'; {nearest(name, torchvision.models.list_models())}")
+    return tuple(torchvision.models.get_model_weights(name).DEFAULT.meta["categories"])
+
+
+def torchvision_with_weights(
+    name: str, tensors: dict[str, torch.Tensor], *, where: str
+) -> tuple[nn.Module, Normalisation]:
+    """torchvision's detector or segmenter behind our contract, with its own weights, and how it wants frames.
+
+    where: what the weights come from. Errors: UserError where they do not fit.
+    """
+    count = len(torchvision_classes(name))
+    builder = import_torchvision().models.get_model_builder(name)
+    kind = builder.__module__.split(".")[2]
+    if kind not in ("detection", "segmentation"):
+        raise UserError(f"torchvision's '{name}' is neither a detector nor a segmenter; only those label frames")
+    library = builder(weights=None, weights_backbone=None, num_classes=count)
+    counters = {n: t for n, t in library.state_dict().items() if n.endswith("num_batches_tracked")}
+    tensors = {n: t for n, t in tensors.items() if not n.startswith("aux_classifier.")}  # which only trains
+    try:
+        library.load_state_dict(counters | tensors)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"{where}: does not fit torchvision's '{name}' ({reason}); give its own weights") from error
+    if kind == "segmentation":
+        return library, Normalisation()
+    mean, std = library.transform.image_mean, library.transform.image_std
+    network = FasterRCNN(library) if _has_proposals(builder) else AnchorDetector(library)
+    return network, Normalisation(tuple(mean), tuple(std))
+
+
 def adapt_detector(builder: Callable[..., nn.Module], **options: Any) -> nn.Module:
     """torchvision's detector behind our contract. Errors: ValueError for one of masks or keypoints."""
+    return faster_rcnn(builder, **options) if _has_proposals(builder) else anchor_detector(builder, **options)
+
+
+def _has_proposals(builder: Callable[..., nn.Module]) -> bool:
     kind = builder.__module__.rpartition(".")[2]
-    if kind == "faster_rcnn":
-        return faster_rcnn(builder, **options)
-    if kind in ("retinanet", "fcos", "ssd", "ssdlite"):
-        return anchor_detector(builder, **options)
-    raise ValueError(f"its {kind} finds more than boxes")
+    if kind not in ("faster_rcnn", "retinanet", "fcos", "ssd", "ssdlite"):
+        raise ValueError(f"its {kind} finds more than boxes")
+    return kind == "faster_rcnn"
 
 
 def timm_network(name: str, **options: Any) -> nn.Module:

@@ -1,9 +1,7 @@
 """Where a stream's results of any task go: a drawn or restored video, a folder of masks or frames, JSON lines."""
 
 import json
-import shutil
 import sys
-import tempfile
 from contextlib import AbstractContextManager, ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -13,8 +11,7 @@ from PIL import Image as PillowImage
 
 from vidistill.data.sound import Sound
 from vidistill.data.video_writer import VideoWriter
-from vidistill.errors import UserError
-from vidistill.files import atomic_path, writing
+from vidistill.files import atomic_path, new_folder, require_new, writing
 from vidistill.stream import StreamOutput
 from vidistill.stream_outputs.looks import Look
 
@@ -78,9 +75,9 @@ class ImageFolder(Sink):
     """A PNG of every frame's prediction, class ids or a restored frame, named by its index."""
 
     def __init__(self, path: Path) -> None:
-        if path.exists():
-            raise UserError(f"{path}: is there already; name a folder that is not, or remove it")
+        require_new(path)
         self.path = path
+        self._stack = ExitStack()
         self._temporary = path
 
     def write(self, output: StreamOutput) -> None:
@@ -88,15 +85,8 @@ class ImageFolder(Sink):
             PillowImage.fromarray(output.prediction).save(self._temporary / f"{output.index:08d}.png")
 
     def __enter__(self) -> "ImageFolder":
-        with writing(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._temporary = Path(tempfile.mkdtemp(dir=self.path.parent, prefix=f".{self.path.name}."))
+        self._temporary = self._stack.enter_context(new_folder(self.path))
         return self
 
-    def __exit__(self, kind: object, *exception: object) -> None:
-        if kind is None:
-            with writing(self.path):
-                self._temporary.chmod(0o755)
-                self._temporary.rename(self.path)
-        else:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+    def __exit__(self, *exception: object) -> None:
+        self._stack.__exit__(*exception)  # type: ignore[arg-type]

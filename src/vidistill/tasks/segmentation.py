@@ -67,7 +67,7 @@ class Segmentation:
         does not change it. With class weights each pixel's term is multiplied by its class's, nothing renormalised.
         """
         if self.confidence is not None and teacher_outputs is not None:
-            labels = self._with_pseudo_labels(labels, logits_of(teacher_outputs), self.confidence)
+            labels = self.with_pseudo_labels(labels, teacher_outputs, self.confidence)
         is_labelled = labels != IGNORED
         has_labels = is_labelled.flatten(1).any(dim=1)
         if not has_labels.any():
@@ -80,9 +80,10 @@ class Segmentation:
         return {"task": per_frame.sum() / num_frames}
 
     @staticmethod
-    def _with_pseudo_labels(labels: Tensor, teacher: Tensor, confidence: float) -> Tensor:
+    def with_pseudo_labels(labels: Tensor, teacher: Any, confidence: float) -> Tensor:
         """The labels, those of frames without any taken from the teacher where it is confident."""
-        sure, classes = resize(teacher.detach().float(), (labels.shape[-2], labels.shape[-1])).softmax(dim=1).max(dim=1)
+        logits = resize(logits_of(teacher).detach().float(), (labels.shape[-2], labels.shape[-1]))
+        sure, classes = logits.softmax(dim=1).max(dim=1)
         pseudo = torch.where(sure >= confidence, classes, IGNORED)
         is_unlabelled = (labels == IGNORED).all(dim=2).all(dim=1)
         return torch.where(is_unlabelled[:, None, None], pseudo, labels)

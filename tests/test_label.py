@@ -1,0 +1,194 @@
+"""A teacher's labels come back through the data doors, in a form that trains."""
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.networks import TinyDetector, TinySegmenter
+from tests.test_cli import run
+from vidistill.checkpoint import save_student
+from vidistill.data.boxed_clips import BoxedClipSettings
+from vidistill.data.clip import SampleKey
+from vidistill.data.coco_video import coco_video
+from vidistill.data.label_maps import label_maps
+from vidistill.data.synthetic import synthetic
+from vidistill.data.video_writer import VideoWriter
+from vidistill.distill.card import Card
+from vidistill.distill.stateful import PerFrame
+from vidistill.errors import UserError
+from vidistill.label import label_videos, open_teacher
+from vidistill.models.libraries import import_torchvision
+from vidistill.models.onnx_networks import YoloxDetector, onnx_network
+from vidistill.tasks.detection import Detection
+
+NAMES = ("ground", "rectangle", "disc")
+
+
+@pytest.fixture
+def images() -> list[np.ndarray]:
+    return list(synthetic(num_sequences=1, num_frames=4, size=(48, 64), num_classes=3).sequences[0].images())
+
+
+@pytest.fixture
+def video(tmp_path: Path, images) -> str:
+    with VideoWriter(tmp_path / "clip.mp4", fps=10) as writer:
+        for image in images:
+            writer.write(image)
+    return str(tmp_path / "clip.mp4")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, images) -> str:
+    (tmp_path / "walk").mkdir()
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "walk" / f"{index}.png")
+    return str(tmp_path / "walk")
+
+
+def teacher_of(network: torch.nn.Module, task: str) -> PerFrame:
+    teacher = PerFrame(network).eval()
+    teacher.card = Card({}, "per_frame", {"name": task, "num_classes": 3}, class_names=NAMES)
+    return teacher
+
+
+def test_boxes_of_videos_and_of_folders_of_frames(tmp_path: Path, video: str, folder: str, images) -> None:
+    network = TinyDetector(3)
+    torch.nn.init.normal_(network.logits.weight)  # sure of something
+    teacher = teacher_of(network, "detection")
+    path = label_videos([video, folder], teacher, tmp_path / "labels", score=0.6, classes=["disc", "rectangle"])
+    dataset = coco_video(path.parent)
+    assert dataset.class_names == ("disc", "rectangle")
+    assert [len(sequence) for sequence in dataset.sequences] == [4, 4]
+    walk = dataset.sequences[1]
+    task = Detection(num_classes=3, score_threshold=0.6)
+    for index, image in enumerate(images):
+        frame = teacher.card.normalisation(torch.from_numpy(image).permute(2, 0, 1)[None])
+        with torch.no_grad():
+            rows = task.decode(teacher(frame)[0], size=(48, 64))[0].numpy()
+        rows = rows[np.isin(rows[:, 4], [1, 2])]
+        np.testing.assert_allclose(walk.boxes(index).xyxy, rows[:, :4], atol=1e-3)
+        np.testing.assert_allclose(walk.boxes(index).rows()[:, 5], rows[:, 5], atol=1e-5)
+        assert [2 - label for label in walk.boxes(index).labels.tolist()] == rows[:, 4].tolist()
+        assert (walk.image(index) == image).all()
+    assert sum(len(walk.boxes(index)) for index in range(4)) > 0
+    drawn = BoxedClipSettings(min_score=0.7).samples([dataset], use_labels=True)
+    _, clip = drawn[SampleKey(0, 0, 0)]
+    assert all((rows[:, 5] >= 0.7).all() for rows in clip.rows)
+
+
+def test_label_maps_of_a_segmenter(tmp_path: Path, folder: str, images) -> None:
+    teacher = teacher_of(TinySegmenter(3), "segmentation")
+    out = label_videos([folder], teacher, tmp_path / "maps", score=0.5, classes=["rectangle", "disc"])
+    dataset = label_maps(out)
+    assert dataset.class_names == ("rectangle", "disc")
+    [sequence] = dataset.sequences
+    assert sequence.problems() == []
+    frame = teacher.card.normalisation(torch.from_numpy(images[2]).permute(2, 0, 1)[None])
+    with torch.no_grad():
+        logits = torch.nn.functional.interpolate(teacher(frame)[0], size=(48, 64), mode="bilinear")
+    sure, classes = logits.softmax(dim=1)[0].max(dim=0)
+    expected = torch.where((sure >= 0.5) & (classes > 0), classes - 1, 255)
+    assert (sequence.labels(2) == expected.numpy()).mean() > 0.999
+    assert (sequence.image(2) == images[2]).all()
+    assert label_maps(out, height=24).sequences[0].image(0).shape == (24, 32, 3)
+    with pytest.raises(UserError, match="is there already"):
+        label_videos([folder], teacher, out)
+
+
+def test_what_breaks_off_leaves_nothing(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "walk" / "3.png").write_bytes(b"no image")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for task, network in (("segmentation", TinySegmenter(3)), ("detection", TinyDetector(3))):
+        with pytest.raises(UserError, match=r"3\.png"):
+            label_videos([folder], teacher_of(network, task), tmp_path / f"out_{task}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_teachers_that_cannot_label(tmp_path: Path, folder: str) -> None:
+    teacher = teacher_of(TinyDetector(3), "detection")
+    with pytest.raises(UserError, match="knows no 'dics'; did you mean disc"):
+        label_videos([folder], teacher, tmp_path / "out", classes=["dics"])
+    teacher.card = Card({}, "per_frame", {"name": "recognition", "num_classes": 3})
+    with pytest.raises(UserError, match="only teachers of detection and segmentation"):
+        label_videos([folder], teacher, tmp_path / "out")
+
+
+def test_the_verb(tmp_path: Path, video: str, capsys) -> None:
+    teacher = teacher_of(TinyDetector(3), "detection")
+    save_student(tmp_path / "student.safetensors", teacher, teacher.card)
+    assert run("label", video, "--teacher", str(tmp_path), "--out", str(tmp_path / "x.json")) == 1
+    assert "network of your own" in capsys.readouterr().err
+    assert run("label", video, "--teacher", "torchvision:fcos_resnet50_fpn", "--out", str(tmp_path / "x.json")) == 1
+    assert "--weights" in capsys.readouterr().err
+    assert run("label", video, "--teacher", str(tmp_path / "a.onnx"), "--out", str(tmp_path / "x.json")) == 1
+    assert "there is no such file" in capsys.readouterr().err
+
+
+def session(said: np.ndarray, given: list[np.ndarray], side: int = 64):
+    """A graph of YOLOX's shape that always says the same."""
+
+    def answer(names: None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        given.append(inputs["images"])
+        return [said]
+
+    return SimpleNamespace(
+        get_inputs=lambda: [SimpleNamespace(name="images", shape=[1, 3, side, side])],
+        get_outputs=lambda: [SimpleNamespace(name="output", shape=list(said.shape))],
+        run=answer,
+    )
+
+
+def test_yolox_decoded_by_hand() -> None:
+    said = np.zeros((1, 64 + 16 + 4, 5 + 2), dtype=np.float32)
+    said[0, 8 * 3 + 2] = [0.5, 0.25, math.log(2), 0, 0.9, 0.1, 0.8]  # stride 8, third column, fourth row
+    said[0, 64 + 4 * 1 + 3] = [1, 0, 0, math.log(0.5), 0.5, 0.6, 0]  # stride 16
+    given: list[np.ndarray] = []
+    network = YoloxDetector(session(said, given))
+    frame = torch.zeros(1, 3, 96, 128)
+    frame[:, 0] = 200  # red
+    found = Detection(num_classes=2, score_threshold=0.2).decode(network(frame), size=(96, 128))[0]
+    # in the square (2.5, 3.25) · 8 = (20, 26) of 16 × 8, and (4, 1) · 16 = (64, 16) of 16 × 8; the frame is twice that
+    expected = [[24.0, 44, 56, 60, 1, 0.72], [112, 24, 128, 40, 0, 0.3]]
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-3)
+    [square] = given
+    assert square.shape == (1, 3, 64, 64)
+    assert (square[0, 2, :48] == 200).all(), "blue, green, red"
+    assert (square[0, :2, :48] == 0).all()
+    assert (square[0, :, 48:] == 114).all()
+
+
+def test_files_that_are_no_networks(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"no network")
+    with pytest.raises(UserError, match="not a network in ONNX"):
+        onnx_network(tmp_path / "a.onnx")
+
+
+def test_torchvision_with_its_own_weights(tmp_path: Path) -> None:
+    library = import_torchvision().models.get_model(
+        "ssdlite320_mobilenet_v3_large", weights=None, weights_backbone=None, num_classes=91
+    )
+    torch.save(library.state_dict(), tmp_path / "weights.pth")
+    teacher = open_teacher("torchvision:ssdlite320_mobilenet_v3_large", tmp_path / "weights.pth")
+    assert teacher.card.task == {"name": "detection", "num_classes": 90}
+    assert teacher.card.class_names[0] == "person"
+    assert teacher.card.normalisation.std == (0.5, 0.5, 0.5)
+    first = next(iter(library.backbone.parameters()))
+    assert torch.equal(next(iter(teacher.network.backbone.parameters())), first)
+    with pytest.raises(UserError, match="does not fit torchvision's"):
+        open_teacher("torchvision:fcos_resnet50_fpn", tmp_path / "weights.pth")
+    with pytest.raises(UserError, match="neither a detector nor a segmenter"):
+        open_teacher("torchvision:resnet18", tmp_path / "weights.pth")
+
+
+def test_label_maps_need_their_names(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="class names"):
+        label_maps(tmp_path)
+    (tmp_path / "classes.json").write_text(json.dumps(["a"]))
+    with pytest.raises(UserError, match="no folders with"):
+        label_maps(tmp_path)
