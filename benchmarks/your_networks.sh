@@ -7,7 +7,7 @@ for name in unet segformer; do
     unet) network='{library: segmentation_models_pytorch, name: unet, options: {encoder_name: tu-resnet10t, encoder_weights: null, decoder_channels: [96, 64, 32, 16, 16]}}' ;;
     segformer) network='{library: transformers, name: segformer, options: {depths: [2, 2, 2, 2], decoder_hidden_size: 128}}' ;;
   esac
-  vidistill train recipes/camvid_teacher.yaml "student=$network" optim.steps=400 data.clip.crop='[192, 256]' data.clip.scale='[0.5, 1.1]' "out=runs/your_${name}_teacher"
+  vidistill train recipes/camvid_teacher.yaml "student=$network" optim.steps=300 data.clip.crop='[192, 256]' data.clip.scale='[0.5, 1.1]' "out=runs/your_${name}_teacher"
   vidistill train recipes/camvid_delta_no_labels.yaml "teacher.checkpoint=runs/your_${name}_teacher/student.safetensors" \
-    optim.steps=200 data.clip.crop='[192, 256]' data.clip.scale='[0.5, 1.1]' "out=runs/your_$name"
+    optim.steps=150 data.clip.crop='[192, 256]' data.clip.scale='[0.5, 1.1]' "out=runs/your_$name"
 done
