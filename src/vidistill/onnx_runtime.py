@@ -1,4 +1,4 @@
-"""An exported student in ONNX Runtime."""
+"""ONNX Runtime: graphs, and exported students as networks with state."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidistill.distill.stateful import State
 from vidistill.errors import UserError
 
 NEXT = "next/"  # ahead of the name of a state tensor that the next frame needs anew
+
+
+State = dict[str, Tensor]
 
 
 class OnnxStudent:
@@ -22,8 +24,8 @@ class OnnxStudent:
     """
 
     def __init__(self, key: Path, delta: Path | None, *, threads: int = 0) -> None:
-        self._key = _session(key, threads)
-        self._delta = None if delta is None else _session(delta, threads)
+        self._key = open_session(key, threads=threads)
+        self._delta = None if delta is None else open_session(delta, threads=threads)
 
     def __call__(self, frame: Tensor, state: State | None = None) -> tuple[list[Tensor], State]:
         if not state or self._delta is None:
@@ -43,15 +45,18 @@ class OnnxStudent:
         return {name: torch.from_numpy(value) for name, value in zip(names, found, strict=True)}
 
 
-def _session(path: Path, threads: int) -> Any:
+def open_session(path: str | Path, *, threads: int = 0) -> Any:
+    """ONNX Runtime's session of a graph, on the CPU. Errors: UserError where it is missing or cannot read the file."""
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError("this needs ONNX Runtime; pip install 'vidistill[export]'") from error
+        raise UserError("onnxruntime is not installed; pip install 'vidistill[export]'") from error
+    if not Path(path).is_file():
+        raise UserError(f"{path}: there is no such file; give the path of an ONNX network")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would slow what runs beside
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime has no one class for its errors
-        raise UserError(f"{path}: ONNX Runtime cannot read it ({str(error).splitlines()[0][:160]})") from error
+    except Exception as error:  # ONNX Runtime raises of many kinds
+        raise UserError(f"{path}: is not a network in ONNX ({' '.join(str(error).split())[:200]})") from error

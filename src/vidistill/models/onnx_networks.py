@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from vidistill.errors import UserError
 from vidistill.models.detectors import Detector, Outputs, grid_anchors
+from vidistill.onnx_runtime import open_session
 
 STRIDES = (8, 16, 32)
 PADDING = 114.0  # grey level of what fills the square
@@ -73,16 +74,7 @@ def _run(session: Any, frame: Tensor) -> Tensor:
 
 def onnx_network(path: str | Path) -> YoloxDetector | OnnxSegmenter:
     """The network in an ONNX file, by the shape of its first output. Errors: UserError for any other network."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UserError("onnxruntime is not installed; pip install 'vidistill[export]'") from error
-    if not Path(path).is_file():
-        raise UserError(f"{path}: there is no such file; give the path of an ONNX network")
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime raises of many kinds
-        raise UserError(f"{path}: is not a network in ONNX ({' '.join(str(error).split())[:200]})") from error
+    session = open_session(path)
     given, said = session.get_inputs()[0].shape, session.get_outputs()[0].shape
     if len(given) == 4 and given[1] == 3 and len(said) == 3 and _is_grid(given[2], said):
         return YoloxDetector(session)
