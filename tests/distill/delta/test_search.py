@@ -7,12 +7,13 @@ from torch import nn
 
 from tests.networks import TinySegmenter
 from vidistill.data.clip import Batch
+from vidistill.distill.delta.calls import Call
 from vidistill.distill.delta.conversion import Selection
 from vidistill.distill.delta.latency_table import ITSELF, block_costs
 from vidistill.distill.delta.method import Delta
 from vidistill.distill.delta.plan import StudentSpec
 from vidistill.distill.delta.search import Search, SearchedStudent
-from vidistill.distill.delta.students import Call, Nothing
+from vidistill.distill.delta.students import Nothing
 from vidistill.distill.teacher import FrozenTeacher
 from vidistill.errors import UserError
 from vidistill.tasks.segmentation import Segmentation

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from vidistill.distill.delta.calls import Call
+from vidistill.distill.delta.make import make_student, resolve
 from vidistill.distill.delta.plan import WHOLE, BlockPlan, Candidate, Plan, StudentSpec
 from vidistill.distill.delta.separable import is_convertible_layer
-from vidistill.distill.delta.students import Call, make_student, resolve
 from vidistill.errors import UserError, nearest
 from vidistill.profile import count_macs, on_meta
 

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from vidistill.distill.delta.calls import Call
 from vidistill.distill.delta.conversion import Selection, observe, plan_conversion
+from vidistill.distill.delta.make import make_student
 from vidistill.distill.delta.network import DeltaBlock, DeltaNetwork, convert
 from vidistill.distill.delta.plan import Plan, StudentSpec
 from vidistill.distill.delta.search import Search, chosen_plan
-from vidistill.distill.delta.students import BlockStudent, Call, make_student
+from vidistill.distill.delta.students import BlockStudent
 from vidistill.distill.delta.tape import Tape
 from vidistill.distill.norms import channels_last, fused_copy
 from vidistill.distill.stateful import PerFrame, State, StatefulNetwork

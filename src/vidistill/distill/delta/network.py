@@ -5,10 +5,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vidistill.distill.delta.calls import Call, leaves_named, map_outputs, name_leaves
 from vidistill.distill.delta.conversion import replace_blocks
 from vidistill.distill.delta.plan import BlockPlan, Plan
 from vidistill.distill.delta.search import SearchedStudent, chosen_plan, make_block_student
-from vidistill.distill.delta.students import BlockStudent, Call, leaves_named, map_outputs, name_leaves
+from vidistill.distill.delta.students import BlockStudent
 from vidistill.distill.delta.tape import Folding, Tape
 from vidistill.distill.stateful import State, StatefulNetwork
 from vidistill.errors import UserError

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from vidistill.distill.delta.calls import larger
 from vidistill.distill.delta.network import DeltaBlock, DeltaNetwork
-from vidistill.distill.delta.students import Copy, larger
+from vidistill.distill.delta.students import Copy
 from vidistill.distill.norms import evaluating
 from vidistill.distill.stateful import State
 

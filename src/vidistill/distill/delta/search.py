@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
+from vidistill.distill.delta.calls import Call, map_outputs
+from vidistill.distill.delta.make import make_student
 from vidistill.distill.delta.plan import BlockPlan, Candidate, StudentSpec
-from vidistill.distill.delta.students import BlockStudent, Call, make_student, map_outputs
+from vidistill.distill.delta.students import BlockStudent
 from vidistill.distill.stateful import State
 
 TEMPERATURE = 2 / 3

@@ -9,47 +9,29 @@ Sources: Habibian et al., "Delta Distillation for Efficient Video Processing", E
 blocks; non-linear blocks and copies on smaller frames are ours, see docs/delta.md.
 """
 
-import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from vidistill.distill.delta.plan import StudentSpec
-from vidistill.distill.delta.separable import (
-    bottleneck_rank,
-    full_rank,
-    is_convertible_layer,
-    separable,
-    start_from,
-    without_bias,
+from vidistill.distill.delta.calls import (
+    Call,
+    batched,
+    larger,
+    leaves_named,
+    map_outputs,
+    name_leaves,
+    scaled_size,
+    smaller,
 )
+from vidistill.distill.delta.separable import is_convertible_layer, start_from
 from vidistill.distill.stateful import State
 
 START_DOUBT = 50.0  # a change of a seventh of the output's spread halves the key frame's correction
-
-
-class Call(NamedTuple):
-    """The arguments of one call of a block."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> "Call":
-        return Call(*tree_map_only(Tensor, change, (self.args, self.kwargs)))
-
-    def tensors(self) -> list[Tensor]:
-        return [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
-
-    @property
-    def tensor(self) -> Tensor:
-        """The one tensor of a call that has a single one."""
-        return self.args[0] if len(self.args) == 1 and isinstance(self.args[0], Tensor) else self.tensors()[0]
 
 
 class BlockStudent(nn.Module, ABC):
@@ -143,7 +125,7 @@ class Copy(BlockStudent):
         self.log_doubt = nn.Parameter(torch.tensor(math.log(START_DOUBT)))
 
     def change(self, key: Call, now: Call, key_output: Any) -> Any:
-        both = _batched(self._smaller(now, key_output), self._smaller(key, key_output))
+        both = batched(self._smaller(now, key_output), self._smaller(key, key_output))
 
         def one(found: Tensor, z_0: Tensor) -> Tensor:
             f_t, f_0 = found[: len(z_0)], found[len(z_0) :]
@@ -276,97 +258,6 @@ class Nothing(BlockStudent):
         return folded["offset"]
 
 
-def make_student(spec: StudentSpec, block: nn.Module, channels: tuple[int, int]) -> BlockStudent:
-    """A student of `block` with weights that `start` may still set. channels: of the block's input and output.
-
-    spec must have its rank resolved, see `resolve`. The block itself is not kept, nor changed.
-    """
-    if spec.kind == "nothing":
-        return Nothing()
-    if spec.kind == "bottleneck":
-        assert spec.rank is not None
-        return _like(block, Bottleneck(*channels, spec.rank, spec.scale))
-    if not is_convertible_layer(block):
-        return Copy(copy.deepcopy(block).requires_grad_(True), spec.scale)
-    if spec.kind == "copy":
-        return _like(block, LinearStudent(without_bias(block), spec.scale))
-    assert spec.rank is not None
-    return _like(block, LinearStudent(separable(block, spec.rank), spec.scale))
-
-
-def resolve(spec: StudentSpec, block: nn.Module, call: Call, output: Any) -> StudentSpec | str:
-    """The spec with its rank decided for this block, or why the block cannot have such a student."""
-    images = all(tensor.ndim == 4 for tensor in call.tensors())
-    is_single = len(call.tensors()) == 1 and isinstance(output, Tensor)
-    if not is_single and spec.kind != "copy":
-        return f"takes or returns several tensors, which no {spec.kind} student can"
-    if spec.scale < 1 and not images:
-        return "its input is no image, so there is no smaller one"
-    if spec.kind == "bottleneck":
-        if not images or output.ndim != 4:
-            return "its input or output is no image, which a bottleneck student needs"
-        rank = spec.rank or min(call.tensor.shape[1], output.shape[1]) // spec.reduction
-        return _ranked(spec, rank)
-    if spec.kind == "separable":
-        return _resolve_separable(spec, block)
-    return StudentSpec(spec.kind, scale=spec.scale)
-
-
-def _resolve_separable(spec: StudentSpec, block: nn.Module) -> StudentSpec | str:
-    if not is_convertible_layer(block):
-        return "a separable student is for a convolution or a linear layer only"
-    if isinstance(block, nn.Conv2d) and block.groups == block.in_channels and block.groups > 1:
-        return "depthwise"
-    if spec.rank is not None:
-        return _ranked(spec, min(spec.rank, full_rank(block)))
-    rank = bottleneck_rank(block, reduction=spec.reduction, policy=spec.policy)
-    if isinstance(block, nn.Conv2d) and rank % block.groups:
-        return f"its {block.groups} groups do not divide the bottleneck's {rank} channels"
-    return _ranked(spec, rank)
-
-
-def _ranked(spec: StudentSpec, rank: int) -> StudentSpec | str:
-    if rank < 1:
-        return f"too few channels for a reduction of {spec.reduction}"
-    return StudentSpec(spec.kind, spec.reduction, spec.policy, rank, spec.scale)
-
-
-def scaled_size(size: torch.Size | tuple[int, ...], scale: float, *, multiple: int = 1) -> tuple[int, int]:
-    """(height, width) times `scale`, rounded to a multiple, once that at least."""
-    return max(1, round(size[-2] * scale / multiple)) * multiple, max(1, round(size[-1] * scale / multiple)) * multiple
-
-
-def smaller(x: Tensor, scale: float, *, multiple: int = 1) -> Tensor:
-    """An image (B, C, H, W) bilinearly resized to its `scaled_size`; other tensors and scale 1 as they are."""
-    if scale == 1 or x.ndim != 4:
-        return x
-    return F.interpolate(x, size=scaled_size(x.shape, scale, multiple=multiple), mode="bilinear", align_corners=False)
-
-
-def larger(x: Tensor, like: Tensor) -> Tensor:
-    """`x` bilinearly resized to the height and width of `like`, where it is an image."""
-    if x.ndim != 4 or x.shape[-2:] == like.shape[-2:]:
-        return x
-    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def name_leaves(name: str, tree: Any) -> State:
-    """The tensors of a tree, in order, as name, name.1, name.2 …"""
-    tensors = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
-    return {f"{name}.{i}" if i else name: tensor for i, tensor in enumerate(tensors)}
-
-
-def leaves_named(state: State, name: str) -> list[Tensor]:
-    """What `name_leaves` named so, in order."""
-    return [tensor for key, tensor in state.items() if key.split(".")[0] == name]
-
-
-def map_outputs(function: Callable[[Tensor, Tensor], Tensor], found: Any, like: Any) -> Any:
-    """`function` of each tensor of a tree and its counterpart in `like`."""
-    counterparts = iter([leaf for leaf in tree_leaves(like) if isinstance(leaf, Tensor)])
-    return tree_map_only(Tensor, lambda z: function(z, next(counterparts)), found)
-
-
 def norm_as_affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """A batch normalisation in evaluation mode as factor and summand per channel."""
     assert norm.running_mean is not None
@@ -378,15 +269,3 @@ def norm_as_affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 def _channel_axis(x: Tensor) -> int:
     """Of an image the second axis, of anything else the last."""
     return 1 if x.ndim == 4 else -1
-
-
-def _batched(first: Call, second: Call) -> Call:
-    """Both calls as one of a doubled batch."""
-    others = iter(second.tensors())
-    return first.map(lambda x: torch.cat([x, next(others)]))
-
-
-def _like(block: nn.Module, student: BlockStudent) -> BlockStudent:
-    """The student on the block's device and in its precision."""
-    weight = next(iter(block.parameters()), None)
-    return student if weight is None else student.to(weight.device, weight.dtype)

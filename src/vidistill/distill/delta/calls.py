@@ -1,0 +1,71 @@
+"""The calls of a block: their arguments and outputs as trees of tensors, and images among them resized."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from vidistill.distill.stateful import State
+
+
+class Call(NamedTuple):
+    """The arguments of one call of a block."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Call":
+        return Call(*tree_map_only(Tensor, change, (self.args, self.kwargs)))
+
+    def tensors(self) -> list[Tensor]:
+        return [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
+
+    @property
+    def tensor(self) -> Tensor:
+        """The one tensor of a call that has a single one."""
+        return self.args[0] if len(self.args) == 1 and isinstance(self.args[0], Tensor) else self.tensors()[0]
+
+
+def batched(first: Call, second: Call) -> Call:
+    """Both calls as one of a doubled batch."""
+    others = iter(second.tensors())
+    return first.map(lambda x: torch.cat([x, next(others)]))
+
+
+def scaled_size(size: torch.Size | tuple[int, ...], scale: float, *, multiple: int = 1) -> tuple[int, int]:
+    """(height, width) times `scale`, rounded to a multiple, once that at least."""
+    return max(1, round(size[-2] * scale / multiple)) * multiple, max(1, round(size[-1] * scale / multiple)) * multiple
+
+
+def smaller(x: Tensor, scale: float, *, multiple: int = 1) -> Tensor:
+    """An image (B, C, H, W) bilinearly resized to its `scaled_size`; other tensors and scale 1 as they are."""
+    if scale == 1 or x.ndim != 4:
+        return x
+    return F.interpolate(x, size=scaled_size(x.shape, scale, multiple=multiple), mode="bilinear", align_corners=False)
+
+
+def larger(x: Tensor, like: Tensor) -> Tensor:
+    """`x` bilinearly resized to the height and width of `like`, where it is an image."""
+    if x.ndim != 4 or x.shape[-2:] == like.shape[-2:]:
+        return x
+    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def name_leaves(name: str, tree: Any) -> State:
+    """The tensors of a tree, in order, as name, name.1, name.2 …"""
+    tensors = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    return {f"{name}.{i}" if i else name: tensor for i, tensor in enumerate(tensors)}
+
+
+def leaves_named(state: State, name: str) -> list[Tensor]:
+    """What `name_leaves` named so, in order."""
+    return [tensor for key, tensor in state.items() if key.split(".")[0] == name]
+
+
+def map_outputs(function: Callable[[Tensor, Tensor], Tensor], found: Any, like: Any) -> Any:
+    """`function` of each tensor of a tree and its counterpart in `like`."""
+    counterparts = iter([leaf for leaf in tree_leaves(like) if isinstance(leaf, Tensor)])
+    return tree_map_only(Tensor, lambda z: function(z, next(counterparts)), found)
