@@ -41,9 +41,14 @@ def add_video(contents: CocoContents, source: str, folder: Path) -> Sequence[str
     name = Path(source).name or source
     if Path(source).is_dir():
         contents.add_video(name)
-        return [Path(os.path.relpath(path, folder)).as_posix() for path in images_in(Path(source))]
-    contents.add_video(name, Path(os.path.relpath(source, folder)).as_posix() if Path(source).exists() else source)
+        return [_relative(path, folder) for path in images_in(Path(source))]
+    contents.add_video(name, _relative(Path(source), folder) if Path(source).exists() else source)
     return ()
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """The way from the folder to the path, links resolved, for `..` leads out of where a link leads to."""
+    return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
 
 
 class MotFile(Sink):
