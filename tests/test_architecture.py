@@ -35,6 +35,7 @@ SHARED = {
         "card",
         "teacher",
         "norms",
+        "norm_pairs",
         "delta",
         "window",
         "frame_by_frame",

@@ -1,18 +1,17 @@
 """Batch normalisation during and after distillation."""
 
 import copy
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidistill.distill.delta.network import DeltaBlock
 from vidistill.distill.delta.separable import is_convertible_layer
 from vidistill.distill.delta.students import BlockStudent, Copy, norm_as_affine
+from vidistill.distill.norm_pairs import norm_pairs
 from vidistill.distill.stateful import StatefulNetwork
 
 
@@ -35,26 +34,6 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-class _OneFrame(nn.Module):
-    """A network under a plain signature, whatever its own; paths inside begin with `network.`."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, frame: Tensor) -> Any:
-        return self.network(frame)
-
-
-class _Tracer(fx.Tracer):
-    """Follows the key path, and stops at what fusion looks for."""
-
-    def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
-        if isinstance(module, DeltaBlock):
-            return is_convertible_layer(module.block)
-        return super().is_leaf_module(module, qualified_name)
-
-
 @torch.inference_mode(mode=False)
 @torch.no_grad()
 def fuse_norms(student: StatefulNetwork, example: Tensor) -> int:
@@ -62,18 +41,17 @@ def fuse_norms(student: StatefulNetwork, example: Tensor) -> int:
 
     student: obeys `outputs, state = student(frame, state)` and holds its network as `.network`, in evaluation mode.
     Exact: BN(z_0 + g(x_t − x_0)) = BN(z_0) + (s·g)(x_t − x_0). Only where the normalisation is the layer's sole
-    consumer, both are called once, and nothing later changes the norm's output in place, which a run on `example`
-    shows. The pairs are found in the key path's graph, and are the same in a block's copy; a network that torch.fx
-    cannot trace is left as it is.
+    consumer and both are called once; behind a delta block, which keeps its output, also only where nothing later
+    changes the norm's output in place. The pairs are those of a key frame, and are the same in a block's copy.
     """
     while isinstance(student.network, StatefulNetwork):  # a window before a network that keeps state itself
         student, example = student.network, student.whole(example)
-    root = _OneFrame(student.network)
-    modules = dict(root.named_modules())
+    modules = dict(student.network.named_modules())
     fused = 0
-    for layer_path, norm_path in _fusible_pairs(root, modules, student, example):
-        if _fuse(modules[layer_path], modules[norm_path]):
-            root.set_submodule(norm_path, nn.Identity())
+    for layer_path, norm_path in _fusible_pairs(modules, student, example):
+        rest = _without_norm(modules[norm_path])
+        if rest is not None and _fuse(modules[layer_path], modules[norm_path]):
+            student.network.set_submodule(norm_path, rest)
             fused += 1
     for module in modules.values():
         if isinstance(module, BlockStudent):
@@ -81,41 +59,31 @@ def fuse_norms(student: StatefulNetwork, example: Tensor) -> int:
     return fused
 
 
-def _fusible_pairs(
-    root: nn.Module, modules: dict[str, nn.Module], student: StatefulNetwork, example: Tensor
-) -> list[tuple[str, str]]:
+def _fusible_pairs(modules: dict[str, nn.Module], student: StatefulNetwork, example: Tensor) -> list[tuple[str, str]]:
     """The paths of the layers and norms that may become one, those of the blocks' copies included."""
-    try:
-        graph = _Tracer().trace(root)
-    except Exception:  # tracing runs the user's forward on proxies, which may fail in any way
-        return []
-    calls = Counter(id(modules[str(node.target)]) for node in graph.nodes if node.op == "call_module")
-    overwritten = _overwritten_norms(
-        modules, student, example.clone()
-    )  # a clone of an inference tensor is a normal one
+    layers = {path: module for path, module in modules.items() if _is_layer(module)}
+    norms = {path: module for path, module in modules.items() if _without_norm(module) is not None}
     pairs = []
-    for node in graph.nodes:
-        pair = _pair_at(node, modules)
-        if pair is None or pair[1] in overwritten or any(calls[id(modules[path])] > 1 for path in pair):
+    example = student.whole(example.clone())  # a clone of an inference tensor is a normal one
+    for pair in norm_pairs(student, layers, norms, example):
+        is_kept = isinstance(modules[pair.layer], DeltaBlock)
+        block = _block_around(pair.layer, modules)
+        if block != _block_around(pair.norm, modules) or (is_kept and pair.is_overwritten):
             continue
-        block = _block_around(pair[0], modules)
-        if block != _block_around(pair[1], modules):
-            continue
-        pairs.append(pair)
-        if block is not None and isinstance(modules[f"{block}.student"], Copy):
-            inside = [path.removeprefix(f"{block}.block.") for path in pair]
-            pairs.append((f"{block}.student.network.{inside[0]}", f"{block}.student.network.{inside[1]}"))
+        pairs.append((pair.layer, pair.norm))
+        if block is not None and isinstance(modules[_inside(block, "student")], Copy):
+            ends = [path.removeprefix(_inside(block, "block.")) for path in (pair.layer, pair.norm)]
+            pairs.append((_inside(block, f"student.network.{ends[0]}"), _inside(block, f"student.network.{ends[1]}")))
     return pairs
 
 
-def _pair_at(node: fx.Node, modules: dict[str, nn.Module]) -> tuple[str, str] | None:
-    """The paths of the layer and the norm, where `node` is a norm that alone consumes a layer's output."""
-    if node.op != "call_module" or not _is_plain_norm(modules[str(node.target)]) or len(node.args) != 1:
-        return None
-    source = node.args[0]
-    if not isinstance(source, fx.Node) or source.op != "call_module" or len(source.users) != 1:
-        return None
-    return str(source.target), str(node.target)
+def _is_layer(module: nn.Module) -> bool:
+    """A convolution, or the delta block of one, outside which the convolution itself cannot be seen."""
+    return is_convertible_layer(module.block if isinstance(module, DeltaBlock) else module)
+
+
+def _inside(block: str, path: str) -> str:
+    return f"{block}.{path}" if block else path
 
 
 def _block_around(path: str, modules: dict[str, nn.Module]) -> str | None:
@@ -128,25 +96,15 @@ def _block_around(path: str, modules: dict[str, nn.Module]) -> str | None:
     return None
 
 
-def _overwritten_norms(modules: dict[str, nn.Module], student: StatefulNetwork, example: Tensor) -> set[str]:
-    """The paths of the norms whose output is changed in place later in a run."""
-    outputs: dict[str, tuple[Tensor, int]] = {}
-
-    def hook(path: str) -> Callable[..., None]:
-        return lambda module, inputs, output: outputs.update({path: (output, output._version)})
-
-    norms = {path: part for path, part in modules.items() if _is_plain_norm(part)}
-    handles = [part.register_forward_hook(hook(path)) for path, part in norms.items()]
-    try:
-        student(student.whole(example.clone()))  # of an inference tensor, a clone is a normal one
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {path for path, (output, version) in outputs.items() if output._version != version}
-
-
-def _is_plain_norm(module: nn.Module) -> bool:
-    return type(module) is nn.BatchNorm2d and not module.training and module.running_mean is not None
+def _without_norm(module: nn.Module) -> nn.Module | None:
+    """What a normalisation with fixed statistics does beside normalising; None for any other module."""
+    if not isinstance(module, nn.BatchNorm2d) or module.training or module.running_mean is None:
+        return None
+    if type(module) is nn.BatchNorm2d:
+        return nn.Identity()
+    if type(module).__name__ == "BatchNormAct2d" and type(module).__module__.startswith("timm."):
+        return nn.Sequential(module.get_submodule("drop"), module.get_submodule("act"))
+    return None
 
 
 def _fuse(layer: nn.Module, norm: nn.Module) -> bool:

@@ -1,15 +1,18 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.networks import TinySegmenter
+from tests.networks import TinySegmenter, settle_norms
 from vidistill.distill.delta.conversion import Selection, plan_conversion
 from vidistill.distill.delta.network import DeltaNetwork, convert
 from vidistill.distill.delta.plan import StudentSpec
 from vidistill.distill.norms import fuse_norms, fused_copy
 from vidistill.distill.stateful import PerFrame, without_key_frame
 from vidistill.errors import UserError
+from vidistill.models.libraries import import_torchvision
 
 
 @pytest.fixture
@@ -173,19 +176,68 @@ def test_fused_norms_change_nothing_but_the_work(network, frames) -> None:
             assert scale_gap(found, expected) < 1e-5
 
 
+class Accumulates(nn.Module):
+    """A norm whose output is changed in place, behind a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 1)
+        self.norm = nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        y = self.norm(self.conv(x))
+        y += 1
+        return y
+
+
 @torch.no_grad()
-def test_norms_whose_output_is_changed_in_place_stay(frames) -> None:
-    class Accumulates(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(3, 8, 1)
-            self.norm = nn.BatchNorm2d(8)
+def test_in_place_changes_behind_a_norm(frames) -> None:
+    """They would reach what a delta block keeps; a plain convolution keeps nothing."""
+    network = settle_norms(Accumulates()).eval()
+    plain = PerFrame(copy.deepcopy(network))
+    assert fuse_norms(plain, frames[0]) == 1
+    assert scale_gap(plain(frames[0])[0], network(frames[0])) < 1e-6
+    student = student_of(network, leave_first=0, leave_last=0)
+    assert fuse_norms(student, frames[0]) == 0
 
-        def forward(self, x):
-            y = self.norm(self.conv(x))
-            y += 1
-            return y
 
-    model = PerFrame(Accumulates().eval())
-    assert fuse_norms(model, frames[0]) == 0
-    assert isinstance(model.network.norm, nn.BatchNorm2d)
+class Branches(nn.Module):
+    """Convolutions whose output is used by more than the norm behind it, or whose norm serves twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sole, self.read, self.viewed, self.returned, self.shared = (nn.Conv2d(3, 3, 1) for _ in range(5))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(3) for _ in range(5))
+
+    def forward(self, x):
+        if x.mean() > 1e9:  # what torch.fx could not follow
+            return x
+        x = self.norms[0](self.sole(x))
+        read = self.read(x)
+        x = self.norms[1](read) + read
+        viewed = self.viewed(x)
+        x = self.norms[2](viewed) + viewed.flatten(2).mean(dim=2)[..., None, None]
+        returned = self.returned(x)
+        x = self.norms[4](self.shared(self.norms[3](returned)))
+        return {"out": self.norms[4](x), "aside": returned}
+
+
+@torch.no_grad()
+def test_only_norms_that_alone_read_a_layer_are_fused(frames) -> None:
+    network = settle_norms(Branches()).eval()
+    fused = fused_copy(PerFrame(network), frames[0])
+    kinds = [type(norm) for norm in fused.network.norms]
+    assert kinds == [nn.Identity, *[nn.BatchNorm2d] * 4]
+    found, expected = fused(frames[0])[0], network(frames[0])
+    assert all(scale_gap(found[name], expected[name]) < 1e-6 for name in expected)
+
+
+@torch.no_grad()
+def test_norms_with_their_activation_are_fused(frames) -> None:
+    import_torchvision()
+    import timm
+
+    network = settle_norms(timm.create_model("mobilenetv3_small_050", num_classes=4)).eval()
+    fused = fused_copy(PerFrame(network), frames[0])
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
+    assert scale_gap(fused(frames[0])[0], network(frames[0])) < 1e-4
