@@ -13,7 +13,8 @@ seeds=${*:-0 1 2}
 others='method.others={kind: separable, reduction: 8}'
 recipe=camvid_coarse
 run network_copy
-run network_copy_untrained optim.steps=1 optim.learning_rate=1.0e-12
+run network_copy_47 method.student.scale=0.47
+run network_copy_untrained optim.steps=0
 run stage_copy method.granularity=stage "$others"
 recipe=camvid_delta
 run layer_separable_4

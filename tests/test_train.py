@@ -48,6 +48,13 @@ def test_the_loss_falls_and_every_step_is_logged(tmp_path: Path) -> None:
     assert "delta" not in lines[-1]
 
 
+def test_without_a_step_the_student_is_as_it_starts(tmp_path: Path) -> None:
+    training = training_of(tmp_path, steps=0)
+    before = {name: tensor.clone() for name, tensor in training.student.state_dict().items()}
+    assert same(train(training).state_dict(), before)
+    assert read_log(tmp_path / "metrics.jsonl") == []
+
+
 def test_the_teacher_is_the_same_to_the_bit(tmp_path: Path) -> None:
     training = training_of(tmp_path, steps=5)
     assert training.teacher is not None
