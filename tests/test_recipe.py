@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.networks import TinyDetector
-from vidistill.checkpoint import save_student
+from vidistill.checkpoint import load_student, save_student
 from vidistill.data.clip import SampleKey
 from vidistill.distill.card import Card
 from vidistill.distill.stateful import PerFrame
@@ -13,6 +13,7 @@ from vidistill.errors import UserError
 from vidistill.models import MODELS, build_network
 from vidistill.ops.normalise import Normalisation
 from vidistill.recipe import Recipe, build, load_recipe, without_files
+from vidistill.run import execute
 from vidistill.train import Learner
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
@@ -55,6 +56,20 @@ def test_every_recipe_is_complete_without_its_files(path: Path, monkeypatch: pyt
     recipe.data.clip |= shrunk
     run = build(recipe)
     assert set(recipe.losses) <= {*run.training.method.default_losses, *run.training.task.default_losses}
+
+
+@pytest.mark.parametrize("cost", ["macs", "latency"])
+def test_a_searched_student_is_saved_as_what_was_chosen(cost: str, tmp_path: Path) -> None:
+    search = {"candidates": [{"kind": "copy"}, {"kind": "separable"}, {"kind": "nothing"}], "cost": cost}
+    method = {"name": "delta", "convert": ["stage1.*"], "search": search}
+    optim = {"name": "adamw", "steps": 1, "batch_size": 1, "num_workers": 0}
+    execute(build(recipe_of(method=method, optim=optim, out=tmp_path / "run")))
+    student = load_student(tmp_path / "run" / "student.safetensors")
+    assert student.plan is not None
+    assert [len(entry.candidates) for entry in student.plan.converted] == [1, 1, 1, 1]
+    frames = torch.randn(2, 1, 3, 32, 48)
+    _, state = student(frames[0])
+    assert student(frames[1], state)[0].shape == (1, 4, 4, 6)
 
 
 @pytest.mark.parametrize("method", ["supervised", "low_rank", "delta"])

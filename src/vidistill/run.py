@@ -1,5 +1,6 @@
 """A run from its recipe to its page: train, save, score, measure, show."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,7 +27,8 @@ def execute(run: Run) -> dict[str, Any] | None:
     if not is_main:
         return None
     student = run.training.method.finish(trained)
-    save_student(folder / "student.safetensors", student, run.card)
+    plan = student.plan.to_list() if student.plan else []  # a search has chosen since the card was made
+    save_student(folder / "student.safetensors", student, replace(run.card, plan=plan))
     return score(run, load_student(folder / "student.safetensors", None if run.card.network else student.network))
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_map_only
 
 from vidistill.distill.delta.network import DeltaBlock
 from vidistill.distill.delta.separable import is_convertible_layer
@@ -64,7 +65,9 @@ def _fusible_pairs(modules: dict[str, nn.Module], student: StatefulNetwork, exam
     layers = {path: module for path, module in modules.items() if _is_layer(module)}
     norms = {path: module for path, module in modules.items() if _without_norm(module) is not None}
     pairs = []
-    example = student.whole(example.clone())  # a clone of an inference tensor is a normal one
+    example = tree_map_only(
+        Tensor, Tensor.clone, student.whole(example)
+    )  # a clone of an inference tensor is a normal one
     for pair in norm_pairs(student, layers, norms, example):
         is_kept = isinstance(modules[pair.layer], DeltaBlock)
         block = _block_around(pair.layer, modules)
