@@ -73,7 +73,7 @@ def main() -> None:
     first = {name: folders[0] for name, folders in names.items()}
     settings = [tuple(setting.split(":")) for setting in arguments.settings]
     measured = {setting: measure(first, arguments.teacher, setting) for setting in settings}
-    where = f"{describe_device(torch.device('cpu'))}, {torch.get_num_threads()} threads, {SIZE[1]}×{SIZE[0]}"
+    where = f"{describe_device(torch.device('cpu'))}, {SIZE[1]}×{SIZE[0]}"
     teacher_ms = {setting: found["teacher"]["latency_ms"]["key"]["p50"] for setting, found in measured.items()}
     print(f"{where}; the teacher: {', '.join(f'{r} {p} {teacher_ms[r, p]:.1f} ms' for r, p in settings)}\n")
     columns = ["student", "seeds", "mIoU, every 10", "of teacher", "agreement", "GMAC delta"]
