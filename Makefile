@@ -13,7 +13,7 @@ test: $(READY)  ## style, types and tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n auto --dist loadscope -m "not real_data"
+	$(BIN)/pytest -n auto --dist loadscope --no-loadscope-reorder -m "not real_data"
 
 check: $(READY)  ## the real-data checks; VIDISTILL_DATA names the folder
 	$(BIN)/pytest tests/real_data -m real_data
