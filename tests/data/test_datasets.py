@@ -65,7 +65,7 @@ def assert_problems(dataset: VideoDataset, *expected: tuple[Path, str]) -> None:
 
 
 def test_the_door_names_every_data_set() -> None:
-    frames = ["camvid", "cityscapes", "davis", "synthetic", "videos"]
+    frames = ["camvid", "cityscapes", "davis", "label_maps", "synthetic", "videos"]
     whole = ["labelled_videos", "synthetic_actions"]
     boxes = ["coco_video", "imagenet_det", "imagenet_vid", "mot", "pets"]
     pairs = ["high_resolution", "reds", "vid4", "vimeo90k"]
