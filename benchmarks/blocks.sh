@@ -14,6 +14,7 @@ others='method.others={kind: separable, reduction: 8}'
 recipe=camvid_coarse
 run network_copy
 run network_copy_47 method.student.scale=0.47
+run network_copy_44 method.student.scale=0.44
 run network_copy_untrained optim.steps=0
 run stage_copy method.granularity=stage "$others"
 recipe=camvid_delta
