@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +107,8 @@ def export_onnx(student: StatefulNetwork, folder: str | Path, *, size: tuple[int
 
 
 def _require_onnx() -> None:
-    try:
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401 - torch's exporter needs it
-    except ImportError as error:
-        raise UserError("export needs ONNX; pip install 'vidistill[export]'") from error
+    if any(find_spec(package) is None for package in ("onnxruntime", "onnxscript")):
+        raise UserError("export needs ONNX; pip install 'vidistill[export]'")
 
 
 def _export(

@@ -1,5 +1,6 @@
 """Where a stream's results go. The one place that tells tasks apart for that."""
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from vidistill.stream_outputs.looks import (
 )
 from vidistill.stream_outputs.sinks import DrawnVideo, ImageFolder, JsonLines, Sink
 
-LOOKS: dict[str, type[Look]] = {
+LOOKS: dict[str, Callable[[Card], Look]] = {
     "segmentation": SegmentationLook,
     "recognition": RecognitionLook,
     "super_resolution": SuperResolutionLook,
@@ -33,7 +34,7 @@ def open_sink(out: str, *, fps: float | Fraction, card: Card, source: str | None
     Errors: UserError where `out` has another file suffix, is a folder that is there already, or the student's task has
     no images.
     """
-    path, look = Path(out), LOOKS[card.task["name"]](card)  # type: ignore[call-arg]  # a Protocol says nothing of it
+    path, look = Path(out), LOOKS[card.task["name"]](card)
     if out == "-" or path.suffix == ".jsonl":
         return JsonLines(None if out == "-" else path, look)
     if path.suffix.lower() in VIDEO_SUFFIXES:

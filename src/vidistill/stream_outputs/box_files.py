@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import IO
 
 from vidistill.data.boxes import Boxes
@@ -21,6 +21,7 @@ class CocoVideoFile(Sink):
     """
 
     def __init__(self, path: Path, class_names: Sequence[str], source: str) -> None:
+        super().__init__()
         self.path = path
         self.contents = CocoContents(class_names)
         self._frame_names = add_video(self.contents, source, path.parent)
@@ -29,7 +30,9 @@ class CocoVideoFile(Sink):
         height, width = output.image.shape[:2]
         self.contents.add_frame(self._frame_names, (height, width), Boxes.of_rows(output.prediction))
 
-    def __exit__(self, kind: object, *exception: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self.contents.write(self.path)
 
@@ -58,8 +61,8 @@ class MotFile(Sink):
     """
 
     def __init__(self, path: Path, class_names: Sequence[str], source: str) -> None:
+        super().__init__()
         self.path = path
-        self._stack = ExitStack()
         self._file: IO[str]
 
     def write(self, output: StreamOutput) -> None:
@@ -71,6 +74,3 @@ class MotFile(Sink):
         temporary = self._stack.enter_context(atomic_path(self.path))
         self._file = self._stack.enter_context(open(temporary, "w", encoding="utf-8"))
         return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.__exit__(*exception)  # type: ignore[arg-type]

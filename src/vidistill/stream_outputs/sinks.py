@@ -2,10 +2,12 @@
 
 import json
 import sys
+from abc import abstractmethod
 from contextlib import AbstractContextManager, ExitStack
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Protocol
+from types import TracebackType
+from typing import IO
 
 from PIL import Image as PillowImage
 
@@ -16,17 +18,26 @@ from vidistill.stream import StreamOutput
 from vidistill.stream_outputs.looks import Look
 
 
-class Sink(AbstractContextManager["Sink"], Protocol):
+class Sink(AbstractContextManager["Sink"]):
     """Takes outputs one by one; what it wrote takes its place when the block ends well, and vanishes otherwise."""
 
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    @abstractmethod
     def write(self, output: StreamOutput) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
 
 
 class DrawnVideo(Sink):
     """The frames with the predictions on them, or the restored frames, with the times and the sound of `source`."""
 
     def __init__(self, path: Path, fps: float | Fraction, look: Look, source: str | None = None) -> None:
-        self._stack = ExitStack()
+        super().__init__()
         sound = self._stack.enter_context(Sound(source)) if source and Path(source).is_file() else None
         self.writer = VideoWriter(path, fps=fps, sound=sound)
         self.look = look
@@ -38,17 +49,14 @@ class DrawnVideo(Sink):
         self._stack.enter_context(self.writer)
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._stack.__exit__(*exception)  # type: ignore[arg-type]
-
 
 class JsonLines(Sink):
     """One line a frame: index, time, whether it is a key frame, the network's time, and the prediction in words."""
 
     def __init__(self, path: Path | None, look: Look) -> None:
+        super().__init__()
         self.path = path
         self.look = look
-        self._stack = ExitStack()
         self._file: IO[str] = sys.stdout
 
     def write(self, output: StreamOutput) -> None:
@@ -67,17 +75,14 @@ class JsonLines(Sink):
             self._file = self._stack.enter_context(open(temporary, "w", encoding="utf-8"))
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._stack.__exit__(*exception)  # type: ignore[arg-type]
-
 
 class ImageFolder(Sink):
     """A PNG of every frame's prediction, class ids or a restored frame, named by its index."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         require_new(path)
         self.path = path
-        self._stack = ExitStack()
         self._temporary = path
 
     def write(self, output: StreamOutput) -> None:
@@ -87,6 +92,3 @@ class ImageFolder(Sink):
     def __enter__(self) -> "ImageFolder":
         self._temporary = self._stack.enter_context(new_folder(self.path))
         return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.__exit__(*exception)  # type: ignore[arg-type]
