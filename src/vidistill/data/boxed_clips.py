@@ -17,7 +17,7 @@ from vidistill.data.boxes import Boxes, boxes_of
 from vidistill.data.camera_motion import CameraMotion
 from vidistill.data.clip import Batch, FrameSequence, SampleKey, VideoDataset
 from vidistill.data.sampling import paired_indices
-from vidistill.data.training import FrameCache, add_noise, find_anchors, still_matrices
+from vidistill.data.training import FrameCache, add_noise, example_frame, find_anchors, refuse_view, still_matrices
 from vidistill.errors import UserError
 from vidistill.ops.box_rows import not_annotated, stack_rows
 
@@ -99,15 +99,11 @@ class BoxedClips(Dataset[tuple[SampleKey, BoxedClip]]):
 
     def example(self) -> Tensor:
         """(1, 3, H, W) zeros of the frames' size."""
-        if self.view.crop is not None:
-            return torch.zeros(1, 3, *self.view.crop)
-        sequence, index = self.anchors[0]
-        return torch.zeros(1, 3, *sequence.image(index).shape[:2])
+        return example_frame(self.anchors, self.view.crop)
 
     def view_of(self, changes: dict[str, Any]) -> None:
         """Detectors see all of each frame. Errors: UserError for a recipe that says otherwise."""
-        if changes:
-            raise UserError(f"view {sorted(changes)}: only networks of clips have one; leave it out")
+        refuse_view(changes)
 
     @staticmethod
     def collate(samples: Sequence[tuple[SampleKey, BoxedClip]]) -> Batch:

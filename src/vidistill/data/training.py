@@ -112,6 +112,20 @@ def add_noise(frames: NDArray[np.uint8], deviation: float, rng: np.random.Genera
     return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
 
 
+def example_frame(anchors: Sequence[tuple[FrameSequence, int]], crop: tuple[int, int] | None) -> Tensor:
+    """(1, 3, H, W) zeros of the crop's size, or without one of the first anchor's frame."""
+    if crop is not None:
+        return torch.zeros(1, 3, *crop)
+    sequence, index = anchors[0]
+    return torch.zeros(1, 3, *sequence.image(index).shape[:2])
+
+
+def refuse_view(changes: dict[str, Any]) -> None:
+    """Errors: UserError for a recipe that gives a network of single frames a view."""
+    if changes:
+        raise UserError(f"view {sorted(changes)}: only networks of clips have one; leave it out")
+
+
 class TrainingClips(Dataset[tuple[SampleKey, Clip]]):
     """One sample per anchor: every labelled frame, and every frame of the sequences that have no labels at all.
 
@@ -141,15 +155,11 @@ class TrainingClips(Dataset[tuple[SampleKey, Clip]]):
 
     def example(self) -> Tensor:
         """(1, 3, H, W) zeros of the frames' size."""
-        if self.clip.view.crop is not None:
-            return torch.zeros(1, 3, *self.clip.view.crop)
-        sequence, index = self.anchors[0]
-        return torch.zeros(1, 3, *sequence.image(index).shape[:2])
+        return example_frame(self.anchors, self.clip.view.crop)
 
     def view_of(self, changes: dict[str, Any]) -> None:
         """Networks of single frames see all of each. Errors: UserError for a recipe that says otherwise."""
-        if changes:
-            raise UserError(f"view {sorted(changes)}: only networks of clips have one; leave it out")
+        refuse_view(changes)
 
     @staticmethod
     def collate(samples: Sequence[tuple[SampleKey, Clip]]) -> Batch:
