@@ -25,6 +25,12 @@ def environment(**extra: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **extra}
 
 
+def run_in_two_processes(*arguments: str) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "tests.training_program", *arguments]
+    subprocess.run(command, check=True, env=environment(ACCELERATE_USE_CPU="true"), cwd=ROOT, capture_output=True)
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(folder / "checkpoint.pt")["student"]
 
@@ -84,15 +90,20 @@ def test_killed_mid_epoch_with_two_workers_and_resumed_ends_bit_for_bit(tmp_path
 def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     subprocess.run([*PROGRAM, str(one), "--steps", "6"], check=True, env=environment(), cwd=ROOT)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "tests.training_program", str(two), "--steps", "6"]
-    subprocess.run(command, check=True, env=environment(ACCELERATE_USE_CPU="true"), cwd=ROOT, capture_output=True)
+    run_in_two_processes(str(two), "--steps", "6")
     found, expected = weights(two), weights(one)
     moved = 0.0
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=1e-5)
         moved = max(moved, float((tensor - training_of(tmp_path, steps=1).student.state_dict()[name]).abs().max()))
     assert moved > 1e-3, "six steps must have changed something"
+
+
+def test_two_processes_settle_a_search_and_train_on(tmp_path: Path) -> None:
+    """After the search the candidates that were not chosen have no gradient on any process."""
+    run_in_two_processes(str(tmp_path), "--steps", "4", "--search")
+    logged = read_log(tmp_path / "metrics.jsonl")
+    assert ["cost" in line for line in logged] == [True, True, False, False]
 
 
 def test_accumulated_batches_train_what_one_batch_does(tmp_path: Path) -> None:

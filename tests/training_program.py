@@ -14,6 +14,7 @@ from vidistill.data.training import ClipSettings, TrainingClips
 from vidistill.distill.collaborative import Collaborative
 from vidistill.distill.delta.method import Delta
 from vidistill.distill.delta.plan import StudentSpec
+from vidistill.distill.delta.search import Search
 from vidistill.distill.teacher import FrozenTeacher
 from vidistill.ops.normalise import Normalisation
 from vidistill.tasks.recognition import Recognition
@@ -21,13 +22,15 @@ from vidistill.tasks.segmentation import Segmentation
 from vidistill.train import OptimSettings, Training, train
 
 
-def training_of(folder: Path, *, steps: int, workers: int = 0, reduction: int = 4, **optim) -> Training:
+def training_of(
+    folder: Path, *, steps: int, workers: int = 0, reduction: int = 4, search: Search | None = None, **optim
+) -> Training:
     """Delta distillation of a tiny network on a tiny synthetic set, with labels and a frozen teacher."""
     torch.manual_seed(7)
     network = TinySegmenter(num_classes=4)
     dataset = synthetic(num_sequences=2, num_frames=5, size=(32, 48), num_classes=4, seed=0)
     clips = TrainingClips([dataset], ClipSettings(max_gap=3, view=View(crop=(24, 32), scale=(0.8, 1.2), colour=0.2)))
-    method = Delta(student=StudentSpec(reduction=reduction))
+    method = Delta(student=StudentSpec(reduction=reduction), search=search)
     settings = OptimSettings(
         learning_rate=3e-3, steps=steps, batch_size=4, num_workers=workers, checkpoint_every=4, **optim
     )
@@ -74,6 +77,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--announce", type=int, default=0)
+    parser.add_argument("--search", action="store_true", help="for the first half of the run")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
 
@@ -82,7 +86,9 @@ def main() -> None:
             print("reached", flush=True)
         return False
 
-    train(training_of(arguments.folder, steps=arguments.steps, workers=arguments.workers), should_stop=announce)
+    search = Search(until=0.5) if arguments.search else None
+    training = training_of(arguments.folder, steps=arguments.steps, workers=arguments.workers, search=search)
+    train(training, should_stop=announce)
 
 
 if __name__ == "__main__":

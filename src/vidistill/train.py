@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -96,7 +96,10 @@ def train(training: Training, *, should_stop: Callable[[int], bool] = lambda ste
     """
     optim = training.optim
     AcceleratorState._reset_state()  # accelerate's settings outlive a run: a second one may want another precision
-    accelerator = Accelerator(mixed_precision=optim.precision, gradient_accumulation_steps=optim.accumulate)
+    may_rest = DistributedDataParallelKwargs(find_unused_parameters=True)  # candidates not chosen, a frozen memory
+    accelerator = Accelerator(
+        mixed_precision=optim.precision, gradient_accumulation_steps=optim.accumulate, kwargs_handlers=[may_rest]
+    )
     learner = Learner(training)
     optimizer = _optimizer(training)
     path = training.folder / "checkpoint.pt"

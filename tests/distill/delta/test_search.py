@@ -82,7 +82,7 @@ def test_cost_is_the_part_of_all_macs(network) -> None:
     for gate in gates_of(student):
         with torch.no_grad():
             gate.gates.copy_(torch.tensor([0.0, 50.0, 0.0]))
-    cost = method.losses(student, None, Segmentation(num_classes=4), batch, progress=0.9)["cost"]
+    cost = method.losses(student, None, Segmentation(num_classes=4), batch, progress=0.5)["cost"]
     entries = student.plan.converted
     assert cost.item() == pytest.approx(sum(e.candidates[1].macs for e in entries) / sum(e.macs for e in entries))
 
@@ -98,7 +98,7 @@ def test_a_short_run_really_searches(network: TinySegmenter, weight: float, kind
         batch = Batch(frames, frames, torch.full((2, 2, 16, 24), 255))
         method.set_training(student)
         losses = method.losses(student, teacher, task, batch, progress=step / steps)
-        total = losses["teacher"] + losses.get("delta", 0) + weight * losses["cost"]
+        total = losses["teacher"] + losses.get("delta", 0) + weight * losses.get("cost", 0)
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
@@ -106,6 +106,27 @@ def test_a_short_run_really_searches(network: TinySegmenter, weight: float, kind
     assert {entry.student.kind for entry in finished.plan.converted} == {kind}
     assert not any(isinstance(module, SearchedStudent) for module in finished.modules())
     assert all(len(entry.candidates) == 1 for entry in finished.plan.converted)
+
+
+def test_the_choice_settles_and_trains_undisturbed(network: TinySegmenter) -> None:
+    method, student = searched(network, until=0.5)
+    frames = torch.randn(2, 2, 3, 16, 24)
+    batch = Batch(frames, frames, torch.zeros(2, 2, 16, 24).long())
+    method.losses(student, None, Segmentation(num_classes=4), batch, progress=0.49)  # leaves a sample behind
+    losses = method.losses(student, None, Segmentation(num_classes=4), batch, progress=0.5)
+    assert "cost" not in losses
+    losses["task"].backward()
+    for gate in gates_of(student):
+        assert gate.choice == 1, "the first of the cheap ones, whose gates start above the copy's"
+        trained = [any(p.grad is not None for p in candidate.parameters()) for candidate in gate.candidates]
+        assert trained == [False, True, False]
+        assert gate.gates.grad is None
+
+
+@pytest.mark.parametrize("until", [0.0, 1.5])
+def test_a_search_lasts_a_part_of_the_run(until: float) -> None:
+    with pytest.raises(ValueError, match=r"lies in \(0, 1\]"):
+        Search(until=until)
 
 
 @torch.no_grad()

@@ -123,8 +123,9 @@ class Delta:
         network's, so they cost one pass and not two.
         """
         network = _delta(student)
+        searches = self.search is not None and progress < self.search.until
         for searched in _searched(network):
-            searched.draw()
+            searched.draw() if searches else searched.settle()
         frames = batch.student
         wants_delta, wants_features = progress < self.delta_until, bool(coarse_blocks(network))
         needs_reference = wants_delta or wants_features or not self.train_key_path
@@ -145,7 +146,7 @@ class Delta:
                 gaps["feature"].append(feature_gap(features, reference, t))
         losses = self._task_losses(outputs, reference, teacher, task, batch)
         losses |= {name: self._scaled(name, torch.stack(found)) for name, found in gaps.items() if found}
-        if self.search is not None:
+        if searches:
             losses["cost"] = torch.stack([searched.cost() for searched in _searched(network)]).sum()
         return losses
 

@@ -2,7 +2,8 @@
 
 Source: Habibian et al., "Delta Distillation for Efficient Video Processing", ECCV 2022 (arXiv 2203.09594): a gate per
 block, sampled by a hard straight-through Gumbel relaxation with τ = 2/3, started at −1, and a cost loss. More than two
-candidates, the copy at full cost not among them or twice, and measured latency as the cost are ours.
+candidates, the copy at full cost not among them or twice, measured latency as the cost, and a last part of the run in
+which the choice is settled and trains undisturbed are ours.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from vidistill.distill.stateful import State
 
 TEMPERATURE = 2 / 3
 START = -1.0  # the copy's gate; the cheap candidates' are 0
-TRAVEL = 12.0  # how far Adam may move a gate in a whole run at a constant rate
+TRAVEL = 12.0  # how far Adam may move a gate in a whole search at a constant rate
 
 CANDIDATES = (
     StudentSpec("copy"), StudentSpec("separable"), StudentSpec("separable", reduction=8),
@@ -37,6 +38,7 @@ class Search:
 
     candidates: of every block that can have them. cost: "macs", or "latency" from a table measured on this machine for
     `runtime`, `precision` and `size` (height, width; by default that of the training clips), kept in `table`.
+    until: the part of the run that searches; in the rest the chosen candidates alone are trained.
     gate_learning_rate: by default such that a gate can travel the same way in a run of any length, for an optimiser
     whose steps do not depend on the gradient's size.
     """
@@ -49,17 +51,23 @@ class Search:
     runtime: Literal["eager", "compiled"] = "eager"
     precision: Literal["float32", "bfloat16"] = "float32"
     table: Path | None = None
+    until: float = 0.6
     gate_learning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.until <= 1:
+            raise ValueError(f"search.until={self.until}: the part of the run that searches lies in (0, 1]")
 
     def rate(self, steps: int) -> float:
         """The gates' learning rate in a run of so many steps."""
-        return TRAVEL / steps if self.gate_learning_rate is None else self.gate_learning_rate
+        return TRAVEL / (self.until * steps) if self.gate_learning_rate is None else self.gate_learning_rate
 
 
 class SearchedStudent(BlockStudent):
     """All candidates of one block and the gates that choose among them.
 
-    Training samples one a step, `draw`; elsewhere the candidate of the largest gate acts alone.
+    While the search lasts, training samples one a step, `draw`; after `settle`, and wherever nothing is trained, the
+    candidate of the largest gate acts alone.
     """
 
     costs: Tensor  # of each candidate, as a part of the whole network's blocks at full cost
@@ -78,6 +86,10 @@ class SearchedStudent(BlockStudent):
         soft = torch.softmax((self.gates + noise) / TEMPERATURE, dim=0)
         hard = F.one_hot(soft.argmax(), len(soft)).to(soft.dtype)
         self._sample = hard + (soft - soft.detach())
+
+    def settle(self) -> None:
+        """Ends the sampling: training goes on with the candidate of the largest gate."""
+        self._sample = None
 
     def cost(self) -> Tensor:
         """The cost of this step's candidate."""
