@@ -53,6 +53,26 @@ def test_outputs_are_the_students_own(path, images) -> None:
         assert output.prediction.dtype == np.uint8
 
 
+def test_a_height_is_what_the_network_sees(path, images) -> None:
+    """Halving enlarged frames gives the small ones back; classes come in the size of the frames that went in."""
+    doubled = [image.repeat(2, axis=0).repeat(2, axis=1) for image in images]
+    student = load_student(path, TinySegmenter(num_classes=4))
+    for image, output in zip(images, stream(path, height=32, key_frames=Fixed(1))(doubled), strict=True):
+        with torch.no_grad():
+            logits, _ = student(student.card.normalisation(torch.from_numpy(image).permute(2, 0, 1)[None]))
+        expected = torch.nn.functional.interpolate(logits, size=(64, 96), mode="bilinear").argmax(1)[0].numpy()
+        assert output.image.shape == (64, 96, 3)
+        assert (output.prediction == expected).mean() > 0.999
+
+
+def test_a_state_of_another_height_is_refused(path, images, tmp_path) -> None:
+    first = stream(path, height=16)
+    first.step(images[0])
+    save_state(first, tmp_path / "state.safetensors")
+    with pytest.raises(UserError, match="state of a stream of height 16; go on with the same one"):
+        load_state(stream(path), tmp_path / "state.safetensors")
+
+
 @pytest.mark.parametrize("policy", [None, Adaptive(max_interval=5), Never()], ids=str)
 @pytest.mark.parametrize("cut", [1, 4, 6])
 def test_cut_in_two_and_resumed_gives_the_same_frames(path, images, tmp_path, policy, cut: int) -> None:

@@ -51,6 +51,15 @@ class Brightest(nn.Module):
         }
 
 
+def test_boxes_of_resized_frames_are_told_in_the_frames_own_pixels(path) -> None:
+    doubled = [image.repeat(2, axis=0).repeat(4, axis=1) for image in frames()]
+    wide = [image.repeat(2, axis=1) for image in frames()]  # what is left of a doubled frame at half its height
+    expected, found = outputs(path, wide), outputs(path, doubled, height=32)
+    assert len(expected[-1].prediction) > 0
+    for output, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(output.prediction, other.prediction * [2, 2, 2, 2, 1, 1], rtol=1e-5)
+
+
 def frames() -> list[np.ndarray]:
     """A square that walks right by its own width from the second frame on; the key frame shows nothing."""
     images = [np.zeros((32, 48, 3), dtype=np.uint8) for _ in range(4)]
@@ -70,8 +79,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "student.safetensors"
 
 
-def outputs(path: Path, images: list[np.ndarray]) -> list:
-    return list(Stream(load_student(path, Brightest()))(images))
+def outputs(path: Path, images: list[np.ndarray], **options) -> list:
+    return list(Stream(load_student(path, Brightest()), **options)(images))
 
 
 def test_a_key_frame_without_detections_and_delta_frames_with_some(path: Path) -> None:

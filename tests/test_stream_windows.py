@@ -35,8 +35,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "student.safetensors"
 
 
-def stream(path: Path) -> Stream:
-    return Stream(load_student(path, TinyWindows(window=WINDOW)))
+def stream(path: Path, **options) -> Stream:
+    return Stream(load_student(path, TinyWindows(window=WINDOW)), **options)
 
 
 def images_of(num_frames: int, size: tuple[int, int] = (12, 17)) -> list[np.ndarray]:
@@ -73,6 +73,11 @@ def test_every_frame_has_its_own_output_and_time(path, num_frames: int) -> None:
     for output, image, expected in zip(outputs, images, of_windows(path, images), strict=True):
         assert np.array_equal(output.image, image)
         assert_alike(output.prediction, expected)
+
+
+def test_a_height_is_refused(path) -> None:
+    with pytest.raises(UserError, match="height: a student of super_resolution gets its frames as they are"):
+        stream(path, height=6)
 
 
 def test_outputs_come_late(path) -> None:

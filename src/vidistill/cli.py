@@ -159,6 +159,7 @@ def stream(
     load_state: Annotated[Path | None, typer.Option(help="Go on from a saved state.")] = None,
     save_state: Annotated[Path | None, typer.Option(help="Save the state after the last frame.")] = None,
     tile: Annotated[int, typer.Option(help="Side of the tiles of large frames in super-resolution.", min=0)] = 0,
+    height: Annotated[int | None, typer.Option(help="Of the frames the network sees; the video's own.", min=1)] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
 ) -> None:
     """Run a student on a video, frame by frame, in constant memory."""
@@ -176,7 +177,7 @@ def stream(
     if tile:
         set_tile(model, tile)
     policy = parse_policy(key_frames) if key_frames else None
-    running = streaming.Stream(model, key_frames=policy, device=device)
+    running = streaming.Stream(model, key_frames=policy, height=height, device=device)
     if load_state is not None:
         streaming.load_state(running, load_state)
     with VideoReader(video) as reader:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vidistill.data.clip import Image
+from vidistill.data.resized import resized, resized_width
 from vidistill.data.video import Frame
 from vidistill.distill.norms import channels_last, fuse_norms
 from vidistill.distill.stateful import KEY, State, StatefulNetwork, without_key_frame
@@ -56,10 +57,17 @@ class Stream:
     key_frames: the policy; the card's fixed interval by default. A frame of another size than the one before starts
     with a key frame. The stream can be cut: `state_dict()` after any frame, `load_state_dict()` on a new stream, and
     the frames that follow come out the same.
+    height: the network sees the frames resized to it; its outputs are still told in the frames' own pixels.
+    Errors: UserError for a height where the task has none.
     """
 
     def __init__(
-        self, student: StatefulNetwork, *, key_frames: KeyFramePolicy | None = None, device: str | torch.device = "cpu"
+        self,
+        student: StatefulNetwork,
+        *,
+        key_frames: KeyFramePolicy | None = None,
+        height: int | None = None,
+        device: str | torch.device = "cpu",
     ) -> None:
         if student.card is None:
             raise UserError("a stream needs a student with a card; save it with save_student and load it again")
@@ -67,6 +75,9 @@ class Stream:
         self.device = torch.device(device)
         self.student = student.to(self.device).eval()
         self.task: Task = TASKS[card.task["name"]](**{k: v for k, v in card.task.items() if k != "name"})
+        if height is not None and not self.task.any_size:
+            raise UserError(f"height: a student of {self.task.name} gets its frames as they are; leave it out")
+        self.height = height
         self.normalisation = card.normalisation
         self.key_frames = key_frames or Fixed(card.key_frame_interval)
         self.index = 0
@@ -102,7 +113,7 @@ class Stream:
                 f"frame {self.index}: a frame is (height, width, 3) uint8 RGB, not {image.shape} {image.dtype}"
             )
         outputs = self.flush() if image.shape != self._size else []
-        seen = image if self.student.view is None else self.student.view.cut(image)
+        seen = self._seen(image)
         frame = torch.from_numpy(np.ascontiguousarray(seen)).permute(2, 0, 1)[None].to(self.device)
         if image.shape != self._size:
             self._size, self._memory = image.shape, None
@@ -114,6 +125,12 @@ class Stream:
         began = perf_counter()
         found = self._run(frame, is_key=is_key)
         return outputs if found is None else [*outputs, self._output(found, is_key, began)]
+
+    def _seen(self, image: Image) -> Image:
+        """What the network gets of a frame."""
+        if self.height is not None:
+            return resized(image, self.height)
+        return image if self.student.view is None else self.student.view.cut(image)
 
     @torch.inference_mode()
     def flush(self) -> list[StreamOutput]:
@@ -129,7 +146,9 @@ class Stream:
         """The output of the frame that has waited longest."""
         index = self.index - len(self._waiting)
         frame = self._waiting.popleft()
-        prediction = self.task.decode(outputs, size=frame.image.shape[:2])[0].cpu().numpy()
+        size = frame.image.shape[0], frame.image.shape[1]
+        seen = None if self.height is None else (self.height, resized_width(size, self.height))
+        prediction = self.task.decode(outputs, size=size, seen=seen)[0].cpu().numpy()
         pts_seconds = None if math.isnan(frame.pts_seconds) else frame.pts_seconds
         return StreamOutput(index, pts_seconds, frame.image, prediction, is_key, (perf_counter() - began) * 1e3)
 
@@ -152,6 +171,7 @@ class Stream:
         tensors |= {f"policy/{name}": tensor for name, tensor in (self._memory or {}).items()}
         tensors["stream/index"] = torch.tensor(self.index)
         tensors["stream/size"] = torch.tensor(self._size or ())
+        tensors["stream/height"] = torch.tensor(self.height or 0)
         if self._waiting:
             tensors["waiting/images"] = torch.from_numpy(np.stack([frame.image for frame in self._waiting]))
             seconds = [frame.pts_seconds for frame in self._waiting]
@@ -163,8 +183,11 @@ class Stream:
         try:
             self.index = int(tensors["stream/index"])
             self._size = tuple(tensors["stream/size"].tolist()) or None
+            height = int(tensors["stream/height"]) or None
         except KeyError as error:
             raise UserError(f"this is not the state of a stream: it lacks {error}") from error
+        if height != self.height:
+            raise UserError(f"this is the state of a stream of height {height or 'as given'}; go on with the same one")
         state = self._part(tensors, "model/")
         self._state = {name: _channels_last(tensor) for name, tensor in state.items()} or None
         self._memory = self._part(tensors, "policy/") or None

@@ -14,9 +14,16 @@ def resized_width(size: tuple[int, int], height: int) -> int:
     return max(1, round(size[1] * height / size[0]))
 
 
+def resized(image: Image, height: int) -> Image:
+    """The image at `height`, the width in proportion: averaged down, bilinear up."""
+    size = (resized_width((image.shape[0], image.shape[1]), height), height)
+    method = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size, interpolation=method), dtype=np.uint8)
+
+
 @dataclass(frozen=True)
 class ResizedSequence:
-    """A sequence whose frames are resized to `height`, the width in proportion: averaged down, bilinear up."""
+    """A sequence whose frames are `resized` to `height`."""
 
     sequence: FrameSequence
     height: int
@@ -28,17 +35,11 @@ class ResizedSequence:
     def __len__(self) -> int:
         return len(self.sequence)
 
-    def _resized(self, image: Image) -> Image:
-        height, width = image.shape[:2]
-        size = (resized_width((height, width), self.height), self.height)
-        method = cv2.INTER_AREA if self.height < height else cv2.INTER_LINEAR
-        return np.asarray(cv2.resize(image, size, interpolation=method), dtype=np.uint8)
-
     def image(self, index: int) -> Image:
-        return self._resized(self.sequence.image(index))
+        return resized(self.sequence.image(index), self.height)
 
     def images(self) -> Iterator[Image]:
-        return (self._resized(image) for image in self.sequence.images())
+        return (resized(image, self.height) for image in self.sequence.images())
 
     def labels(self, index: int) -> LabelMap | None:
         labels = self.sequence.labels(index)

@@ -24,6 +24,7 @@ class Task(Protocol):
     clip_settings: ClassVar[type[Any]]  # how training clips are drawn, as `data.clip` of a recipe has it
     has_classes: ClassVar[bool]  # whether it is built with `num_classes`, which the data or the teacher knows
     normalisation: ClassVar[Normalisation]  # of networks unless a recipe says otherwise
+    any_size: ClassVar[bool]  # whether what it decodes of a resized frame can be told in the frame's own pixels
     default_losses: ClassVar[dict[str, float]]  # weights of its losses, where they are more than `task` and `teacher`
 
     @property
@@ -51,8 +52,11 @@ class Task(Protocol):
         """Named losses of the student's outputs against the teacher's; no gradient reaches the teacher."""
         ...
 
-    def decode(self, outputs: Any, *, size: tuple[int, int]) -> Tensor:
-        """Predictions, those of pixels in a frame of `size` (height, width)."""
+    def decode(self, outputs: Any, *, size: tuple[int, int], seen: tuple[int, int] | None = None) -> Tensor:
+        """Predictions, those of pixels in a frame of `size` (height, width).
+
+        seen: the size in which the network got the frame, where that is another.
+        """
         ...
 
 

@@ -35,6 +35,7 @@ class Detection:
     name = "detection"
     clip_settings: ClassVar = BoxedClipSettings
     has_classes: ClassVar = True
+    any_size: ClassVar = True
     normalisation: ClassVar = Normalisation()
     default_losses: ClassVar[dict[str, float]] = {
         "class": 1.0, "box": 1.0, "centreness": 1.0,
@@ -137,9 +138,12 @@ class Detection:
             losses |= compare_regions(judge(proposals), teacher_outputs, proposals)
         return losses
 
-    def decode(self, outputs: Outputs, *, size: tuple[int, int]) -> Tensor:
+    def decode(self, outputs: Outputs, *, size: tuple[int, int], seen: tuple[int, int] | None = None) -> Tensor:
         """(B, M, 6) rows of boxes in pixels of frames of `size` (height, width), best first, filled up; M may be 0."""
-        return stack_rows(self._rows(outputs, size, score_threshold=self.score_threshold))
+        rows = stack_rows(self._rows(outputs, seen or size, score_threshold=self.score_threshold))
+        if seen is not None:
+            rows[..., :4] *= rows.new_tensor([size[1] / seen[1], size[0] / seen[0]] * 2)
+        return rows
 
     def _rows(self, outputs: Outputs, size: tuple[int, int], *, score_threshold: float) -> list[Tensor]:
         found = detections(

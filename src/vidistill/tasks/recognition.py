@@ -25,6 +25,7 @@ class Recognition:
     name = "recognition"
     clip_settings: ClassVar = ClassifiedClipSettings
     has_classes: ClassVar = True
+    any_size: ClassVar = False
     normalisation: ClassVar = Normalisation()
     default_losses: ClassVar[dict[str, float]] = {}
 
@@ -104,6 +105,6 @@ class Recognition:
         mean = scores.mean(dim=0)
         return mean if self.average == "prob" else mean.softmax(dim=0)
 
-    def decode(self, outputs: Any, *, size: tuple[int, int]) -> Tensor:
+    def decode(self, outputs: Any, *, size: tuple[int, int], seen: tuple[int, int] | None = None) -> Tensor:
         """(B, K) class probabilities; a frame's size does not matter."""
         return logits_of(outputs).float().softmax(dim=1)

@@ -31,6 +31,7 @@ class Segmentation:
     name = "segmentation"
     clip_settings: ClassVar = FrameClipSettings
     has_classes: ClassVar = True
+    any_size: ClassVar = True
     normalisation: ClassVar = Normalisation()
     default_losses: ClassVar[dict[str, float]] = {}
 
@@ -96,7 +97,7 @@ class Segmentation:
         per_pixel = F.kl_div(student.log_softmax(dim=1), target, reduction="none", log_target=True).sum(dim=1)
         return {"teacher": per_pixel.mean()}
 
-    def decode(self, outputs: Any, *, size: tuple[int, int]) -> Tensor:
+    def decode(self, outputs: Any, *, size: tuple[int, int], seen: tuple[int, int] | None = None) -> Tensor:
         """(B, height, width) uint8 class ids: arg-max of the logits resized bilinearly to `size`."""
         # on CPU, torch's max over channels is many times faster than its argmax
         return resize(logits_of(outputs), size).max(dim=1).indices.to(torch.uint8)

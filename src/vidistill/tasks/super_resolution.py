@@ -26,6 +26,7 @@ class SuperResolution:
     name = "super_resolution"
     clip_settings: ClassVar = SuperResolutionClipSettings
     has_classes: ClassVar = False
+    any_size: ClassVar = False
     normalisation: ClassVar = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     default_losses: ClassVar[dict[str, float]] = {}
 
@@ -75,7 +76,7 @@ class SuperResolution:
         """`teacher`: Charbonnier distance to the teacher's frames, less ε: 0 for equal outputs."""
         return {"teacher": charbonnier(student_outputs.float() - teacher_outputs.detach().float()) - EPSILON}
 
-    def decode(self, outputs: Any, *, size: tuple[int, int]) -> Tensor:
+    def decode(self, outputs: Any, *, size: tuple[int, int], seen: tuple[int, int] | None = None) -> Tensor:
         """(B, H, W, 3) uint8 RGB frames, clamped and rounded, of the size that the network makes."""
         return (outputs.float() * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
