@@ -76,6 +76,24 @@ def test_a_step_is_the_drawn_candidate(network) -> None:
         torch.testing.assert_close(gate.change(*calls, z_0), drawn.change(*calls, z_0))
 
 
+def test_gates_learn_of_all_candidates_and_weights_of_the_drawn_one(network) -> None:
+    """Against the plain form: every candidate's change with a gradient, times its part of the sample."""
+    _, student = searched(network)
+    gate = gates_of(student)[0]
+    x_0, x_t, z_0 = torch.randn(1, 8, 5, 6), torch.randn(1, 8, 5, 6), torch.zeros(1, 16, 5, 6)
+    calls = Call((x_0,), {}), Call((x_t,), {})
+    gate.draw()
+    plain = sum(part * s.change(*calls, z_0) for part, s in zip(gate._sample, gate.students(), strict=True))
+    parameters = dict(gate.named_parameters())
+    wanted = torch.autograd.grad(plain.square().sum(), list(parameters.values()), retain_graph=True, allow_unused=True)
+    found = torch.autograd.grad(
+        gate.change(*calls, z_0).square().sum(), list(parameters.values()), allow_unused=True, materialize_grads=True
+    )
+    assert found[0].abs().max() > 0, "the gates'"
+    for name, gradient, expected in zip(parameters, found, wanted, strict=True):
+        torch.testing.assert_close(gradient, torch.zeros_like(gradient) if expected is None else expected, msg=name)
+
+
 def test_cost_is_the_part_of_all_macs(network) -> None:
     method, student = searched(network)
     batch = Batch(torch.randn(2, 2, 3, 16, 24), torch.randn(2, 2, 3, 16, 24), torch.zeros(2, 2, 16, 24).long())

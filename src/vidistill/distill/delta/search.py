@@ -109,11 +109,14 @@ class SearchedStudent(BlockStudent):
         return [student for student in self.candidates if isinstance(student, BlockStudent)]
 
     def change(self, key: Call, now: Call, key_output: Any) -> Any:
-        if self._sample is None or not torch.is_grad_enabled():
+        sample = self._sample
+        if sample is None or not torch.is_grad_enabled():
             return self.chosen.change(key, now, key_output)
-        total: Any = None
-        for part, student in zip(self._sample, self.students(), strict=True):
-            weighted = _times(part, student.change(key, now, key_output))
+        drawn, total = int(sample.argmax()), None
+        for index, (part, student) in enumerate(zip(sample, self.students(), strict=True)):
+            with torch.set_grad_enabled(index == drawn):  # the others count 0: only the gates learn of them
+                change = student.change(key, now, key_output)
+            weighted = _times(part, change)
             total = weighted if total is None else map_outputs(torch.add, total, weighted)
         return total
 
