@@ -165,7 +165,11 @@ MISTAKES = [
     (["train", "{}/recipe.yaml", "method.student.reducton=3"], "student.reducton"),
     (["train", "{}/recipe.yaml", "method.name=detla"], "did you mean delta"),
     (["train", "{}/recipe.yaml", "method.leave=[stage9.*]"], "matches nothing"),
-    (["train", "{}/recipe.yaml", "method.student.reduction=2"], "does not fit this recipe"),
+    (
+        ["train", "{}/recipe.yaml", "method.student.reduction=2"],
+        "student.reduction is None, and this recipe's is 2; choose",
+    ),
+    (["train", "{}/recipe.yaml", "seed=3"], "holds a run whose seed is 0, and this recipe's is 3; choose another out="),
     (["train", "{}/recipe.yaml", "task.num_classes=5"], "has 11 classes"),
     (["train", "{}/recipe.yaml", "data.train=[]"], "no frame to end a clip"),
     (["train", "{}/recipe.yaml", "out={}/clip.mp4/run"], "cannot be written"),

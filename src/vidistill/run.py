@@ -1,25 +1,40 @@
 """A run from its recipe to its page: train, save, score, measure, show."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from vidistill.checkpoint import load_student, save_student
 from vidistill.distill.stateful import StatefulNetwork
-from vidistill.recipe import Run, save_recipe
+from vidistill.errors import UserError
+from vidistill.recipe import Recipe, Run, load_recipe, save_recipe
 from vidistill.report.page import write_report
 from vidistill.scoring import SCORINGS
 from vidistill.scoring.results import write_results
 from vidistill.train import train
+
+FREE = (
+    "out",
+    "tensorboard",
+    "teacher.cache",
+    "data.evaluate",
+    "optim.steps",
+    "optim.num_workers",
+    "optim.checkpoint_every",
+)
 
 
 def execute(run: Run) -> dict[str, Any] | None:
     """Trains, then leaves the run folder whole; returns what `results.json` holds (None on all but one process).
 
     A run that was killed goes on from its checkpoint; one that is complete is only scored again.
+    Errors: UserError where the folder holds a run of another recipe.
     """
     folder = run.recipe.out
+    if (folder / "checkpoint.pt").exists():
+        _refuse_another(run.recipe, folder / "recipe.yaml")
     is_main = int(torch.distributed.get_rank() if torch.distributed.is_initialized() else 0) == 0
     if is_main:
         save_recipe(run.recipe, folder / "recipe.yaml")
@@ -30,6 +45,25 @@ def execute(run: Run) -> dict[str, Any] | None:
     plan = student.plan.to_list() if student.plan else []  # a search has chosen since the card was made
     save_student(folder / "student.safetensors", student, replace(run.card, plan=plan))
     return score(run, load_student(folder / "student.safetensors", None if run.card.network else student.network))
+
+
+def _refuse_another(recipe: Recipe, path: Path) -> None:
+    """Errors: UserError where the recipe at `path` decides otherwise what is trained; more steps go on."""
+    before, now = (_flat(r.model_dump(mode="json", by_alias=True)) for r in (load_recipe(path), recipe))
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key) and not key.startswith(FREE):
+            raise UserError(
+                f"{path.parent}: holds a run whose {key} is {before.get(key)}, and this recipe's is {now.get(key)}; "
+                "choose another out=, or delete that folder"
+            )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """By dotted key; lists stay whole."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
 
 
 def score(run: Run, student: StatefulNetwork) -> dict[str, Any]:
