@@ -147,7 +147,7 @@ def test_without_true_frames_nothing_reaches_the_last_convolution() -> None:
     student, teacher = prepared(method)
     batch = batch_of()
     batch.labels = batch.labels[..., :0, :0]
-    with pytest.raises(UserError, match="data.labels: none leaves nothing for the last convolution"):
+    with pytest.raises(UserError, match=r"data\.labels: none leaves nothing for the last convolution"):
         losses_of(method, student, teacher, batch)
 
 

@@ -89,8 +89,8 @@ class SpaceTime(Supervised):
         inputs, labels = task.examples(batch.student, batch.labels)
         if not labels.numel():
             raise UserError(
-                "data.labels: none leaves nothing for the last convolution to learn from, for the space and time losses "
-                "end before it; take method supervised with this teacher"
+                "data.labels: none leaves nothing for the last convolution to learn from, for the space and time "
+                "losses end before it; take method supervised with this teacher"
             )
         outputs, ours = run_with_feature(student.network, student.seen(inputs))
         with torch.no_grad():

@@ -173,6 +173,6 @@ def _protocol(task: SuperResolution, clips: Sequence[HighResolutionSequence], nu
         f"{lows}; frames cropped to a multiple of {task.scale}, a video's end frames repeated beyond its "
         f"ends. PSNR and SSIM (11×11 Gaussian, σ 1.5, valid region) of {what}, uint8 frames, no border cropped, mean "
         f"over the {frames} of a clip, then over {len(clips)} clips, {num_scored} frames. PSNR to the teacher: "
-        "likewise. Warped difference: mean absolute difference, in levels, of consecutive output frames along the true frames' "
-        f"flow ({FLOW_SOURCE}), nearest, occluded left out; a blurred video has a small one too."
+        "likewise. Warped difference: mean absolute difference, in levels, of consecutive output frames along the true "
+        f"frames' flow ({FLOW_SOURCE}), nearest, occluded left out; a blurred video has a small one too."
     )
