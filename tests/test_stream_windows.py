@@ -1,5 +1,8 @@
 """Streams of a network that looks ahead: late outputs with the right frame, sound and times of a restored video."""
 
+import os
+import sys
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,11 +13,13 @@ import torch
 from PIL import Image as PillowImage
 
 from tests.networks import TinyWindows
+from vidistill import cli
 from vidistill.checkpoint import load_student, save_student
 from vidistill.data.video import Frame, VideoReader
 from vidistill.distill.card import Card
 from vidistill.distill.look_ahead import LookAhead
 from vidistill.errors import UserError
+from vidistill.models.vsrnet import vsrnet
 from vidistill.ops.clip_view import WindowView
 from vidistill.ops.normalise import Normalisation
 from vidistill.profile import PeakMemory
@@ -173,6 +178,26 @@ def test_a_restored_video_keeps_its_times_and_its_sound(path, tmp_path) -> None:
     before, after = sound_of(tmp_path / "in.mp4"), sound_of(tmp_path / "out.mp4")
     assert [data for _, data in after] == [data for _, data in before]
     assert [t for t, _ in after] == pytest.approx([t for t, _ in before], abs=1e-3)
+
+
+def test_a_pipe_has_no_length(tmp_path, monkeypatch) -> None:
+    write_video(tmp_path / "in.mkv", [0, 40, 80])
+    view = WindowView(3)
+    network = vsrnet(2, window=3, channels=4, feature_channels=4)
+    spec = {"name": "vsrnet", "options": {"scale": 2, "window": 3, "channels": 4, "feature_channels": 4}}
+    card = Card(spec, "per_frame", TASK, view=view)
+    save_student(tmp_path / "student.safetensors", LookAhead(network.eval(), view), card)
+    os.mkfifo(tmp_path / "pipe")
+    feed = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes((tmp_path / "in.mkv").read_bytes()))
+    feed.start()
+    arguments = [str(tmp_path / "student.safetensors"), str(tmp_path / "pipe"), "--out", str(tmp_path / "out.mkv")]
+    monkeypatch.setattr(sys, "argv", ["vidistill", "stream", *arguments])
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    feed.join()
+    assert done.value.code == 0
+    with VideoReader(tmp_path / "out.mkv") as reader:
+        assert reader.num_frames == 3
 
 
 def test_a_folder_of_frames(path, tmp_path) -> None:

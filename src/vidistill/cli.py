@@ -5,11 +5,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from vidistill.errors import UserError
+
+if TYPE_CHECKING:
+    from vidistill.data.video import VideoReader
 
 app = typer.Typer(
     name="vidistill",
@@ -184,7 +187,7 @@ def stream(
         sink = open_sink(out, fps=reader.fps, card=card, source=video)
         with sink:
             outputs = running(reader, ends=save_state is None)
-            for output in track(outputs, "streaming", total=reader.num_frames or None):
+            for output in track(outputs, "streaming", total=_length(reader)):
                 sink.write(output)
     if save_state is not None:
         streaming.save_state(running, save_state)
@@ -316,6 +319,14 @@ def _print_values(values: dict[str, Any]) -> None:
         if isinstance(value, list):
             value = " ".join(f"{v:.4f}" if isinstance(v, float) else str(v) for v in value)
         print(f"{name:24} {value:.4f}" if isinstance(value, float) else f"{name:24} {value}")
+
+
+def _length(reader: "VideoReader") -> int | None:
+    """The number of frames; None of a pipe or a live stream, which has none."""
+    try:
+        return reader.num_frames
+    except UserError:
+        return None
 
 
 def _recipe_file(path: Path) -> Path:

@@ -121,4 +121,4 @@ def _first(error: pydantic.ValidationError, choices: list[str]) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown key '{where}'; {nearest(str(problem['loc'][-1]), choices)}"
-    return f"'{where}': {problem['msg']}, not {problem['input']!r}"
+    return f"'{where}': {problem['msg'].removeprefix('Value error, ')}, not {problem['input']!r}"

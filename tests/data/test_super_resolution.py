@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
+from vidistill.data.degradation import Degradation
 from vidistill.data.high_resolution import HighResolutionSequence, as_high_resolution, check_length
 from vidistill.data.images import ImageSequence
 from vidistill.data.super_resolution import high_resolution, reds, vid4, vimeo90k
@@ -40,6 +41,8 @@ def test_vimeo_septuplets_of_the_list(tmp_path: Path) -> None:
     train, test = vimeo90k(tmp_path, low="LRx4"), vimeo90k(tmp_path, split="test")
     assert [(s.name, len(s)) for s in train.sequences] == [("00001/0001", 7), ("00002/0001", 7)]
     assert [s.name for s in test.sequences] == ["00001/0002"]
+    assert [only(test).is_scored(i) for i in range(7)] == [i == 3 for i in range(7)], "im4.png"
+    assert all(train.sequences[0].is_scored(i) for i in range(7))
     low, high = train.sequences[0].pair(6)
     assert (low == write(tmp_path / "x.png", size=(2, 3), seed=7)).all()
     assert (high == write(tmp_path / "x.png", seed=7)).all()
@@ -99,8 +102,11 @@ def test_low_frames_of_the_wrong_size_are_an_error_and_listed(tmp_path: Path) ->
     assert "not 4 times" in problem
     assert vid4(tmp_path, low="BIx4", scale=2).problems() == []
     write(tmp_path / "BIx4" / "city" / "00000002.png", size=(4, 6))
-    (problem,) = vid4(tmp_path, low="BIx4", scale=2).problems()
+    dataset = vid4(tmp_path, low="BIx4", scale=2)
+    (problem,) = dataset.problems()
     assert "3 low-resolution frames for 2" in problem
+    with pytest.raises(UserError, match="3 low-resolution frames for 2"):
+        next(only(dataset).pairs(Degradation(2)))
 
 
 def test_frames_are_cropped_to_the_scale_from_the_corner(tmp_path: Path) -> None:

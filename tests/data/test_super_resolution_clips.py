@@ -121,6 +121,9 @@ def test_stored_low_resolution_frames_are_used_and_must_match() -> None:
     clips = clips_of(VideoDataset("stored", [HighResolutionSequence(high, 2, wrong)]), window=3)
     with pytest.raises(UserError, match="check the scale and the low-resolution set"):
         clips[SampleKey(0, 0, 1)]
+    short = Frames(np.full((3, 8, 10, 3), 77, np.uint8))
+    with pytest.raises(UserError, match="a: 3 low-resolution frames for 4; one is needed for each"):
+        clips_of(VideoDataset("stored", [HighResolutionSequence(high, 2, short)]), window=3)
 
 
 def test_what_cannot_be_drawn_is_said_before_training() -> None:

@@ -573,6 +573,17 @@ def test_natural_order() -> None:
 # Writing
 
 
+def test_times_that_begin_anew_go_on(tmp_path: Path) -> None:
+    """As where a saved stream goes on with the next file; two frames at one time are no new beginning."""
+    path = tmp_path / "out.mp4"
+    with VideoWriter(path, fps=25) as writer:
+        for seconds in (9.96, 10.0, 10.0, 0.0, 0.04, 0.1):
+            writer.write(np.zeros((16, 16, 3), np.uint8), seconds)
+    with VideoReader(path) as reader:
+        times = [frame.pts_seconds for frame in reader]
+    assert times == pytest.approx([9.96, 10.0, 10.0, 10.04, 10.08, 10.14], abs=2e-3)
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".webm", ".avi"])
 @pytest.mark.parametrize("height", [64, 720])
 def test_what_is_written_reads_back(tmp_path: Path, suffix: str, height: int) -> None:

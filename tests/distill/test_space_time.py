@@ -130,6 +130,27 @@ def test_a_random_cell_never_learns() -> None:
     assert method.observations()["cell_frozen"] == 1
 
 
+def test_the_gaps_are_computed_in_full_precision_under_autocast() -> None:
+    """In bfloat16, 8 bits, gates of nearly equal features are alike, and the gap would be below 1e-8 at once."""
+    method = SpaceTime()
+    student, teacher = prepared(method)
+    kinds = []
+    student.training_parts["cell"].gates.register_forward_hook(lambda *call: kinds.append(call[-1].dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = losses_of(method, student, teacher)
+    assert set(kinds) == {torch.float32}
+    assert losses["time"].dtype == losses["space"].dtype == torch.float32
+
+
+def test_without_true_frames_nothing_reaches_the_last_convolution() -> None:
+    method = SpaceTime()
+    student, teacher = prepared(method)
+    batch = batch_of()
+    batch.labels = batch.labels[..., :0, :0]
+    with pytest.raises(UserError, match=r"data\.labels: none leaves nothing for the last convolution"):
+        losses_of(method, student, teacher, batch)
+
+
 def test_a_teacher_may_look_farther() -> None:
     method = SpaceTime()
     student, teacher = prepared(method, window=5)

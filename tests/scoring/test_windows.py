@@ -10,6 +10,7 @@ import torch
 
 from tests.data.test_super_resolution_clips import Frames
 from tests.networks import TinyWindows
+from vidistill.data.high_resolution import HighResolutionSequence
 from vidistill.data.video_writer import VideoWriter
 from vidistill.distill.look_ahead import LookAhead
 from vidistill.errors import UserError
@@ -78,6 +79,29 @@ def test_models_of_different_windows_are_scored_on_the_same_frames() -> None:
     assert found["student"]["warped_difference"] > 0
     with pytest.raises(UserError, match="clip0: has 4 frames and 5 are looked at together"):
         evaluate_super_resolution(models, [moving(4, 0)], setting, interval=1)
+
+
+def test_of_a_vimeo_septuplet_the_centre_frame_is_scored() -> None:
+    setting = setting_of()
+    septuplet = moving(7, 0)
+    (found,) = evaluate_super_resolution(
+        {"bicubic": bicubic_of(setting)}, [HighResolutionSequence(septuplet, 2, centre_only=True)], setting, interval=1
+    ).values()
+    centre = Frames(septuplet.frames[3:4])
+    (expected,) = evaluate_super_resolution({"bicubic": bicubic_of(setting)}, [centre], setting, interval=1).values()
+    assert (found["psnr"], found["ssim"]) == (expected["psnr"], expected["ssim"])
+    assert (found["num_scored"], found["num_frames"], found["warped_difference"]) == (1, 7, None)
+    assert "mean over the centre frames of a clip, then over 1 clips, 1 frames" in found["protocol"]
+
+
+def test_the_protocol_says_where_low_resolution_frames_were_stored() -> None:
+    setting = setting_of()
+    high = moving(2, 0, size=(34, 46))
+    low = Frames(np.zeros((2, 17, 23, 3), np.uint8))
+    stored = HighResolutionSequence(high, 2, low)
+    (found,) = evaluate_super_resolution({"bicubic": bicubic_of(setting)}, [stored], setting, interval=1).values()
+    assert found["protocol"].startswith("low-resolution frames as stored;")
+    assert found["psnr"] == pytest.approx(np.mean([psnr(luma(i * 0), luma(i)) for i in high.frames]))
 
 
 def test_warped_difference_by_hand() -> None:

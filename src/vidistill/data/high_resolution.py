@@ -16,13 +16,18 @@ class HighResolutionSequence:
     """The frames of `sequence`, cropped to a multiple of `scale` from the upper left corner. No labels.
 
     low: the same frames, `scale` times smaller, where there is a stored counterpart. halved: every frame is the mean
-    of 2×2 pixels first, which hides the blocks of JPEG and video coding.
+    of 2×2 pixels first, which hides the blocks of JPEG and video coding. centre_only: its middle frame alone is scored,
+    the others are what networks see around it.
     """
 
     sequence: FrameSequence
     scale: int
     low: FrameSequence | None = None
     halved: bool = False
+    centre_only: bool = False
+
+    def is_scored(self, index: int) -> bool:
+        return not self.centre_only or index == len(self) // 2
 
     @property
     def name(self) -> str:
@@ -52,18 +57,22 @@ class HighResolutionSequence:
     def pairs(self, degrade: Degradation) -> Iterator[tuple[Image, Image]]:
         """Every frame in order, in constant memory: low resolution, stored or made by `degrade`, and high resolution.
 
-        Errors: UserError where a stored one has another size or is missing.
+        Errors: UserError where a stored one has another size, or there are more or fewer.
         """
-        lows = None if self.low is None else self.low.images()
-        for high in self.images():
-            if lows is None:
-                yield degrade(high[None])[0], high
-                continue
-            low = next(lows, None)
-            if low is None:
-                raise UserError(f"{self.name}: there are fewer low-resolution frames than high-resolution ones")
+        if self.low is None:
+            yield from ((degrade(high[None])[0], high) for high in self.images())
+            return
+        self.check_numbers()
+        for low, high in zip(self.low.images(), self.images(), strict=True):
             self._check(low, high)
             yield low, high
+
+    def check_numbers(self) -> None:
+        """Errors: UserError where there is not one stored low-resolution frame for each high-resolution one."""
+        if self.low is not None and len(self.low) != len(self):
+            raise UserError(
+                f"{self.name}: {len(self.low)} low-resolution frames for {len(self)}; one is needed for each"
+            )
 
     def labels(self, index: int) -> LabelMap | None:
         return None
@@ -75,9 +84,8 @@ class HighResolutionSequence:
         found = self.sequence.problems() + (self.low.problems() if self.low else [])
         if found:
             return found
-        if self.low is not None and len(self.low) != len(self):
-            return [f"{self.name}: {len(self.low)} low-resolution frames for {len(self)}; one is needed for each"]
         try:  # within each sequence all frames have one size by now, so that the first speaks for all
+            self.check_numbers()
             self.pair(0)
         except UserError as error:
             return [str(error)]

@@ -46,7 +46,8 @@ class SuperResolutionClips(Dataset[Sample]):
 
     Indexed by a `SampleKey`, on which every draw depends and on nothing else. use_labels: False to leave the
     high-resolution frames out.
-    Errors: UserError for a sequence of fewer frames than a window or a clip has.
+    Errors: UserError for a sequence of fewer frames than a window or a clip has, or of more or fewer than its stored
+    low-resolution counterpart.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class SuperResolutionClips(Dataset[Sample]):
             for sequence in dataset.sequences:
                 check_length(sequence, max(settings.window, settings.num_frames))
                 truth = as_high_resolution(sequence, degradation.scale)
+                truth.check_numbers()
                 self.anchors += [(truth, start) for start in range(len(sequence) - settings.num_frames + 1)]
         if not self.anchors:
             raise UserError("the training data has no videos; check data.train with `vidistill check`")

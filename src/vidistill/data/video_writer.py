@@ -65,6 +65,7 @@ class VideoWriter:
         self._num_frames = 0
         self._sound = sound
         self._last_tick = -1
+        self._shift = 0
 
     def __enter__(self) -> Self:
         return self
@@ -147,7 +148,10 @@ class VideoWriter:
             dst_color_range=self._range,
         )
         tick = self._num_frames if self._tick != TICK or seconds is None else round(seconds / TICK)
-        self._last_tick = max(tick, self._last_tick + 1)  # times that go back, as after a cut, go on instead
+        frame_ticks = round(1 / (self._fps * self._tick))
+        if tick + self._shift < self._last_tick - frame_ticks:  # times that begin anew, as after a cut, go on instead
+            self._shift = self._last_tick + frame_ticks - tick
+        self._last_tick = max(tick + self._shift, self._last_tick + 1)
         frame.pts, frame.time_base = self._last_tick, self._tick
         if self._sound is not None:
             self._container.mux(list(self._sound.until(float(self._last_tick * self._tick))))

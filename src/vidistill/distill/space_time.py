@@ -87,6 +87,11 @@ class SpaceTime(Supervised):
     ) -> dict[str, Tensor]:
         assert teacher is not None
         inputs, labels = task.examples(batch.student, batch.labels)
+        if not labels.numel():
+            raise UserError(
+                "data.labels: none leaves nothing for the last convolution to learn from, for the space and time "
+                "losses end before it; take method supervised with this teacher"
+            )
         outputs, ours = run_with_feature(student.network, student.seen(inputs))
         with torch.no_grad():
             _, theirs = run_with_feature(teacher.network, teacher.seen(task.examples(batch.teacher, batch.labels)[0]))
@@ -94,10 +99,11 @@ class SpaceTime(Supervised):
         ours, theirs = ours.float().unflatten(0, clips), theirs.float().unflatten(0, clips)
         losses: dict[str, Tensor] = task.supervise(outputs, labels)
         gaps = {}
-        if self.space != 0:
-            gaps["space"] = space_gap(ours, theirs, normalised=bool(self.normalised))
-        if self.time != 0:
-            gaps["time"] = self._time_gap(student, ours, theirs)
+        with torch.autocast(ours.device.type, enabled=False):  # in half precision 1e-8 is nothing
+            if self.space != 0:
+                gaps["space"] = space_gap(ours, theirs, normalised=bool(self.normalised))
+            if self.time != 0:
+                gaps["time"] = self._time_gap(student, ours, theirs)
         self._balance(losses["task"], gaps)
         return losses | {name: self._weight(name) * gap for name, gap in gaps.items()}
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from vidistill.data.clip import FrameSequence, Image
-from vidistill.data.high_resolution import as_high_resolution, check_length
+from vidistill.data.high_resolution import HighResolutionSequence, as_high_resolution, check_length
 from vidistill.distill.stateful import StatefulNetwork, without_key_frame
 from vidistill.ops.clip_view import WindowView
 from vidistill.ops.flow import FLOW_SOURCE, Correspondence, estimate_correspondence
@@ -43,21 +43,22 @@ def evaluate_super_resolution(
     All see the same low-resolution frames, side by side, in constant memory. Errors: UserError for a video of fewer
     frames than a network looks at, or read for another scale.
     """
-    found: list[dict[str, _ClipScores]] = []
-    total = sum(len(sequence) for sequence in sequences)
+    task = _task(setting)
+    clips = [as_high_resolution(sequence, task.scale) for sequence in sequences]
+    total = sum(len(clip) for clip in clips)
+    found = [{name: _ClipScores() for name in (TRUTH, *models)} for _ in clips]
     frames = (
-        (sequence, images)
-        for sequence in sequences
-        for images in restored(models, sequence, setting, interval=interval)
+        (clip, scores, index, images)
+        for clip, scores in zip(clips, found, strict=True)
+        for index, images in enumerate(restored(models, clip, setting, interval=interval))
     )
-    last: tuple[FrameSequence, dict[str, Image]] | None = None
-    for sequence, images in track(frames, "evaluating", total=total):
-        if last is None or last[0] is not sequence:
-            found.append({name: _ClipScores() for name in images})
-        _add(found[-1], images, last[1] if last and last[0] is sequence else None, _task(setting))
-        last = sequence, images
-    names = [sequence.name for sequence in sequences]
-    return {model: _metrics(model, found, names, _task(setting), teacher=TEACHER in models) for model in models}
+    before: dict[str, Image] | None = None
+    for clip, scores, index, images in track(frames, "evaluating", total=total):
+        before = None if index == 0 else before
+        if clip.is_scored(index):
+            _add(scores, images, before, task)
+            before = images
+    return {model: _metrics(model, clips, found, task, teacher=TEACHER in models) for model in models}
 
 
 def restored(
@@ -136,20 +137,25 @@ def warped_difference(first: Plane, second: Plane, motion: Correspondence) -> fl
 
 
 def _metrics(
-    model: str, clips: list[dict[str, _ClipScores]], names: list[str], task: SuperResolution, *, teacher: bool
+    model: str,
+    clips: Sequence[HighResolutionSequence],
+    found: list[dict[str, _ClipScores]],
+    task: SuperResolution,
+    *,
+    teacher: bool,
 ) -> dict[str, Any]:
-    own = [clip[model] for clip in clips]
-    num_frames = sum(len(clip.psnr) for clip in own)
+    own = [scores[model] for scores in found]
+    names = [clip.name for clip in clips]
     return {
-        "psnr": _mean([clip.psnr for clip in own]),
-        "ssim": _mean([clip.ssim for clip in own]),
-        "agreement_psnr": _mean([clip.agreement for clip in own]) if teacher and model != TEACHER else None,
-        "warped_difference": _mean([clip.warped for clip in own]),
-        "warped_difference_of_truth": _mean([clip[TRUTH].warped for clip in clips]),
+        "psnr": _mean([c.psnr for c in own]),
+        "ssim": _mean([c.ssim for c in own]),
+        "agreement_psnr": _mean([c.agreement for c in own]) if teacher and model != TEACHER else None,
+        "warped_difference": _mean([c.warped for c in own]),
+        "warped_difference_of_truth": _mean([scores[TRUTH].warped for scores in found]),
         "by_clip": {n: {"psnr": _mean([c.psnr]), "ssim": _mean([c.ssim])} for n, c in zip(names, own, strict=True)},
-        "num_scored": num_frames,
-        "num_frames": num_frames,
-        "protocol": _protocol(task, len(own), num_frames),
+        "num_scored": sum(len(c.psnr) for c in own),
+        "num_frames": sum(len(clip) for clip in clips),
+        "protocol": _protocol(task, clips, sum(len(c.psnr) for c in own)),
     }
 
 
@@ -159,12 +165,14 @@ def _mean(clips: list[list[float]]) -> float | None:
     return float(means.mean()) if len(means) and np.isfinite(means).all() else None
 
 
-def _protocol(task: SuperResolution, num_clips: int, num_frames: int) -> str:
+def _protocol(task: SuperResolution, clips: Sequence[HighResolutionSequence], num_scored: int) -> str:
     what = "Y of BT.601 (offset 16, not rounded)" if task.channels == "y" else "RGB"
+    lows = "low-resolution frames as stored" if any(clip.low is not None for clip in clips) else str(task.degradation)
+    frames = "centre frames" if any(clip.centre_only for clip in clips) else "frames"
     return (
-        f"{task.degradation}; frames cropped to a multiple of {task.scale}, a video's end frames repeated beyond its "
+        f"{lows}; frames cropped to a multiple of {task.scale}, a video's end frames repeated beyond its "
         f"ends. PSNR and SSIM (11×11 Gaussian, σ 1.5, valid region) of {what}, uint8 frames, no border cropped, mean "
-        f"over the frames of a clip, then over {num_clips} clips, {num_frames} frames. PSNR to the teacher: likewise. "
-        "Warped difference: mean absolute difference, in levels, of consecutive output frames along the true frames' "
-        f"flow ({FLOW_SOURCE}), nearest, occluded left out; a blurred video has a small one too."
+        f"over the {frames} of a clip, then over {len(clips)} clips, {num_scored} frames. PSNR to the teacher: "
+        "likewise. Warped difference: mean absolute difference, in levels, of consecutive output frames along the true "
+        f"frames' flow ({FLOW_SOURCE}), nearest, occluded left out; a blurred video has a small one too."
     )
