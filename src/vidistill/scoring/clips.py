@@ -79,8 +79,8 @@ def _require_known_classes(sequences: Sequence[FrameSequence], num_classes: int)
     for sequence in sequences:
         if max(classes_of(sequence), default=0) >= num_classes:
             raise UserError(
-                f"{sequence.name}: has the class {max(classes_of(sequence))}, and the network knows {num_classes}, from "
-                "0; score it on videos of its own classes"
+                f"{sequence.name}: has the class {max(classes_of(sequence))}, and the network knows {num_classes}, "
+                "from 0; score it on videos of its own classes"
             )
 
 
