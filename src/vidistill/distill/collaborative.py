@@ -209,8 +209,7 @@ def comparable_kernels(
     found = []
     for pair in pairs:
         ours, theirs = (
-            spatial_kernels(network, path)
-            for network, path in ((student, pair.student), (teacher, pair.teacher))
+            spatial_kernels(network, path) for network, path in ((student, pair.student), (teacher, pair.teacher))
         )
         found += [(ours[k], theirs[k]) for k in sorted(ours.keys() & theirs.keys())]
     if not found:
