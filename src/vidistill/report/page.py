@@ -242,7 +242,8 @@ def _undecodable(results: dict[str, Any]) -> str:
     found = [part_of(scores, "metrics").get("undecodable") or [] for scores in networks(results).values()]
     reasons = dict.fromkeys(str(reason) for reasons in found for reason in reasons)
     items = "".join(f"<li>{escape(reason)}</li>" for reason in reasons)
-    return _details(f"What could not be decoded and was not scored: {len(reasons)}", f"<ul>{items}</ul>") if items else ""
+    title = f"What could not be decoded and was not scored: {len(reasons)}"
+    return _details(title, f"<ul>{items}</ul>") if items else ""
 
 
 def _settings(run: _Run) -> str:
