@@ -162,6 +162,10 @@ MISTAKES = [
     (["train", "{}/recipe.yaml", "method.stages=9"], "9 stages cannot be matched: the student has backbone.layer1"),
     (["train", "{}/recipe.yaml", "method.stages=[[backbone.layr4,backbone.layer4]]"], "did you mean backbone.layer4"),
     (
+        ["train", "{}/recipe.yaml", "method.stages=[[head,head]]"],
+        "the stage 'head' of TemporalShiftNetwork returns no map",
+    ),
+    (
         ["train", "{}/recipe.yaml", "student.view.num_frames=3"],
         "view.num_frames 3 does not divide data.clip.",
     ),
