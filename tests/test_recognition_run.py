@@ -98,6 +98,7 @@ def test_the_student_loads_alone_with_its_view(place: Path) -> None:
     card = student.card
     assert card is not None
     assert student.view == card.view == ClipView(num_frames=2, sampling="dense", stride=4, crop=48, size=32)
+    assert student.normalisation == card.normalisation, "also as the teacher of one that wants another"
     assert card.key_frame_interval == 4, "as often as its window has new frames"
     assert card.class_names == ("1 swings", "2 swings", "3 swings")
     assert card.task == {"name": "recognition", "num_clips": 2, "num_classes": 3}
@@ -161,6 +162,10 @@ MISTAKES = [
     (["train", "{}/recipe.yaml", "method.stages=9"], "9 stages cannot be matched: the student has backbone.layer1"),
     (["train", "{}/recipe.yaml", "method.stages=[[backbone.layr4,backbone.layer4]]"], "did you mean backbone.layer4"),
     (
+        ["train", "{}/recipe.yaml", "method.stages=[[head,head]]"],
+        "the stage 'head' of TemporalShiftNetwork returns no map",
+    ),
+    (
         ["train", "{}/recipe.yaml", "student.view.num_frames=3"],
         "view.num_frames 3 does not divide data.clip.",
     ),
@@ -170,6 +175,14 @@ MISTAKES = [
     (["train", "{}/recipe.yaml", "task.average=mean"], "task"),
     (["train", "{}/recipe.yaml", "data.clip.scale=[1, 0.5]"], "least"),
     (["train", "{}/recipe.yaml", "task.num_classes=5"], "has 3 classes"),
+    (
+        ["train", "{}/recipe.yaml", "data.train=[{name: labelled_videos, root: {}, num_classes: 3}]"],
+        "none.mp4 cannot be opened as a video",
+    ),
+    (
+        ["evaluate", "{}/run", "--data", "synthetic_actions,num_frames=8,num_classes=4"],
+        "frequency_00003: has the class 3, and the network knows 3",
+    ),
     (["evaluate", "{}/run", "--data", "labelled_videos,root={}/nowhere"], "the list of videos cannot be read"),
     (["stream", "{}/run", "{}/none.mp4", "--out", "{}/x.mp4"], "none.mp4"),
 ]

@@ -28,7 +28,7 @@ def recipe(tmp_path: Path) -> Path:
         "task": {"name": "recognition"},
         "teacher": {"checkpoint": str(tmp_path / "teacher.safetensors")},
         "student": NETWORK,
-        "method": {"name": "cross_resolution"},
+        "method": {"name": "cross_resolution", "freeze_norms": True},
         "data": {"train": [VIDEOS], "evaluate": [VIDEOS], "clip": {"num_frames": 2, "crop": 32}},
         "optim": {"steps": 1, "batch_size": 2, "num_workers": 0},
         "out": str(tmp_path / "sweep"),
@@ -51,11 +51,26 @@ def test_with_and_without_the_teacher_on_equal_terms(recipe: Path) -> None:
     )
     assert [run["student"]["view"] for run in runs] == [{"num_frames": None, "size": 32, "detail": 16}] * 2
     assert runs[1]["teacher"] is None
+    assert runs[1]["method"] == {"name": "supervised", "freeze_norms": True}, "what says how it trains stays"
     kept = json.loads((folder / "sweep.json").read_text())
     for point, line in zip(kept, table(points).splitlines()[2:], strict=True):
         assert f"| {point['view']} | {point['series']} | {point['quality']:.4f} |" in line
     assert "<svg" not in page.read_text(), "pictures are embedded, not inlined"
     assert page.read_text().count("<figure>") == 2
+
+
+@pytest.mark.parametrize(
+    ("views", "assignments", "sentence"),
+    [
+        (["32", "x"], [], "--views x: give a size"),
+        (["32", "16"], ["student={from: teacher}"], "student: give a name, or a teacher to start from"),
+        (["32"], ["data.evaluate=[]"], "a sweep needs labelled videos to score on"),
+    ],
+)
+def test_mistakes_come_before_any_training(recipe: Path, views, assignments, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        run_sweep(recipe, views, assignments)
+    assert not (recipe.parent / "sweep").exists()
 
 
 @pytest.mark.parametrize("text", ["", "x", "112:", "112:x", "-3"])

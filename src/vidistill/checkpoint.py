@@ -67,7 +67,7 @@ def load_student(path: str | Path, network: nn.Module | None = None) -> Stateful
     _load_tensors(student, tensors, path)
     if isinstance(card.view, WindowView) and not isinstance(student, LookAhead):
         student = LookAhead(student, card.view)
-    student.card = card
+    student.card, student.normalisation = card, card.normalisation
     return student.eval().requires_grad_(False)
 
 

@@ -3,7 +3,7 @@
 import copy
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from html import escape
 from itertools import cycle
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidistill.config import override, read_yaml, validate
+from vidistill.distill.supervised import Supervised
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
 from vidistill.recipe import Recipe, build
@@ -22,6 +23,7 @@ from vidistill.run import execute
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+TAUGHT, ALONE = "with teacher", "alone"
 COSTS = {"amortised": "milliseconds a frame of a stream", "clip": "GMAC a clip"}
 
 
@@ -56,15 +58,14 @@ def run_sweep(path: Path, views: Sequence[str], assignments: Sequence[str]) -> t
     whole = validate(Recipe, copy.deepcopy(values), where=str(path))
     if whole.task.get("name") != "recognition":
         raise UserError(f"{path}: a sweep is over views of clips, which only recipes of recognition have")
+    recipes = _recipes(values, views, whole)
     points: list[Point] = []
-    for view in views:
-        for is_taught in (True, False) if whole.teacher is not None else (False,):
-            series = "with teacher" if is_taught else "alone"
-            out = whole.out / f"{view.replace(':', '_')}_{series.replace(' ', '_')}"
-            results, values["normalisation"] = _run(values, view, is_taught, out)
-            points.append(_point(results["student"], view, series))
-            if is_taught and not any(point.series == "teacher" for point in points):
-                points.append(_point(results["teacher"], "teacher", "teacher"))
+    for (view, series), recipe in recipes.items():
+        results = execute(build(recipe))
+        assert results is not None
+        points.append(_point(results["student"], view, series))
+        if series == TAUGHT and not any(point.series == "teacher" for point in points):
+            points.append(_point(results["teacher"], "teacher", "teacher"))
     with atomic_path(whole.out / "sweep.json") as temporary:
         temporary.write_text(json.dumps([vars(point) for point in points], indent=2))
     with atomic_path(whole.out / "sweep.html") as temporary:
@@ -72,25 +73,37 @@ def run_sweep(path: Path, views: Sequence[str], assignments: Sequence[str]) -> t
     return points, whole.out / "sweep.html"
 
 
-def _run(values: dict[str, Any], view: str, is_taught: bool, out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The results, and the normalisation that was used, which a student alone must share with a taught one."""
-    values = copy.deepcopy(values)
-    values.setdefault("student", {}).setdefault("view", {}).update(parse_view(view))
-    values["out"] = str(out)
-    if not is_taught:
-        values["teacher"], values["method"] = None, {"name": "supervised"}
-    run = build(validate(Recipe, values, where=f"the sweep at {view}"))
-    results = execute(run)
-    assert results is not None
-    return results, dict(run.recipe.normalisation)
+def _recipes(values: dict[str, Any], views: Sequence[str], whole: Recipe) -> dict[tuple[str, str], Recipe]:
+    """Every run's recipe by its view and series. All are built once, so that mistakes come before any training."""
+    changes = {view: parse_view(view) for view in views}
+    recipes: dict[tuple[str, str], Recipe] = {}
+    for view, change in changes.items():
+        for series in (TAUGHT, ALONE) if whole.teacher is not None else (ALONE,):
+            own = copy.deepcopy(values)
+            own.setdefault("student", {}).setdefault("view", {}).update(change)
+            own["out"] = str(whole.out / f"{view.replace(':', '_')}_{series.replace(' ', '_')}")
+            if series == ALONE:
+                own["teacher"], own["method"] = None, _without_teacher(whole.method)
+            recipe = validate(Recipe, own, where=f"the sweep at {view}")
+            evaluation = build(recipe).evaluation
+            if not evaluation or not evaluation[0].num_classes:
+                raise UserError("a sweep needs labelled videos to score on; give data.evaluate")
+            recipes[view, series] = recipe
+            values["normalisation"] = dict(recipe.normalisation)  # which a student alone must share with a taught one
+    return recipes
+
+
+def _without_teacher(method: dict[str, Any]) -> dict[str, Any]:
+    """Ordinary training, with what the method says of norms and rates."""
+    shared = {option.name for option in fields(Supervised)}
+    return {"name": "supervised", **{name: value for name, value in method.items() if name in shared}}
 
 
 def _point(scores: dict[str, Any], view: str, series: str) -> Point:
     quality = number(scores, "metrics", "top1")
     quality = number(scores, "metrics", "map") if quality is None else quality
-    if quality is None:
-        raise UserError("a sweep needs labelled videos to score on; give data.evaluate")
     gmacs, milliseconds = number(scores, "gmacs", "clip"), number(scores, "latency_ms", "amortised")
+    assert quality is not None
     assert gmacs is not None
     assert milliseconds is not None
     return Point(view, series, quality, gmacs, milliseconds, str(scores["device"]))
@@ -131,7 +144,7 @@ def _figure(points: Sequence[Point], cost: str, label: str) -> Picture:
 
 
 def _draw(axes: "Axes", *, places: list[tuple[Point, float]], label: str) -> None:
-    colours = {"with teacher": STUDENT, "teacher": TEACHER}
+    colours = {TAUGHT: STUDENT, "teacher": TEACHER}
     others = cycle(BASELINES)
     for series in dict.fromkeys(point.series for point, _ in places):
         chosen = sorted(((x, p.quality, p.view) for p, x in places if p.series == series), key=lambda c: c[0])

@@ -157,3 +157,16 @@ def test_a_few_fixed_draws_come_again_in_every_run() -> None:
     assert np.array_equal(drawn[3], drawn[0])
     assert np.array_equal(drawn[4], drawn[1])
     assert not any(np.array_equal(drawn[i], drawn[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+@pytest.mark.parametrize("size", [(16, 40), (40, 16)])
+def test_centred_squares_hold_nothing_of_the_sides(size: tuple[int, int]) -> None:
+    video = Noise(0, 4, size)
+    video.frames[:] = 0
+    video.frames[:, (size[0] - 16) // 2 :, (size[1] - 16) // 2 :][:, :16, :16] = 200
+    data = VideoDataset("sides", [ClassifiedVideo(video, (0,))], ("a",))
+    for epoch in range(8):
+        frames = clips_of(data, crop=8, scale=(0.5, 1.0), centred=True)[SampleKey(0, epoch, 0)][1]
+        assert frames.min() == 200
+    wide = [clips_of(data, crop=8, scale=(0.5, 1.0))[SampleKey(0, epoch, 0)][1].min() for epoch in range(8)]
+    assert min(wide) == 0

@@ -214,11 +214,20 @@ def test_kernels_of_a_stage_by_size() -> None:
         nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 5), nn.Conv2d(4, 4, (3, 1)),
         nn.Conv3d(4, 2, (2, 3, 3)), nn.Conv3d(2, 2, (3, 1, 1)),
     )  # fmt: skip
-    found = spatial_kernels(stage)
+    found = spatial_kernels(nn.ModuleDict({"stage": stage, "other": nn.Conv2d(3, 3, 3)}), "stage")
     assert {size: [tuple(kernel.shape) for kernel in kernels] for size, kernels in found.items()} == {
         3: [(4, 3, 3, 3), (2, 4, 2, 3, 3)], 5: [(4, 4, 5, 5)],
     }  # fmt: skip
     assert found[3][0] is stage[0].weight
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "mobilenetv2_035", "tf_efficientnet_lite0"])
+def test_every_kernel_is_of_one_stage(backbone: str) -> None:
+    network = build_network("tsn", options={"num_classes": K, "backbone": backbone})
+    stages = [spatial_kernels(network, path) for path in network.stages]
+    found = [id(kernel) for stage in stages for kernels in stage.values() for kernel in kernels]
+    assert sorted(found) == sorted(id(p) for p in network.parameters() if p.ndim == 4 and p.shape[-1] > 1)
+    assert all(stages), "a MobileNet's last stage is a norm, and has kernels ahead of it"
 
 
 def test_networks_of_different_width_and_depth_compare() -> None:

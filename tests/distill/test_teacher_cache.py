@@ -12,6 +12,7 @@ from vidistill.distill.stages import run_with_features
 from vidistill.distill.teacher import FrozenTeacher
 from vidistill.distill.teacher_cache import TeacherCache
 from vidistill.errors import UserError
+from vidistill.models import build_network
 from vidistill.ops.clip_view import ClipView
 
 VIEW = ClipView(num_frames=4, crop=8, size=8)
@@ -61,6 +62,20 @@ def test_the_key_is_all_that_the_answer_depends_on(network, tmp_path: Path) -> N
     fresh = TeacherCache(tmp_path)
     fresh.run(changed, clip, PATHS)
     assert fresh.hits == 0, "another teacher"
+
+
+@torch.no_grad()
+def test_what_no_tensor_holds_makes_another_teacher(tmp_path: Path) -> None:
+    clip = torch.randn(1, 4, 3, 32, 32)
+    options = {"num_classes": 3, "backbone": "test_resnet"}
+    network = build_network("tsm", options=options).eval()
+    TeacherCache(tmp_path).run(network, clip, ())
+    for change in ({"causal": True}, {"shift": 4}):
+        other = build_network("tsm", options=options | change).eval()
+        other.load_state_dict(network.state_dict())
+        cache = TeacherCache(tmp_path)
+        cache.run(other, clip, ())
+        assert cache.hits == 0, change
 
 
 @torch.no_grad()

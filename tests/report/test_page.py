@@ -301,6 +301,16 @@ def test_text_from_files_is_escaped(folder: Path, results: dict[str, Any]) -> No
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_what_could_not_be_decoded_is_named_once(folder: Path, results: dict[str, Any]) -> None:
+    for network in ("teacher", "student"):
+        results[network]["metrics"]["undecodable"] = [f"{HOSTILE}.mp4: cut short"]
+    change(folder, results)
+    page = Page(write_report(folder))
+    assert page.text.count(f"{HOSTILE}.mp4: cut short") == 1
+    assert "not scored: 1" in page.text
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_legend_names_the_classes_that_occur(folder: Path) -> None:
     page = Page(write_report(folder))
     colours = [tag["style"] for tag in page.all("i")]

@@ -18,7 +18,7 @@ from vidistill.data.sampling import dense_indices, segment_indices
 from vidistill.data.training import FrameCache
 from vidistill.data.wrapped import WrappedSequence
 from vidistill.errors import UserError
-from vidistill.ops.clip_view import ClipView, Sampling, cut_square
+from vidistill.ops.clip_view import ClipView, Sampling, cut_square, middle_square
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class ClassifiedClipSettings(Settings):
     """How training clips are drawn. See `ClipView`.
 
     num_frames: the most that a network sees; one that sees fewer takes every second, every third … of them.
-    scale: the part of the short side that the square takes, before it is resized to `crop`. colour: 0…1.
+    scale: the part of the short side that the square takes, before it is resized to `crop`. centred: it lies within the
+    largest square in the middle, where the shape of the frames would tell the class. colour: 0…1.
     draws: how many different clips may be drawn of a video; 0 for no end of them. A teacher's cache needs it. The
     draws are then the same in every run, whatever its seed.
     """
@@ -47,6 +48,7 @@ class ClassifiedClipSettings(Settings):
     stride: int = pydantic.Field(default=8, ge=1)
     crop: int = pydantic.Field(default=224, ge=1)
     scale: tuple[float, float] = (0.6, 1.0)
+    centred: bool = False
     flip: bool = True
     colour: float = pydantic.Field(default=0.0, ge=0, le=1)
     draws: int = pydantic.Field(default=0, ge=0)
@@ -87,9 +89,9 @@ class ClassifiedClips(Dataset[tuple[SampleKey, NDArray[np.uint8], NDArray[np.flo
         rng = (key._replace(seed=0, epoch=key.epoch % settings.draws) if settings.draws else key).generator()
         indices = self._indices(len(video), rng)
         share, place = float(rng.uniform(*settings.scale)), (float(rng.uniform()), float(rng.uniform()))
-        frames = np.stack(
-            [cut_square(self.cache.image(video, i), share=share, place=place, size=settings.crop) for i in indices]
-        )
+        images = [self.cache.image(video, i) for i in indices]
+        images = [middle_square(image) for image in images] if settings.centred else images
+        frames = np.stack([cut_square(image, share=share, place=place, size=settings.crop) for image in images])
         if settings.flip and rng.uniform() < 0.5:
             frames = frames[:, :, ::-1]
         labels = np.zeros(self.num_classes, dtype=np.float32)

@@ -172,16 +172,31 @@ class Collaborative(StageMethod):
         return {f"weight_{name}": weight for name, weight in weights.items()}
 
 
-def spatial_kernels(stage: nn.Module) -> dict[int, list[Tensor]]:
+def spatial_kernels(network: nn.Module, stage: str) -> dict[int, list[Tensor]]:
     """The weights of a stage's convolutions with k×k kernels, k > 1, by k; those of one over time too, slice by slice.
 
-    1×1 kernels have no spatial spectrum, and other shapes no square one.
+    A stage that the network declares is all that it holds behind the stage before, up to this path: a MobileNet's last
+    one ends at a norm. Any other path is that module alone. 1×1 kernels have no spatial spectrum, and other shapes no
+    square one.
     """
     found: dict[int, list[Tensor]] = {}
-    for part in stage.modules():
+    for part in _parts_of_stage(network, stage):
         if isinstance(part, nn.Conv2d | nn.Conv3d) and part.kernel_size[-1] == part.kernel_size[-2] > 1:
             found.setdefault(part.kernel_size[-1], []).append(part.weight)
     return found
+
+
+def _parts_of_stage(network: nn.Module, stage: str) -> list[nn.Module]:
+    declared = list(getattr(network, "stages", ()))
+    if stage not in declared:
+        return list(network.get_submodule(stage).modules())
+    modules = dict(network.named_modules())
+
+    def end(path: str) -> int:
+        return max(place for place, name in enumerate(modules, 1) if f"{name}.".startswith(f"{path}."))
+
+    earlier = declared[: declared.index(stage)]
+    return list(modules.values())[end(earlier[-1]) if earlier else 0 : end(stage)]
 
 
 def comparable_kernels(
@@ -194,8 +209,7 @@ def comparable_kernels(
     found = []
     for pair in pairs:
         ours, theirs = (
-            spatial_kernels(network.get_submodule(path))
-            for network, path in ((student, pair.student), (teacher, pair.teacher))
+            spatial_kernels(network, path) for network, path in ((student, pair.student), (teacher, pair.teacher))
         )
         found += [(ours[k], theirs[k]) for k in sorted(ours.keys() & theirs.keys())]
     if not found:

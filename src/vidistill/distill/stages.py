@@ -65,14 +65,18 @@ def run_with_features(network: nn.Module, clips: Tensor, paths: Sequence[str]) -
     """The network's outputs of clips (B, T, 3, H, W), and the features (B, T', C, h, w) of the stages at `paths`.
 
     A stage that is called once for each of several parts of the clip has those parts one after the other.
+    Errors: as `tapped`; UserError for a stage that returns no map in the network's layout.
     """
     with tapped(network, list(dict.fromkeys(paths))) as found:
         outputs = network(clips)
     layout = layout_of(network)
-    features = {
-        path: torch.cat([to_clip_features(output, layout, num_clips=len(clips)) for output in calls], dim=1)
-        for path, calls in found.items()
-    }
+    features = {}
+    for path, calls in found.items():
+        try:
+            parts = [to_clip_features(output, layout, num_clips=len(clips)) for output in calls]
+        except (AttributeError, ValueError) as error:  # no tensor, or one of another shape
+            raise UserError(f"the stage '{path}' of {type(network).__name__} returns no map ({error})") from error
+        features[path] = torch.cat(parts, dim=1)
     return outputs, features
 
 

@@ -1,8 +1,8 @@
 """What a teacher said of a clip, kept on disk, so that a clip that comes again costs no run of the teacher. [ours]
 
-The key is the content: a hash of the teacher's weights and of the pixels that it is given. So no augmentation, view or
-normalisation can be mistaken for another, and there are hits only where the very same clip comes again: recipes that
-use a cache draw each clip's augmentation from a few fixed ones, `data.clip.draws`.
+The key is the content: a hash of the teacher, layers and weights, and of the pixels that it is given. So no
+augmentation, view or normalisation can be mistaken for another, and there are hits only where the very same clip comes
+again: recipes that use a cache draw each clip's augmentation from a few fixed ones, `data.clip.draws`.
 """
 
 import hashlib
@@ -101,8 +101,8 @@ class TeacherCache:
 
 
 def _fingerprint(network: nn.Module) -> bytes:
-    """A hash of the network's class, its tensors and their names."""
-    digest = hashlib.blake2b(type(network).__qualname__.encode(), digest_size=20)
+    """A hash of how the network is built and of its tensors, for padding or a shift in time are in no tensor."""
+    digest = hashlib.blake2b(repr(network).encode(), digest_size=20)
     for name, tensor in network.state_dict().items():
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

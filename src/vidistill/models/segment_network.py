@@ -57,6 +57,7 @@ class TemporalShiftNetwork(SegmentNetwork):
         if shift < (1 if causal else 2):
             raise ValueError(f"shift is {shift}: 1/{shift} of the channels cannot move {'' if causal else 'each way'}")
         super().__init__(num_classes, backbone=backbone, dropout=dropout)
+        self.shift = shift
         self.causal = causal
         self.tape = ShiftTape()
         self.shifted = tuple(f"backbone.{path}" for path in branch_starts(self.backbone))
@@ -65,6 +66,9 @@ class TemporalShiftNetwork(SegmentNetwork):
         for path in self.shifted:
             # ahead of the layer, not around it, so that parameters keep the names of plain checkpoints
             self.get_submodule(path).register_forward_pre_hook(Shift(self.tape, path, share=shift, causal=causal))
+
+    def extra_repr(self) -> str:
+        return f"shift={self.shift}, causal={self.causal}"
 
     def forward(self, clips: Tensor) -> Tensor:
         with self.tape.over_clips(clips.shape[0]):  # len() would fix the number in an export

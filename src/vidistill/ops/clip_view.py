@@ -107,3 +107,10 @@ def cut_square(image: NDArray[np.uint8], *, share: float, place: tuple[float, fl
     square = image[top : top + side, left : left + side]
     method = cv2.INTER_AREA if size < side else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(square, (size, size), interpolation=method), dtype=np.uint8)
+
+
+def middle_square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The largest square in the middle of a frame (H, W, 3)."""
+    side = min(image.shape[:2])
+    top, left = ((length - side) // 2 for length in image.shape[:2])
+    return image[top : top + side, left : left + side]

@@ -235,7 +235,15 @@ def _protocols(results: dict[str, Any]) -> str:
     gmacs = [[number(scores, "gmacs", key) for key in ("delta", "key")] for scores in networks(results).values()]
     if any(delta not in (None, key) for delta, key in gmacs):
         items.append(GMAC)
-    return "".join(f"<p>{item}</p>\n" for item in items)
+    return "".join(f"<p>{item}</p>\n" for item in items) + _undecodable(results)
+
+
+def _undecodable(results: dict[str, Any]) -> str:
+    found = [part_of(scores, "metrics").get("undecodable") or [] for scores in networks(results).values()]
+    reasons = dict.fromkeys(str(reason) for reasons in found for reason in reasons)
+    items = "".join(f"<li>{escape(reason)}</li>" for reason in reasons)
+    title = f"What could not be decoded and was not scored: {len(reasons)}"
+    return _details(title, f"<ul>{items}</ul>") if items else ""
 
 
 def _settings(run: _Run) -> str:

@@ -56,6 +56,7 @@ def evaluate_clips(
     `predictions` has a row a video: its name, its classes, the class of largest probability.
     A video that cannot be decoded is left out and named. Errors: UserError where none is left.
     """
+    _require_known_classes(sequences, setting.num_classes)
     predictions = predict_videos(model, sequences, setting)
     if not predictions.videos:
         raise UserError(f"none of the {len(sequences)} videos can be scored: {predictions.undecodable[0]}")
@@ -71,6 +72,16 @@ def evaluate_clips(
         "num_frames": len(sequences),
         "protocol": _protocol(predictions, task, model.view, len(sequences)),
     }
+
+
+def _require_known_classes(sequences: Sequence[FrameSequence], num_classes: int) -> None:
+    """Errors: UserError where a video has a class that the network does not know."""
+    for sequence in sequences:
+        if max(classes_of(sequence), default=0) >= num_classes:
+            raise UserError(
+                f"{sequence.name}: has the class {max(classes_of(sequence))}, and the network knows {num_classes}, "
+                "from 0; score it on videos of its own classes"
+            )
 
 
 def _accuracies(predictions: Predictions, task: Recognition) -> dict[str, Any]:
