@@ -49,6 +49,23 @@ def test_sizes_scales_and_batches(name: str, scale: int) -> None:
 
 
 @every_network
+@pytest.mark.parametrize("scale", [2, 4])
+def test_reach_is_how_far_a_gradient_goes(name: str, scale: int) -> None:
+    """And no more than needed, so that tiles are no larger than they must be."""
+    network = shaken(tiny(name, scale)).double()
+    middle = 100
+    windows = torch.rand(1, network.window, 3, 4, 2 * middle, dtype=torch.float64, requires_grad=True)
+    frames = network(windows)
+    farthest = 0
+    for column in range(middle, middle + 4):  # a place in every cell of the strides
+        part = frames[..., scale * column : scale * (column + 1)].sum()
+        (gradient,) = torch.autograd.grad(part, windows, retain_graph=True)
+        seen = gradient.abs().sum(dim=(0, 1, 2, 3)).nonzero()[:, 0]
+        farthest = max(farthest, int(seen.max()) - column, column - int(seen.min()))
+    assert network.reach - 8 <= farthest <= network.reach
+
+
+@every_network
 @torch.no_grad()
 def test_the_feature_is_what_the_last_convolution_reads(name: str) -> None:
     """The result is the enlarged centre frame and what the module at `feature` makes of the feature."""

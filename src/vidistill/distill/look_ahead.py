@@ -1,5 +1,6 @@
 """A network that looks at the frames before and after the one it restores, on a stream: its outputs come late."""
 
+import math
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from vidistill.ops.tiles import run_in_tiles
 
 WINDOW = "window"
 TILE_MULTIPLE = 4
-TILE_OVERLAP = 32  # pixels of the input beyond a tile's edge, a multiple of every network's stride
+REACH = 32  # pixels that an output is taken to depend on, where the network does not say
 
 
 class LookAhead(StatefulNetwork):
@@ -69,7 +70,8 @@ class LookAhead(StatefulNetwork):
         if self.tile is None:
             return self.network(window), {}
         scale = int(getattr(self.network, "scale", 1))
-        return run_in_tiles(self.network, window, tile=self.tile, overlap=TILE_OVERLAP, scale=scale), {}
+        overlap = TILE_MULTIPLE * math.ceil(getattr(self.network, "reach", REACH) / TILE_MULTIPLE)
+        return run_in_tiles(self.network, window, tile=self.tile, overlap=overlap, scale=scale), {}
 
 
 def set_tile(student: StatefulNetwork, tile: int) -> None:

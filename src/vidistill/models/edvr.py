@@ -15,6 +15,7 @@ from vidistill.ops.deformable import deformable_convolution
 
 LEVELS = 3  # of the pyramid: full, half and quarter size
 STRIDE = 2 ** (LEVELS - 1)
+OUTER_REACH = 56  # pixels that all but the residual blocks reach, undeformed; each block's two convolutions reach 2
 SLOPE = 0.1  # of every leaky ReLU
 
 
@@ -170,7 +171,8 @@ class EDVR(SuperResolver):
         extraction_blocks: int,
         reconstruction_blocks: int,
     ) -> None:
-        super().__init__(window=window, scale=scale, feature_channels=feature_channels)
+        reach = OUTER_REACH + 2 * (extraction_blocks + reconstruction_blocks)
+        super().__init__(window=window, scale=scale, feature_channels=feature_channels, reach=reach)
         self.pyramid = Pyramid(channels, extraction_blocks)
         self.align = PyramidAlignment(channels, groups)
         self.fusion = AttentionFusion(channels, window)

@@ -55,7 +55,7 @@ class FastDVDnet(SuperResolver):
     """
 
     def __init__(self, *, scale: int, widths: tuple[int, int, int], feature_channels: int) -> None:
-        super().__init__(window=5, scale=scale, feature_channels=feature_channels)
+        super().__init__(window=5, scale=scale, feature_channels=feature_channels, reach=84)
         self.first = DenoisingBlock(widths)
         self.residual = nn.Conv2d(widths[0], 3, 3, padding=1)
         self.second = DenoisingBlock(widths)

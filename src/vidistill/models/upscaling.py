@@ -2,7 +2,8 @@
 
 All are `network(windows) -> frames`: windows (B, T, 3, h, w) RGB in 0…1, frames (B, 3, scale·h, scale·w), the centre
 frame super-resolved; not clamped. `window` is T, `scale` 2, 3 or 4, `feature` the path of the module whose input is the
-last high-resolution feature, with `feature_channels` channels.
+last high-resolution feature, with `feature_channels` channels. `reach`: as many pixels of the windows away is what an
+output pixel depends on, beside what motion brings from further.
 """
 
 from typing import ClassVar
@@ -22,7 +23,7 @@ class SuperResolver(nn.Module):
 
     feature: ClassVar[str] = "output"
 
-    def __init__(self, *, window: int, scale: int, feature_channels: int, output_kernel: int = 3) -> None:
+    def __init__(self, *, window: int, scale: int, feature_channels: int, reach: int, output_kernel: int = 3) -> None:
         super().__init__()
         if scale not in SCALES:
             raise ValueError(f"scale is {scale}; it must be one of {SCALES}")
@@ -31,6 +32,7 @@ class SuperResolver(nn.Module):
         self.window = window
         self.scale = scale
         self.feature_channels = feature_channels
+        self.reach = reach
         self.output = nn.Conv2d(feature_channels, 3, output_kernel, padding=output_kernel // 2)
         for parameter in self.output.parameters():
             nn.init.zeros_(parameter)

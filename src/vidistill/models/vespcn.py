@@ -62,7 +62,7 @@ class VESPCN(SuperResolver):
     """Motion compensation, seven 3×3 layers on the concatenated frames, a sub-pixel layer, and the output layer."""
 
     def __init__(self, *, scale: int, window: int, channels: int, feature_channels: int) -> None:
-        super().__init__(window=window, scale=scale, feature_channels=feature_channels)
+        super().__init__(window=window, scale=scale, feature_channels=feature_channels, reach=40)
         self.motion = MotionCompensation(channels)
         layers: list[nn.Module] = [nn.Conv2d(3 * window, channels, 3, padding=1), nn.ReLU()]
         for _ in range(6):

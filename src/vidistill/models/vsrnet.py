@@ -17,7 +17,7 @@ class VSRNet(SuperResolver):
     """9×9, 5×5 and 5×5 convolutions at the high resolution, over the concatenated enlarged frames."""
 
     def __init__(self, *, scale: int, window: int, channels: int, feature_channels: int) -> None:
-        super().__init__(window=window, scale=scale, feature_channels=feature_channels, output_kernel=5)
+        super().__init__(window=window, scale=scale, feature_channels=feature_channels, reach=8, output_kernel=5)
         self.first = nn.Conv2d(3 * window, channels, 9, padding=4)
         self.second = nn.Conv2d(channels, feature_channels, 5, padding=2)
 
