@@ -168,6 +168,7 @@ def test_what_is_left_is_the_plain_network() -> None:
 def test_mistakes() -> None:
     for options, sentence in (
         ({"space": -1.0}, "space is -1"),
+        ({"freeze_below": -1.0}, "freeze_below is -1"),
         ({"time": -0.1}, "time is -0.1"),
         ({"pool": 0}, "pool is 0"),
     ):

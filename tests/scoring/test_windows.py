@@ -79,6 +79,8 @@ def test_models_of_different_windows_are_scored_on_the_same_frames() -> None:
     assert found["student"]["warped_difference"] > 0
     with pytest.raises(UserError, match="clip0: has 4 frames and 5 are looked at together"):
         evaluate_super_resolution(models, [moving(4, 0)], setting, interval=1)
+    with pytest.raises(UserError, match=r"clip0: has frames of 40×10 pixels; SSIM looks at squares of 11"):
+        evaluate_super_resolution(models, [moving(5, 0, (10, 40))], setting, interval=1)
 
 
 def test_of_a_vimeo_septuplet_the_centre_frame_is_scored() -> None:

@@ -55,9 +55,9 @@ class SpaceTime(Supervised):
     _seen: dict[str, float] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("space", "time"):
+        for name in ("space", "time", "freeze_below"):
             if (getattr(self, name) or 0) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; the weight of a loss is 0 or more")
+                raise ValueError(f"{name} is {getattr(self, name)}; it is 0 or more")
         if self.pool < 1:
             raise ValueError(f"pool is {self.pool}; it is 1 for none, or more")
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from vidistill.data.clip import FrameSequence, Image
 from vidistill.data.high_resolution import HighResolutionSequence, as_high_resolution, check_length
 from vidistill.distill.stateful import StatefulNetwork, without_key_frame
+from vidistill.errors import UserError
 from vidistill.ops.clip_view import WindowView
 from vidistill.ops.flow import FLOW_SOURCE, Correspondence, estimate_correspondence
-from vidistill.ops.image_quality import Plane, luma, psnr, ssim
+from vidistill.ops.image_quality import SSIM_SIZE, Plane, luma, psnr, ssim
 from vidistill.progress import track
 from vidistill.scoring.frames import Setting
 from vidistill.tasks.super_resolution import SuperResolution
@@ -41,7 +42,7 @@ def evaluate_super_resolution(
     interval: frames from one key frame to the next, for those that have some.
 
     All see the same low-resolution frames, side by side, in constant memory. Errors: UserError for a video of fewer
-    frames than a network looks at, or read for another scale.
+    frames than a network looks at, of frames too small to score, or read for another scale.
     """
     task = _task(setting)
     clips = [as_high_resolution(sequence, task.scale) for sequence in sequences]
@@ -74,6 +75,11 @@ def restored(
         for model, copy in zip(models.values(), copies, strict=True)
     ]
     for (_, high), *images in zip(pairs, *streams, strict=True):
+        if min(high.shape[:2]) < SSIM_SIZE:
+            raise UserError(
+                f"{sequence.name}: has frames of {high.shape[1]}×{high.shape[0]} pixels; SSIM looks at squares of "
+                f"{SSIM_SIZE}, so leave the clip out"
+            )
         yield {TRUTH: high, **dict(zip(models, images, strict=True))}
 
 
