@@ -22,5 +22,5 @@ run layer_separable_4
 run layer_separable_8 method.student.reduction=8
 run block_bottleneck method.granularity=block method.student='{kind: bottleneck, reduction: 4}' "$others"
 run stage_bottleneck method.granularity=stage method.student='{kind: bottleneck, reduction: 2}' "$others"
-run layer_searched_macs "method.search={candidates: $candidates, cost: macs, size: [360, 480]}"
-run layer_searched_latency "method.search={candidates: $candidates, cost: latency, size: [360, 480]}"
+run layer_searched_macs losses.cost=0.03 "method.search={candidates: $candidates, cost: macs, size: [360, 480]}"
+run layer_searched_latency losses.cost=0.03 "method.search={candidates: $candidates, cost: latency, size: [360, 480]}"
