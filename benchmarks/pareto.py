@@ -54,8 +54,12 @@ def figure(points: dict[str, tuple[float, float]], teacher: float, path: Path, t
     for name, point in points.items():
         axes.plot(*point, "o")
         axes.annotate(name.replace("_", " "), point, xytext=(6, -4), textcoords="offset points", fontsize=8)
+    right = 1.2 * max(speed for speed, _ in points.values())  # room for the names
     axes.set(
-        xlabel="delta frame, times faster than the teacher", ylabel="mIoU, key frame every 10", xlim=1, title=title
+        xlabel="delta frame, times faster than the teacher",
+        ylabel="mIoU, key frame every 10",
+        xlim=(1, right),
+        title=title,
     )
     fig.savefig(path, dpi=120)
 
