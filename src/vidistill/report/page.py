@@ -276,7 +276,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; } .wide {
 details { margin: 0.75rem 0; } summary { cursor: pointer; color: var(--soft); } dd { margin: 0 0 0.75rem; }
 pre { overflow-x: auto; background: var(--card); padding: 0.9rem 1.1rem; border-radius: 6px; }
 pre, code { font: 0.8rem/1.5 ui-monospace, Menlo, Consolas, monospace; } code { overflow-wrap: anywhere; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1.75rem 2rem; }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); gap: 1.75rem 2rem; }
 figure { margin: 0; } img, video { display: block; width: 100%; height: auto; } video { border-radius: 6px; }
 .strip { width: 100%; min-width: 38rem; table-layout: fixed; font-size: 0.875rem; } .strip small { display: block; }
 .strip td, .strip th { padding: 0.2rem; vertical-align: middle; } .strip thead > tr > :first-child { width: 8.5rem; }
