@@ -181,13 +181,13 @@ class Stream:
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
         """Goes on where the stream that gave `tensors` was. Errors: UserError where they are no stream's state."""
         try:
-            self.index = int(tensors["stream/index"])
-            self._size = tuple(tensors["stream/size"].tolist()) or None
-            height = int(tensors["stream/height"]) or None
+            index, height = int(tensors["stream/index"]), int(tensors["stream/height"]) or None
+            size = tuple(tensors["stream/size"].tolist()) or None
         except KeyError as error:
             raise UserError(f"this is not the state of a stream: it lacks {error}") from error
         if height != self.height:
             raise UserError(f"this is the state of a stream of height {height or 'as given'}; go on with the same one")
+        self.index, self._size = index, size
         state = self._part(tensors, "model/")
         self._state = {name: _channels_last(tensor) for name, tensor in state.items()} or None
         self._memory = self._part(tensors, "policy/") or None

@@ -81,13 +81,13 @@ def test_gates_learn_of_all_candidates_and_weights_of_the_drawn_one(network) -> 
     _, student = searched(network)
     gate = gates_of(student)[0]
     x_0, x_t, z_0 = torch.randn(1, 8, 5, 6), torch.randn(1, 8, 5, 6), torch.zeros(1, 16, 5, 6)
-    calls = Call((x_0,), {}), Call((x_t,), {})
+    calls, wish = (Call((x_0,), {}), Call((x_t,), {})), torch.randn(1, 16, 5, 6)
     gate.draw()
     plain = sum(part * s.change(*calls, z_0) for part, s in zip(gate._sample, gate.students(), strict=True))
     parameters = dict(gate.named_parameters())
-    wanted = torch.autograd.grad(plain.square().sum(), list(parameters.values()), retain_graph=True, allow_unused=True)
+    wanted = torch.autograd.grad((wish * plain).sum(), list(parameters.values()), retain_graph=True, allow_unused=True)
     found = torch.autograd.grad(
-        gate.change(*calls, z_0).square().sum(), list(parameters.values()), allow_unused=True, materialize_grads=True
+        (wish * gate.change(*calls, z_0)).sum(), list(parameters.values()), allow_unused=True, materialize_grads=True
     )
     assert found[0].abs().max() > 0, "the gates'"
     for name, gradient, expected in zip(parameters, found, wanted, strict=True):
