@@ -14,11 +14,12 @@ from tempfile import TemporaryDirectory
 import torch
 from accelerate import Accelerator
 
+from vidistill.build import build
 from vidistill.data.clip import SampleKey
 from vidistill.distill.card import Card
 from vidistill.distill.norms import channels_last, fused_copy
 from vidistill.profile import describe_device, median_milliseconds
-from vidistill.recipe import Recipe, build
+from vidistill.recipe import Recipe
 from vidistill.stream import Stream
 from vidistill.train import Learner, _optimizer, _step
 

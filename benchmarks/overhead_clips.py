@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from vidistill.build import build
 from vidistill.data.clip import Batch, SampleKey
 from vidistill.profile import describe_device, median_milliseconds
-from vidistill.recipe import Recipe, build
+from vidistill.recipe import Recipe
 from vidistill.train import Learner, Training, _optimizer, _step
 
 CLIPS = 4

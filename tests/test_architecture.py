@@ -11,6 +11,7 @@ LAYERS = [
     {"cli"},
     {"demo", "sweep"},
     {"check", "run", "label"},
+    {"build"},
     {"recipe"},
     {"train", "report", "scoring"},
     {"training_log", "stream_outputs"},

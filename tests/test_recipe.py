@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from tests.networks import TinyDetector
+from vidistill.build import build
+from vidistill.check import without_files
 from vidistill.checkpoint import load_student, save_student
 from vidistill.data.clip import SampleKey
 from vidistill.distill.card import Card
@@ -12,7 +14,7 @@ from vidistill.distill.stateful import PerFrame
 from vidistill.errors import UserError
 from vidistill.models import MODELS, build_network
 from vidistill.ops.normalise import Normalisation
-from vidistill.recipe import Recipe, build, load_recipe, without_files
+from vidistill.recipe import Recipe, load_recipe
 from vidistill.run import execute
 from vidistill.train import Learner
 

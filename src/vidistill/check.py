@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vidistill.build import build, build_datasets
+from vidistill.config import check_options, choose
+from vidistill.data import DATASETS
 from vidistill.data.clip import VideoDataset
 from vidistill.ops.clip_view import WindowView
 from vidistill.profile import stateful_gmacs
 from vidistill.progress import track
-from vidistill.recipe import build, build_datasets, load_recipe, without_files
+from vidistill.recipe import Recipe, load_recipe
 
 
 def check_data(source: dict[str, Any]) -> list[str]:
@@ -41,6 +44,24 @@ def check_recipe(path: str | Path, assignments: Sequence[str], *, alone: bool = 
     if student.plan is not None:
         print(student.plan)
     return []
+
+
+def without_files(recipe: Recipe) -> Recipe:
+    """The recipe on synthetic frames and from random weights, once its data sources' names and options are checked."""
+    for where, sources in (("data.train", recipe.data.train), ("data.evaluate", recipe.data.evaluate)):
+        for number, source in enumerate(sources):
+            options = dict(source)
+            place = f"{where}.{number}"
+            check_options(choose(DATASETS, str(options.pop("name", "")), where=place), options, where=place)
+    recipe = recipe.model_copy(deep=True)
+    for settings in (recipe.teacher, recipe.student):
+        if settings is not None:
+            settings.backbone = None
+            settings.checkpoint = None if settings.name is not None else settings.checkpoint
+    if recipe.teacher is not None:
+        recipe.teacher.cache = None
+    recipe.data.train, recipe.data.evaluate, recipe.data.labels = [{"name": "synthetic"}], [], "none"
+    return recipe
 
 
 def _problems(datasets: list[VideoDataset]) -> list[str]:

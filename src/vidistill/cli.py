@@ -97,7 +97,8 @@ def demo(
 @app.command()
 def train(recipe: RecipeArgument, assignments: Overrides = None) -> None:
     """Train what a recipe says, score it, and leave its page. A killed run goes on where it was."""
-    from vidistill.recipe import build, load_recipe
+    from vidistill.build import build
+    from vidistill.recipe import load_recipe
     from vidistill.run import execute
 
     settings = load_recipe(_recipe_file(recipe), assignments or [])
@@ -132,8 +133,8 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score a student: mIoU by distance to the key frame; accuracies; PSNR and SSIM; agreement with a teacher."""
+    from vidistill.build import build_datasets, build_task
     from vidistill.checkpoint import load_student
-    from vidistill.recipe import build_datasets, build_task
     from vidistill.scoring import SCORINGS
     from vidistill.scoring.frames import Setting
 

@@ -6,12 +6,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from vidistill.build import build
 from vidistill.checkpoint import load_student
 from vidistill.config import override, validate
 from vidistill.data.video import VideoReader
 from vidistill.errors import UserError
 from vidistill.progress import track
-from vidistill.recipe import Recipe, build
+from vidistill.recipe import Recipe
 from vidistill.run import execute
 from vidistill.stream import Stream
 from vidistill.stream_outputs import open_sink

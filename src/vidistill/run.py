@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
+from vidistill.build import Run
 from vidistill.checkpoint import load_student, save_student
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.errors import UserError
-from vidistill.recipe import Recipe, Run, load_recipe, save_recipe
+from vidistill.recipe import Recipe, load_recipe, save_recipe
 from vidistill.report.page import write_report
 from vidistill.scoring import SCORINGS
 from vidistill.scoring.results import write_results

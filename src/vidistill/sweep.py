@@ -10,11 +10,12 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vidistill.build import build
 from vidistill.config import override, read_yaml, validate
 from vidistill.distill.supervised import Supervised
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
-from vidistill.recipe import Recipe, build
+from vidistill.recipe import Recipe
 from vidistill.report.figures import BASELINES, STUDENT, TEACHER, Picture, picture
 from vidistill.report.page import POLICY, STYLE
 from vidistill.report.table import number

@@ -54,7 +54,7 @@ class OptimSettings(Settings):
 
 @dataclass
 class Training:
-    """All that a run trains with; `vidistill.recipe.build` makes it from a recipe."""
+    """All that a run trains with; `vidistill.build.build` makes it from a recipe."""
 
     student: StatefulNetwork
     teacher: FrozenTeacher | None

@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
+from vidistill.build import build
 from vidistill.checkpoint import load_student, save_student
 from vidistill.data.synthetic import synthetic
 from vidistill.distill.delta.method import Delta
@@ -15,7 +16,7 @@ from vidistill.distill.delta.plan import StudentSpec
 from vidistill.distill.norms import fused_copy
 from vidistill.export import export_onnx, tensors_of
 from vidistill.models import build_network
-from vidistill.recipe import Recipe, build
+from vidistill.recipe import Recipe
 from vidistill.stream import Stream
 from vidistill.tasks.segmentation import logits_of
 from vidistill.train import train

@@ -10,6 +10,7 @@ import torch
 
 from tests.data.test_super_resolution_clips import Frames
 from tests.networks import TinyWindows
+from vidistill.build import build
 from vidistill.data.high_resolution import HighResolutionSequence
 from vidistill.data.video_writer import VideoWriter
 from vidistill.distill.look_ahead import LookAhead
@@ -18,7 +19,7 @@ from vidistill.ops.clip_view import WindowView
 from vidistill.ops.flow import Correspondence
 from vidistill.ops.image_quality import luma, psnr, ssim
 from vidistill.ops.resize import degrade_bicubic, resize_bicubic
-from vidistill.recipe import build, load_recipe
+from vidistill.recipe import load_recipe
 from vidistill.report.table import results_table
 from vidistill.run import execute
 from vidistill.scoring import SCORINGS
