@@ -1,17 +1,21 @@
-"""Latency of DDRNet-23-slim and its delta student, side by side in one run: sizes × runtimes × precisions, as Markdown.
+"""Latency of a student and its teacher, side by side in one run: sizes × runtimes × precisions, as Markdown.
 
-Usage: python benchmarks/latency.py [--sizes 480x360 1024x512] [--runtimes eager compiled onnx] [--precisions float32]
-Weights do not change the time, so the student is fresh from its SVD start.
+Usage: python benchmarks/latency.py [STUDENT] [--sizes 480x360 1024x512] [--runtimes eager compiled onnx]
+    [--precisions float32]
+STUDENT: a student.safetensors, beside the network it came from; without one, DDRNet-23-slim and its delta student fresh
+from its SVD start, since weights do not change the time.
 """
 
 import argparse
+from pathlib import Path
 
 import torch
 
+from vidistill.checkpoint import load_student
 from vidistill.distill.delta.method import Delta
-from vidistill.distill.stateful import PerFrame
-from vidistill.models import MODELS
-from vidistill.profile import describe_device
+from vidistill.distill.stateful import PerFrame, StatefulNetwork
+from vidistill.models import MODELS, build_network
+from vidistill.profile import Runtime, describe_device
 from vidistill.scoring.results import profile_models
 
 INTERVAL = 10
@@ -19,13 +23,23 @@ HEAD = "| size | runtime | precision | teacher p50 / p99 | key | first delta | d
 HEAD += "amortised at 10: teacher ÷ | worst frame: teacher × |"
 
 
-def row(size: str, runtime: str, precision: str) -> str:
-    width, height = map(int, size.split("x"))
-    dtype = getattr(torch, precision)
+def pair(student: Path | None) -> dict[str, StatefulNetwork]:
+    if student is not None:
+        model = load_student(student)
+        assert model.card is not None
+        return {"teacher": PerFrame(build_network(**model.card.network)).eval(), "student": model}
     network = MODELS["ddrnet_23_slim"](num_classes=19).eval()
     method = Delta(key_frame_interval=INTERVAL)
-    student = method.finish(method.prepare(network, torch.zeros(1, 3, 128, 128)))
-    models = {"teacher": PerFrame(network).eval().to(dtype), "student": student.to(dtype)}
+    return {
+        "teacher": PerFrame(network).eval(),
+        "student": method.finish(method.prepare(network, torch.zeros(1, 3, 128, 128))),
+    }
+
+
+def row(student: Path | None, size: str, runtime: Runtime, precision: str) -> str:
+    width, height = map(int, size.split("x"))
+    dtype = getattr(torch, precision)
+    models = {name: model.to(dtype) for name, model in pair(student).items()}
     frames = torch.randn(4, 3, height, width, dtype=dtype)
     with torch.no_grad():
         measured = profile_models(models, frames, interval=INTERVAL, runtime=runtime)
@@ -41,19 +55,20 @@ def row(size: str, runtime: str, precision: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("student", nargs="?", type=Path)
     parser.add_argument("--sizes", nargs="+", default=["480x360", "1024x512"])
     parser.add_argument("--runtimes", nargs="+", default=["eager", "compiled", "onnx"])
     parser.add_argument("--precisions", nargs="+", default=["float32"])
     arguments = parser.parse_args()
-    print(f"{describe_device(torch.device('cpu'))}; milliseconds, batch 1, γ = 4")
+    print(f"{describe_device(torch.device('cpu'))}; milliseconds, batch 1")
     print("norms fused and channels last on both sides\n")
     print(HEAD + "\n" + "|---" * HEAD.count(" | ") + "|---|", flush=True)
     for size in arguments.sizes:
         for runtime in arguments.runtimes:
             for precision in arguments.precisions:
                 torch.compiler.reset()
-                print(row(size, runtime, precision), flush=True)
+                print(row(arguments.student, size, runtime, precision), flush=True)
 
 
 if __name__ == "__main__":
