@@ -88,3 +88,20 @@ def test_a_students_memory_holds_its_state(network) -> None:
 def test_macs_do_not_depend_on_the_precision(network) -> None:
     whole = stateful_gmacs(PerFrame(network), (16, 24), key_frame_interval=1)
     assert stateful_gmacs(PerFrame(network.bfloat16()), (16, 24), key_frame_interval=1) == whole
+
+
+class Looks(nn.Module):
+    """Looks at its frame's values, and holds a tensor that is neither parameter nor buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.layer = torch.full((1, 3, 1, 1), 0.5), nn.Conv2d(3, 4, 1, bias=False)
+
+    def forward(self, x):
+        x = x - self.mean
+        return self.layer(x if x.mean() > 0 else -x)
+
+
+def test_a_network_that_cannot_do_without_values_is_counted_too() -> None:
+    found = stateful_gmacs(PerFrame(Looks()), (16, 24), key_frame_interval=1)
+    assert found["key"] * 1e9 == pytest.approx(16 * 24 * 3 * 4)

@@ -6,7 +6,7 @@ import torch
 
 from tests.networks import TinyDetector
 from vidistill.build import build
-from vidistill.check import without_files
+from vidistill.check import check_recipe, without_files
 from vidistill.checkpoint import load_student, save_student
 from vidistill.data.clip import SampleKey
 from vidistill.distill.card import Card
@@ -14,7 +14,7 @@ from vidistill.distill.stateful import PerFrame
 from vidistill.errors import UserError
 from vidistill.models import MODELS, build_network
 from vidistill.ops.normalise import Normalisation
-from vidistill.recipe import Recipe, load_recipe
+from vidistill.recipe import Recipe, load_recipe, save_recipe
 from vidistill.run import execute
 from vidistill.train import Learner
 
@@ -86,6 +86,23 @@ def test_what_was_saved_frozen_trains_again(method: str, start: str, tmp_path: P
     run = build(recipe_of(teacher=saved, student=student, method={"name": method}))
     assert all(parameter.requires_grad for parameter in run.training.student.parameters())
     assert not any(parameter.requires_grad for parameter in run.training.teacher.network.parameters())
+
+
+@pytest.mark.parametrize("labels", ["none", "pseudo"])
+def test_without_labels_there_must_be_a_teacher(labels: str, tmp_path: Path) -> None:
+    run = build(recipe_of(teacher=None, student={"name": "ddrnet_23_slim"}, out=str(tmp_path)))
+    run.recipe.data.labels = labels
+    with pytest.raises(UserError, match=f"data.labels: {labels} needs a teacher"):
+        execute(run)
+
+
+def test_checking_a_search_measures_nothing(tmp_path: Path) -> None:
+    search = {"candidates": [{"kind": "copy"}, {"kind": "nothing"}], "cost": "latency"}
+    method = {"name": "delta", "convert": ["stage1.*"], "search": search}
+    path = tmp_path / "recipe.yaml"
+    save_recipe(recipe_of(method=method, optim={"name": "adamw"}, out=str(tmp_path / "run")), path)
+    assert check_recipe(path, ()) == []
+    assert not (tmp_path / "run").exists()
 
 
 def test_three_ways_with_labels() -> None:

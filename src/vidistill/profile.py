@@ -6,6 +6,7 @@ import platform
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -18,6 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from vidistill.progress import track
 
 M = TypeVar("M", bound=nn.Module)
+T = TypeVar("T")
+
+LAYER_KINDS = (torch.ops.aten.convolution, torch.ops.aten._convolution, torch.ops.aten.mm, torch.ops.aten.addmm)
 
 Forward = Callable[..., Any]  # frame, state → outputs, state
 
@@ -33,9 +37,28 @@ def count_macs(function: Callable[..., Any], *arguments: Any) -> int:
     return counter.get_total_flops() // 2
 
 
+def layer_macs(function: Callable[..., Any], *arguments: Any) -> int:
+    """As `count_macs`, of convolutions and linear layers alone: not of products of two activations, as in attention."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        function(*arguments)
+    return sum(flops for kind, flops in counter.get_flop_counts()["Global"].items() if kind in LAYER_KINDS) // 2
+
+
 def on_meta(module: M) -> M:
     """A copy of the module that has shapes but no values, and computes nothing."""
     return copy.deepcopy(module).to("meta")
+
+
+def without_values(function: Callable[[M, str], T], module: M) -> T:
+    """function(module, device) on the meta device; where that cannot be, on the module's own.
+
+    It cannot where a network looks at values, or holds tensors that are neither parameters nor buffers.
+    """
+    try:
+        return function(on_meta(module), "meta")
+    except (RuntimeError, NotImplementedError):
+        parameter = next(module.parameters(), None)
+        return function(module, "cpu" if parameter is None else str(parameter.device))
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -51,20 +74,26 @@ def stateful_gmacs(model: nn.Module, size: Sequence[int], *, key_frame_interval:
     key, delta: of such a frame. amortised: the published count, (key + (K−1) delta) / K with K the interval, which
     leaves out the students' run on the key frame. amortised_deployed: with that run, which the folded form computes.
     """
-    dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
-    frame = torch.empty(1, *(size if len(size) == 4 else (3, *size)), dtype=dtype, device="meta")
-    shadow = on_meta(model)
-    with torch.no_grad():
-        _, state = shadow(frame)
-        key = count_macs(shadow, frame)
-        first = count_macs(shadow, frame, state) if state else key
-        _, state = shadow(frame, state) if state else (None, {})
-        delta = count_macs(shadow, frame, state) if state else key
-    interval = key_frame_interval if state else 1
+    key, first, delta, has_state = without_values(partial(_frame_macs, size=size), model)
+    interval = key_frame_interval if has_state else 1
     amortised = (key + (interval - 1) * delta) / interval
     folding = first - delta if interval > 1 else 0
     counts = {"key": key, "delta": delta, "amortised": amortised, "amortised_deployed": amortised + folding / interval}
     return {name: count / 1e9 for name, count in counts.items()}
+
+
+def _frame_macs(model: nn.Module, device: str, *, size: Sequence[int]) -> tuple[int, int, int, bool]:
+    """MACs of a key frame, the first delta frame and a settled one, and whether there is any state."""
+    dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
+    frame = torch.zeros(1, *(size if len(size) == 4 else (3, *size)), dtype=dtype, device=device)
+    with torch.no_grad():
+        _, state = model(frame)
+        key = count_macs(model, frame)
+        if not state:
+            return key, key, key, False
+        first = count_macs(model, frame, state)
+        _, state = model(frame, state)
+        return key, first, count_macs(model, frame, state), True
 
 
 Runtime = Literal["eager", "compiled", "onnx"]  # torch as it is, torch.compile with frozen weights, ONNX Runtime

@@ -20,6 +20,7 @@ FREE = (
     "out",
     "tensorboard",
     "teacher.cache",
+    "method.search.table",
     "data.evaluate",
     "optim.steps",
     "optim.num_workers",
@@ -34,6 +35,7 @@ def execute(run: Run) -> dict[str, Any] | None:
     Errors: UserError where the folder holds a run of another recipe.
     """
     folder = run.recipe.out
+    _refuse_nothing_to_learn(run)
     if (folder / "checkpoint.pt").exists():
         _refuse_another(run.recipe, folder / "recipe.yaml")
     is_main = int(torch.distributed.get_rank() if torch.distributed.is_initialized() else 0) == 0
@@ -46,6 +48,14 @@ def execute(run: Run) -> dict[str, Any] | None:
     plan = student.plan.to_list() if student.plan else []  # a search has chosen since the card was made
     save_student(folder / "student.safetensors", student, replace(run.card, plan=plan))
     return score(run, load_student(folder / "student.safetensors", None if run.card.network else student.network))
+
+
+def _refuse_nothing_to_learn(run: Run) -> None:
+    """Errors: UserError where the recipe leaves labels out, and there is no teacher to learn from instead."""
+    labels, training = run.recipe.data.labels, run.training
+    is_own_teacher = not getattr(training.method, "train_key_path", True)
+    if labels != "given" and training.teacher is None and not is_own_teacher:
+        raise UserError(f"data.labels: {labels} needs a teacher, and the recipe has none")
 
 
 def _refuse_another(recipe: Recipe, path: Path) -> None:

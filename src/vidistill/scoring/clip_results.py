@@ -12,9 +12,9 @@ from vidistill.profile import (
     count_macs,
     count_parameters,
     describe_device,
-    on_meta,
     peak_memory_mb,
     time_side_by_side,
+    without_values,
 )
 from vidistill.scoring.clips import evaluate_clips
 from vidistill.scoring.frames import Setting
@@ -84,5 +84,6 @@ def _runner(model: StatefulNetwork, clip: torch.Tensor) -> Any:
 
 
 def _gmacs(model: StatefulNetwork, clip: torch.Tensor, interval: int) -> dict[str, float]:
-    clip_gmacs = count_macs(on_meta(model), clip.to("meta")) / 1e9
+    macs = without_values(lambda shadow, device: count_macs(shadow, clip.to(device)), model)
+    clip_gmacs = macs / 1e9
     return {"clip": clip_gmacs, "frame": clip_gmacs / clip.shape[1], "amortised": clip_gmacs / interval}

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from tests.networks import TinySegmenter
-from vidistill.distill.delta.conversion import Selection, plan_conversion, replace_blocks
+from vidistill.distill.delta.conversion import FUNCTIONAL, Selection, plan_conversion, replace_blocks
 from vidistill.distill.delta.plan import Plan, StudentSpec
 from vidistill.errors import UserError
 
@@ -115,3 +115,51 @@ def test_a_plan_for_another_network_is_refused(network: TinySegmenter) -> None:
     plan = planned(network)
     with pytest.raises(UserError, match=r"no block 'body\.0'"):
         replace_blocks(nn.Sequential(nn.Conv2d(3, 4, 1)), plan, lambda entry, block: block)
+
+
+def test_every_name_of_a_shared_layer_counts(network: TinySegmenter) -> None:
+    network.again = network.mix
+    plan = planned(network)
+    entry = {block.path: block for block in plan.blocks}["mix"]
+    assert entry.also == ("again",)
+    assert "held by several parents, with one student:\n  mix = again" in str(plan)
+    assert Plan.from_list(plan.to_list()) == plan
+    assert reasons(planned(network, leave=("again",)))["mix"] == "left by the recipe's patterns"
+
+
+def test_patterns_hold_for_layers_outside_larger_blocks_too(network: TinySegmenter) -> None:
+    thin = StudentSpec(reduction=4)
+    selection = Selection("block", ("body",), ("mix",), others=thin)
+    assert reasons(plan_conversion(network, FRAME, selection, [StudentSpec("bottleneck")]))["mix"].startswith("left by")
+    inside = Selection("block", ("head",), ("body",), others=thin)
+    found = reasons(plan_conversion(network, FRAME, inside, [StudentSpec("copy", scale=0.5)]))
+    assert found["body.0"] == "left by the recipe's patterns"
+    assert found["mix"] == ""
+
+
+def test_leaving_more_layers_than_there_are(network: TinySegmenter) -> None:
+    assert not planned(network, leave_first=0, leave_last=6).converted
+
+
+class Functions(nn.Module):
+    """A kernel applied by a function, a product of activations, a transposed convolution, and two plain ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)
+        self.kernel = nn.Parameter(torch.randn(8, 8, 3, 3))
+        self.up = nn.ConvTranspose2d(8, 8, 2, stride=2)
+
+    def forward(self, x):
+        x = nn.functional.conv2d(self.first(x), self.kernel, padding=1)
+        attended = torch.softmax(x.flatten(2).mT @ x.flatten(2), dim=-1)
+        x = (x.flatten(2) @ attended.mT).unflatten(2, x.shape[-2:])
+        return self.last(self.up(x))
+
+
+def test_the_share_is_of_functional_and_transposed_layers_too() -> None:
+    example = torch.zeros(1, 3, 6, 10)
+    plan = plan_conversion(Functions(), example, Selection(leave_first=0, leave_last=0), [StudentSpec(rank=1)])
+    macs = {block.path: block.macs for block in plan.blocks}
+    assert macs == {"first": 60 * 3 * 8, "last": 240 * 8 * 2, "up": 60 * 8 * 8 * 4, FUNCTIONAL: 60 * 8 * 8 * 9}
+    assert plan.share == (macs["first"] + macs["last"]) / sum(macs.values())

@@ -1,11 +1,15 @@
+import copy
 import dataclasses
 
 import pytest
 import torch
 
+from tests.networks import TinySegmenter
 from vidistill.data.clip import Batch
 from vidistill.distill.delta.method import Delta
+from vidistill.distill.delta.plan import StudentSpec
 from vidistill.distill.teacher import FrozenTeacher
+from vidistill.errors import UserError
 from vidistill.tasks.segmentation import Segmentation
 
 
@@ -84,6 +88,23 @@ def test_a_frozen_key_path_takes_no_gradient_and_keeps_its_statistics(network, t
         assert (parameter.grad is not None) == (id(parameter) in cheap)
     for name, buffer in student.named_buffers():
         assert torch.equal(buffer, network.get_buffer(name.removeprefix("network.").replace(".block", "")))
+
+
+def test_a_frozen_key_path_is_the_only_teacher(network) -> None:
+    method = Delta(train_key_path=False)
+    with pytest.raises(UserError, match=r"let the student start from the teacher"):
+        method.prepare(network, torch.zeros(1, 3, 16, 24), teacher=FrozenTeacher(TinySegmenter(4)))
+    method.prepare(network, torch.zeros(1, 3, 16, 24), teacher=FrozenTeacher(copy.deepcopy(network)))
+
+
+def test_dropout_does_not_move_a_still_clip(network, task) -> None:
+    network.head = torch.nn.Sequential(torch.nn.Dropout(0.5), network.head)
+    method, student = prepared(network, granularity="network", student=StudentSpec("copy", scale=0.5))
+    frames = torch.randn(2, 1, 3, 16, 24).expand(-1, 2, -1, -1, -1)
+    _, state = student(frames[:, 0])
+    assert torch.equal(student(frames[:, 1], state)[0], student(frames[:, 0])[0])
+    assert student.network.block.stem.training, "what is not random trains as ever"
+    assert method.train_key_path
 
 
 def test_groups_and_rates(network) -> None:

@@ -7,8 +7,9 @@ from torch import nn
 
 from tests.networks import TinySegmenter
 from vidistill.data.clip import Batch
+from vidistill.distill.delta import latency_table
 from vidistill.distill.delta.calls import Call
-from vidistill.distill.delta.conversion import Selection
+from vidistill.distill.delta.conversion import Selection, plan_conversion
 from vidistill.distill.delta.latency_table import ITSELF, block_costs
 from vidistill.distill.delta.method import Delta
 from vidistill.distill.delta.plan import StudentSpec
@@ -164,6 +165,36 @@ def test_gates_travel_alike_in_runs_of_any_length(network) -> None:
     method, student = searched(network)
     rates = [method.parameter_groups(student, 1e-4, steps=steps)[-1]["lr"] * steps for steps in (10, 1000)]
     assert rates[0] == pytest.approx(rates[1])
+
+
+@pytest.mark.parametrize("candidates", [(), (THIN,), (THIN, StudentSpec("separable"))])
+def test_a_search_needs_a_choice(candidates) -> None:
+    with pytest.raises(ValueError, match="two different ones"):
+        Search(candidates)
+
+
+def test_each_call_of_a_shared_block_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class TwoSizes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shared = nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, frame):
+            return self.shared(frame).mean() + self.shared(frame[..., ::2, ::2]).mean()
+
+    sizes = {"(1, 3, 16, 24)": 4.0, "(1, 3, 8, 12)": 1.0}
+
+    def times(functions, *, title: str) -> dict[str, float]:
+        known = {"network": 7.0, "measured": 3.0}
+        return {name: known.get(name) or sum(t for size, t in sizes.items() if size in name) for name in functions}
+
+    monkeypatch.setattr(latency_table, "median_milliseconds", times)
+    search, selection = Search((FULL, NOTHING), "latency"), Selection(leave_first=0, leave_last=0)
+    plan = plan_conversion(TwoSizes(), EXAMPLE, selection, search.candidates)
+    table = latency_table.measure_table(TwoSizes(), plan, search, (16, 24))
+    assert table.blocks == {"shared": {ITSELF: 5.0, "copy": 5.0, "nothing": 5.0}}
+    assert table.whole["predicted"] == 7.0
+    assert "measured 3.0 ms, a gap of 133% (the network: 7.0 ms); measure again on an idle machine" in str(table)
 
 
 def test_a_latency_table_is_kept_and_refused_elsewhere(network, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from vidistill.distill.delta.network import DeltaNetwork, convert
 from vidistill.distill.delta.plan import StudentSpec
 from vidistill.distill.norms import fused_copy
 from vidistill.errors import UserError
+from vidistill.ops.normalise import Normalisation
 from vidistill.profile import count_macs
 
 SIZE = (18, 26)
@@ -272,6 +273,71 @@ def test_what_depends_on_the_content_is_named(frames) -> None:
     _, state = student(-bright)
     with pytest.raises(UserError, match=r"'second' runs on this frame but did not on its key frame.*path pattern"):
         student(bright, state)
+    plain = [student(bright)[0]]
+    for folding in ("never", "later"):  # a block may rest, also on the frame that folds the others
+        student.folding, state, found = folding, student(bright)[1], []
+        for frame in (-bright, bright, -bright):
+            outputs, state = student(frame, state)
+            found.append(outputs)
+        plain = found if folding == "never" else plain
+    assert gap(torch.stack(found), torch.stack(plain)) < 1e-5
+
+
+class Branches(nn.Module):
+    """Two branches, the second at half the first one's size, that exchange what they found, as HRNet's do."""
+
+    class Exchange(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.down, self.up = nn.Conv2d(4, 4, 3, stride=2, padding=1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, branches: list[torch.Tensor]) -> list[torch.Tensor]:
+            fine, coarse = branches
+            enlarged = nn.functional.interpolate(self.up(coarse), fine.shape[-2:])
+            return [fine + enlarged, coarse + self.down(fine)]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.coarse = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1, stride=2)
+        self.exchange = self.Exchange()
+
+    def forward(self, frame):
+        fine, coarse = self.exchange([self.fine(frame), self.coarse(frame)])
+        return fine + nn.functional.interpolate(coarse, fine.shape[-2:])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(12, 90), (46, 13), (5, 7)])
+def test_a_copy_keeps_the_ratios_of_its_branches(size: tuple[int, int]) -> None:
+    frames = torch.randn(2, 1, 3, *size)
+    plan = plan_conversion(Branches(), frames[0], Selection("block", ("exchange",)), [StudentSpec("copy", scale=0.5)])
+    student = convert(Branches(), plan).eval()
+    outputs, state = student(frames[0])
+    assert torch.equal(student(frames[0], state)[0], outputs), "still"
+    assert student(frames[1], state)[0].shape == (1, 4, *size)
+
+
+@torch.no_grad()
+def test_a_state_may_come_back_in_another_order(network, frames) -> None:
+    block = Selection("block", ("two",))
+    student = convert(Lists(), plan_conversion(Lists(), frames[0], block, [StudentSpec("copy", scale=0.5)])).eval()
+    _, state = student(frames[0])
+    expected, _ = student(frames[1], state)
+    assert torch.equal(student(frames[1], dict(reversed(state.items())))[0], expected)
+
+
+def test_a_shared_block_is_saved_and_loaded(network, frames, tmp_path: Path) -> None:
+    network.again = network.mix
+    plan = plan_conversion(network, frames[0], Selection(), [StudentSpec()])
+    student = convert(network, plan).eval().requires_grad_(False)
+    normalisation = Normalisation((0.0,) * 3, (1.0,) * 3)
+    card = Card(
+        {}, "delta", {"name": "segmentation", "num_classes": 4}, plan.to_list(), normalisation, (), (), 10, None
+    )
+    save_student(tmp_path / "student.safetensors", student, card)
+    again = load_student(tmp_path / "student.safetensors", copy.deepcopy(network))
+    assert torch.equal(again(frames[0])[0], student(frames[0])[0])
+    assert again.network.again is again.network.mix
 
 
 def test_macs_fall_with_the_square_of_the_scale(network) -> None:

@@ -40,18 +40,21 @@ def scaled_size(size: torch.Size | tuple[int, ...], scale: float, *, multiple: i
     return max(1, round(size[-2] * scale / multiple)) * multiple, max(1, round(size[-1] * scale / multiple)) * multiple
 
 
-def smaller(x: Tensor, scale: float, *, multiple: int = 1) -> Tensor:
-    """An image (B, C, H, W) bilinearly resized to its `scaled_size`; other tensors and scale 1 as they are."""
-    if scale == 1 or x.ndim != 4:
-        return x
-    return F.interpolate(x, size=scaled_size(x.shape, scale, multiple=multiple), mode="bilinear", align_corners=False)
+def smaller(x: Tensor, scale: float) -> Tensor:
+    """An image (B, C, H, W) resized to its `scaled_size`; other tensors and scale 1 as they are."""
+    return x if scale == 1 or x.ndim != 4 else resized(x, scaled_size(x.shape, scale))
 
 
 def larger(x: Tensor, like: Tensor) -> Tensor:
-    """`x` bilinearly resized to the height and width of `like`, where it is an image."""
+    """`x` resized to the height and width of `like`, where it is an image."""
     if x.ndim != 4 or x.shape[-2:] == like.shape[-2:]:
         return x
-    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
+    return resized(x, (like.shape[-2], like.shape[-1]))
+
+
+def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """An image, bilinearly."""
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
 def name_leaves(name: str, tree: Any) -> State:
@@ -61,8 +64,14 @@ def name_leaves(name: str, tree: Any) -> State:
 
 
 def leaves_named(state: State, name: str) -> list[Tensor]:
-    """What `name_leaves` named so, in order."""
-    return [tensor for key, tensor in state.items() if key.split(".")[0] == name]
+    """What `name_leaves` named so, in order, in whatever order a file gave them back."""
+    found = [
+        (int(number or 0), tensor)
+        for key, tensor in state.items()
+        for first, _, number in [key.partition(".")]
+        if first == name
+    ]
+    return [tensor for _, tensor in sorted(found, key=lambda leaf: leaf[0])]
 
 
 def map_outputs(function: Callable[[Tensor, Tensor], Tensor], found: Any, like: Any) -> Any:

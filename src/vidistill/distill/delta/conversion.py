@@ -1,8 +1,9 @@
 """Which blocks of a network get a cheap student, and why the others do not."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,10 +14,14 @@ from vidistill.distill.delta.calls import Call
 from vidistill.distill.delta.make import make_student, resolve
 from vidistill.distill.delta.plan import WHOLE, BlockPlan, Candidate, Plan, StudentSpec
 from vidistill.distill.delta.separable import is_convertible_layer
+from vidistill.distill.delta.students import BlockStudent
 from vidistill.errors import UserError, nearest
-from vidistill.profile import count_macs, on_meta
+from vidistill.profile import count_macs, layer_macs, without_values
 
 Granularity = Literal["layer", "block", "stage", "network"]
+
+
+FUNCTIONAL = "(functional layers)"
 
 
 @dataclass(frozen=True)
@@ -56,11 +61,12 @@ def plan_conversion(network: nn.Module, example: Tensor, selection: Selection, s
     """
     modules = dict(network.named_modules())
     layers = {path: module for path, module in modules.items() if _has_kernel(module)}
-    targets = _targets(network, modules, layers, selection)
+    also = _other_paths(network)
+    targets = _targets(network, modules, layers, also, selection)
     seen = observe(network, {*layers, *targets}, example)
     order = [path for path in seen if path in layers and seen[path].calls]
     own_leave = own_patterns(network, selection)
-    ends = set(order[: selection.leave_first]) | set(order[len(order) - selection.leave_last :])
+    ends = set(order[: selection.leave_first]) | set(order[max(0, len(order) - selection.leave_last) :])
     blocks: list[BlockPlan] = []
     for path in _in_order(order, targets, layers):
         facts = seen.get(path, Seen())
@@ -68,23 +74,38 @@ def plan_conversion(network: nn.Module, example: Tensor, selection: Selection, s
         reason = _unsuitable(path, modules[path], facts, targets, selection, is_end=path in ends and not own_leave)
         if path not in targets and _any(path, own_leave, fnmatchcase):
             reason = "left by the network itself"
-        plan = BlockPlan(path, sum(inside), reason=reason)
+        if path not in targets and selection.others is not None and _is_left(path, selection):
+            reason = "left by the recipe's patterns"
+        plan = BlockPlan(path, sum(inside), reason=reason, also=also.get(path, ()))
         wanted = students if path in targets or selection.others is None else [selection.others]
         blocks.append(plan if reason else _with_candidates(plan, modules[path], facts, wanted))
+    rest = without_values(lambda shadow, device: layer_macs(shadow.eval(), example.to(device)), network)
+    rest -= sum(seen[path].macs for path in order)
+    if rest > 0 and selection.granularity != "network":
+        blocks.append(BlockPlan(FUNCTIONAL, rest, reason="run by functions, not by modules of their own"))
     return Plan(tuple(blocks))
 
 
 def _targets(
-    network: nn.Module, modules: dict[str, nn.Module], layers: dict[str, nn.Module], selection: Selection
-) -> list[str]:
-    """The paths of the blocks that are asked for."""
+    network: nn.Module, modules: dict[str, nn.Module], layers: dict[str, nn.Module], also: dict[str, tuple[str, ...]],
+    selection: Selection,
+) -> list[str]:  # fmt: skip
+    """The paths of the blocks that are asked for, by any of their paths."""
+
+    def names(path: str) -> tuple[str, ...]:
+        return (path, *also.get(path, ()))
+
     if selection.granularity == "network":
         return [WHOLE]
     if selection.granularity == "layer":
         patterns = ["*"] if selection.convert is None else list(selection.convert)
-        _check_patterns([*patterns, *selection.leave], list(layers), fnmatchcase)
+        _check_patterns([*patterns, *selection.leave], [name for path in layers for name in names(path)], fnmatchcase)
         leave = [*selection.leave, *own_patterns(network, selection)]
-        return [p for p in layers if _any(p, patterns, fnmatchcase) and not _any(p, leave, fnmatchcase)]
+
+        def any_of(path: str, wanted: Sequence[str]) -> bool:
+            return any(_any(name, wanted, fnmatchcase) for name in names(path))
+
+        return [p for p in layers if any_of(p, patterns) and not any_of(p, leave)]
     declared = getattr(network, "granularities", {}).get(selection.granularity)
     if selection.convert is None and declared is None:
         raise UserError(
@@ -101,11 +122,25 @@ def _targets(
     return paths
 
 
+def _other_paths(network: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Of each module that several parents hold: its further paths by its first."""
+    paths: dict[int, list[str]] = {}
+    for path, module in network.named_modules(remove_duplicate=False):
+        paths.setdefault(id(module), []).append(path)
+    return {first: tuple(others) for first, *others in paths.values() if others}
+
+
 def own_patterns(network: nn.Module, selection: Selection) -> tuple[str, ...]:
     """What the network itself says to leave of its layers; patterns may match nothing in this variant of it."""
     if selection.granularity != "layer" and selection.others is None:
         return ()
     return tuple(getattr(network, "leave", ()))
+
+
+def _is_left(path: str, selection: Selection) -> bool:
+    """Whether a pattern of `leave` matches the layer, or a block around it."""
+    parts = path.split(".")
+    return any(_any(".".join(parts[:depth]), selection.leave, _same_depth) for depth in range(1, len(parts) + 1))
 
 
 def _same_depth(path: str, pattern: str) -> bool:
@@ -169,11 +204,11 @@ def _with_candidates(plan: BlockPlan, block: nn.Module, seen: Seen, students: Se
             except Exception as error:  # a user's block on another size, or without values, may fail in any way
                 reasons.append(f"its {resolved} cannot run ({str(error).splitlines()[0][:120]})")
     is_free = all(spec.rank is None for spec in students)  # a rank that is asked for is meant
-    if candidates and is_free and all(candidate.macs >= plan.macs for candidate in candidates):
+    if candidates and is_free and all(candidate.macs >= _block_macs(block, seen) for candidate in candidates):
         candidates, reasons = [], ["the student would cost as much"]
     if not candidates:
-        return BlockPlan(plan.path, plan.macs, reason=reasons[0])
-    return BlockPlan(plan.path, plan.macs, tuple(candidates), channels)
+        return replace(plan, reason=reasons[0])
+    return replace(plan, candidates=tuple(candidates), channels=channels)
 
 
 def _channels(call: Call) -> int:
@@ -184,13 +219,34 @@ def _channels(call: Call) -> int:
 
 def _student_macs(spec: StudentSpec, block: nn.Module, channels: tuple[int, int], seen: Seen) -> int:
     """Of a folded frame, all calls together."""
-    student = on_meta(make_student(spec, block, channels)).eval()
-    total = 0
-    for call, output in seen.calls:
-        with torch.no_grad():
-            folded = student.fold(call, output)
-        total += count_macs(student.follow, call, folded)
-    return total
+
+    def count(student: BlockStudent, device: str) -> int:
+        total = 0
+        for call, output in seen.calls:
+            key, key_output = (
+                call.map(partial(_zeros, device=device)),
+                tree_map_only(Tensor, partial(_zeros, device=device), output),
+            )
+            with torch.no_grad():
+                folded = student.fold(key, key_output)
+            total += count_macs(student.follow, key, folded)
+        return total
+
+    return without_values(count, make_student(spec, block, channels).eval())
+
+
+def _block_macs(block: nn.Module, seen: Seen) -> int:
+    """Of all calls together, counted as its students' are."""
+
+    def count(block: nn.Module, device: str) -> int:
+        calls = [call.map(partial(_zeros, device=device)) for call, _ in seen.calls]
+        return sum(count_macs(lambda call=call: block.eval()(*call.args, **call.kwargs)) for call in calls)
+
+    return without_values(count, block)
+
+
+def _zeros(tensor: Tensor, *, device: str) -> Tensor:
+    return torch.zeros_like(tensor, device=device)
 
 
 def _has_kernel(module: nn.Module) -> bool:
@@ -205,7 +261,7 @@ def observe(network: nn.Module, paths: Collection[str], example: Tensor) -> dict
     def hook(path: str) -> Callable[..., None]:
         def note(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             facts = seen.setdefault(path, Seen())
-            facts.macs += _layer_macs(module, output)
+            facts.macs += _layer_macs(module, args, output)
             facts.calls.append((Call(args, kwargs).map(_shape), tree_map_only(Tensor, _shape, output)))
 
         return note
@@ -226,11 +282,12 @@ def _shape(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor, device="meta")
 
 
-def _layer_macs(module: Any, output: Any) -> int:
-    """Of one convolution or linear layer; a transposed one's kernel is laid out otherwise, and is not counted."""
-    if not _has_kernel(module) or isinstance(module, nn.modules.conv._ConvTransposeNd):
+def _layer_macs(module: Any, args: tuple[Any, ...], output: Any) -> int:
+    """Of one convolution or linear layer. Its kernel's first axis is the outputs', a transposed one's the inputs'."""
+    if not _has_kernel(module):
         return 0
-    return output.numel() * module.weight[0].numel()
+    is_transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)
+    return int((args[0] if is_transposed else output).numel() * module.weight[0].numel())
 
 
 def replace_blocks(network: nn.Module, plan: Plan, make: Callable[[BlockPlan, nn.Module], nn.Module]) -> nn.Module:

@@ -4,6 +4,7 @@ import copy
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from vidistill.distill.delta.calls import Call
 from vidistill.distill.delta.conversion import Selection, observe, plan_conversion
 from vidistill.distill.delta.make import make_student
 from vidistill.distill.delta.network import DeltaBlock, DeltaNetwork, convert
-from vidistill.distill.delta.plan import Plan, StudentSpec
+from vidistill.distill.delta.plan import BlockPlan, Plan, StudentSpec
 from vidistill.distill.delta.search import Search, chosen_plan
 from vidistill.distill.delta.students import BlockStudent
 from vidistill.distill.delta.tape import Tape
@@ -25,6 +26,7 @@ from vidistill.errors import UserError
 from vidistill.files import atomic_path
 from vidistill.profile import compile_for_inference, describe_device, median_milliseconds
 
+MUCH = 0.2  # a gap that says the machine was not idle
 ITSELF = "itself"  # the block, not replaced
 
 
@@ -33,7 +35,7 @@ class LatencyTable:
     """Milliseconds of a settled delta frame, by block and candidate, and of the block itself.
 
     setting: what the figures hold for; another machine, runtime, precision or size needs a table of its own.
-    whole: the network's frame, and a frame of the student with every block's first candidate, as measured and as the
+    whole: the network's frame, and a frame of the student with every block's cheapest candidate, as measured and as the
     table predicts it from the network's frame and the blocks' differences.
     """
 
@@ -45,6 +47,14 @@ class LatencyTable:
     def gap(self) -> float:
         """How far the prediction is from the measured whole, as a part of it."""
         return abs(self.whole["predicted"] - self.whole["measured"]) / self.whole["measured"]
+
+    def __str__(self) -> str:
+        whole = self.whole
+        return (
+            f"latency table of {len(self.blocks)} blocks: predicts {whole['predicted']:.1f} ms for the student of each "
+            f"block's cheapest candidates, measured {whole['measured']:.1f} ms, a gap of {self.gap:.0%} (the network: "
+            f"{whole['network']:.1f} ms)" + ("; measure again on an idle machine" if self.gap > MUCH else "")
+        )
 
 
 def block_costs(
@@ -77,10 +87,7 @@ def _table(network: nn.Module, search: Search, selection: Selection, size: tuple
     if search.table is not None:
         with atomic_path(search.table) as temporary:
             temporary.write_text(json.dumps(asdict(table), indent=2))
-    print(
-        f"latency table of {len(table.blocks)} blocks: predicts {table.whole['predicted']:.1f} ms for the student of "
-        f"first candidates, measured {table.whole['measured']:.1f} ms (the network: {table.whole['network']:.1f} ms)"
-    )
+    print(table)
     return table
 
 
@@ -119,20 +126,22 @@ def measure_table(network: nn.Module, plan: Plan, search: Search, size: tuple[in
     seen = observe(network, [entry.path for entry in plan.converted], example)
     modules = dict(network.named_modules())
     frames: dict[str, Callable[[], Any]] = {}
-    keys: dict[str, dict[str, str]] = {}
+    keys: dict[str, dict[str, list[str]]] = {}  # by block and candidate, one a call
     for entry in plan.converted:
-        block, call = modules[entry.path], seen[entry.path].calls[0][0]
+        block = modules[entry.path]
         specs: dict[str, StudentSpec | None] = {ITSELF: None}
         specs |= {str(candidate.student): candidate.student for candidate in entry.candidates}
-        keys[entry.path] = {name: f"{name} of {block} on {_shapes(call)}" for name in specs}
-        for name, key in keys[entry.path].items():
+        keys[entry.path] = {name: [] for name in specs}
+        for (call, _), (name, spec) in product(seen[entry.path].calls, specs.items()):
+            key = f"{name} of {block} on {_shapes(call)}"
+            keys[entry.path][name].append(key)
             if key not in frames:
-                spec = specs[name]
                 student = None if spec is None else make_student(spec, block, entry.channels)
                 frames[key] = _delta_frame(_alone(block, student), _values(call), search)
     times = median_milliseconds(frames, title="measuring candidates")
-    calls = {path: len(seen[path].calls) for path in keys}
-    blocks = {path: {name: times[key] * calls[path] for name, key in found.items()} for path, found in keys.items()}
+    blocks = {
+        path: {name: sum(times[key] for key in calls) for name, calls in found.items()} for path, found in keys.items()
+    }
     return LatencyTable(_setting(plan, search, size), blocks, _whole(network, plan, search, example, blocks))
 
 
@@ -140,15 +149,22 @@ def _whole(
     network: nn.Module, plan: Plan, search: Search, example: Tensor, blocks: dict[str, dict[str, float]]
 ) -> dict[str, float]:
     """The table's sum against the measured whole."""
-    first = Plan(tuple(chosen_plan(entry, 0) if entry.candidates else entry for entry in plan.blocks))
-    student = convert(network, first)
+    cheapest = Plan(tuple(_cheapest(entry, blocks) if entry.candidates else entry for entry in plan.blocks))
+    student = convert(network, cheapest)
     frames = {
         "network": _delta_frame(PerFrame(network), example, search),
         "measured": _delta_frame(student.eval(), example, search),
     }
     times = median_milliseconds(frames, title="measuring the whole")
-    saved = sum(blocks[entry.path][ITSELF] - blocks[entry.path][str(entry.student)] for entry in first.converted)
+    saved = sum(blocks[entry.path][ITSELF] - blocks[entry.path][str(entry.student)] for entry in cheapest.converted)
     return times | {"predicted": times["network"] - saved}
+
+
+def _cheapest(entry: BlockPlan, blocks: dict[str, dict[str, float]]) -> BlockPlan:
+    """With the candidate that takes the least time of those that compute anything."""
+    times = [blocks[entry.path][str(candidate.student)] for candidate in entry.candidates]
+    computing = [i for i, candidate in enumerate(entry.candidates) if candidate.student.kind != "nothing"]
+    return chosen_plan(entry, min(computing or range(len(times)), key=times.__getitem__))
 
 
 class _Spread(nn.Module):

@@ -31,6 +31,8 @@ def make_student(spec: StudentSpec, block: nn.Module, channels: tuple[int, int])
 
 def resolve(spec: StudentSpec, block: nn.Module, call: Call, output: Any) -> StudentSpec | str:
     """The spec with its rank decided for this block, or why the block cannot have such a student."""
+    if isinstance(block, nn.Conv2d) and block.groups == block.in_channels and block.groups > 1:
+        return "depthwise"
     images = all(tensor.ndim == 4 for tensor in call.tensors())
     is_single = len(call.tensors()) == 1 and isinstance(output, Tensor)
     if not is_single and spec.kind != "copy":
@@ -50,8 +52,6 @@ def resolve(spec: StudentSpec, block: nn.Module, call: Call, output: Any) -> Stu
 def _resolve_separable(spec: StudentSpec, block: nn.Module) -> StudentSpec | str:
     if not is_convertible_layer(block):
         return "a separable student is for a convolution or a linear layer only"
-    if isinstance(block, nn.Conv2d) and block.groups == block.in_channels and block.groups > 1:
-        return "depthwise"
     if spec.rank is not None:
         return _ranked(spec, min(spec.rank, full_rank(block)))
     rank = bottleneck_rank(block, reduction=spec.reduction, policy=spec.policy)

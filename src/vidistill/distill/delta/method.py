@@ -77,6 +77,11 @@ class Delta:
     ) -> DeltaNetwork:
         refuse_clips(view, self.name)
         require_whole_windows(view, self.name, example)
+        if not self.train_key_path and teacher is not None and not _same_weights(network, teacher.network):
+            raise UserError(
+                "method.train_key_path: false keeps the student's own network on key frames, which then is the only "
+                "teacher; train it, or let the student start from the teacher with student: {from: teacher}"
+            )
         selection = Selection(
             self.granularity, self.convert, self.leave, self.leave_first, self.leave_last, self.others
         )
@@ -109,6 +114,7 @@ class Delta:
 
     def set_training(self, student: StatefulNetwork) -> None:
         student.train()
+        _freeze_random_layers(student)
         if self.freeze_norms or not self.train_key_path:
             freeze_norms(student)
         for block in _delta(student).blocks().values():
@@ -147,7 +153,7 @@ class Delta:
         losses = self._task_losses(outputs, reference, teacher, task, batch)
         losses |= {name: self._scaled(name, torch.stack(found)) for name, found in gaps.items() if found}
         if searches:
-            losses["cost"] = torch.stack([searched.cost() for searched in _searched(network)]).sum()
+            losses["cost"] = sum((searched.cost() for searched in _searched(network)), start=frames.new_zeros(()))
         return losses
 
     def _task_losses(
@@ -200,6 +206,21 @@ class Delta:
 
 def _searched(student: StatefulNetwork) -> list[SearchedStudent]:
     return [b.student for b in _delta(student).blocks().values() if isinstance(b.student, SearchedStudent)]
+
+
+def _freeze_random_layers(module: nn.Module) -> None:
+    """Switches dropout and stochastic depth off: with other draws for the two frames a still clip would move. [ours]
+
+    They are known by the names of their classes, as libraries have many.
+    """
+    for part in module.modules():
+        if any(word in type(part).__name__.lower() for word in ("dropout", "droppath", "stochasticdepth")):
+            part.eval()
+
+
+def _same_weights(network: nn.Module, other: nn.Module) -> bool:
+    ours, theirs = network.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name].to(ours[name])) for name in ours)
 
 
 def _student_part(block: DeltaBlock) -> nn.Module:

@@ -88,7 +88,7 @@ class DeltaNetwork(StatefulNetwork):
         with self.tape.bound(state, self.folding) as written:
             outputs = self.network(frame)
             if state is not None:
-                return outputs, written or state
+                return outputs, self.tape.carried_on(state)
             overwritten = self.tape.overwritten()
             if overwritten:
                 raise UserError(

@@ -54,7 +54,8 @@ class Candidate:
 class BlockPlan:
     """What becomes of one block. Without candidates it is left as it is, for `reason`; several mean a search.
 
-    macs: of its convolutions and linear layers on one example frame. channels: of its input and output.
+    macs: of its convolutions and linear layers on one example frame. channels: of its input and output. also: its other
+    paths, where several parents hold it.
     """
 
     path: str
@@ -62,6 +63,7 @@ class BlockPlan:
     candidates: tuple[Candidate, ...] = ()
     channels: tuple[int, int] = (0, 0)
     reason: str = ""
+    also: tuple[str, ...] = ()
 
     @property
     def student(self) -> StudentSpec | None:
@@ -70,7 +72,7 @@ class BlockPlan:
 
     @property
     def title(self) -> str:
-        return self.path or "the whole network"
+        return " = ".join([self.path, *self.also]) or "the whole network"
 
 
 @dataclass(frozen=True)
@@ -102,14 +104,17 @@ class Plan:
     def __str__(self) -> str:
         left = [f"  {block.title}: {block.reason}" for block in self.left]
         head = f"{len(self.converted)} of {len(self.blocks)} blocks converted, {self.share:.1%} of the MACs"
-        return "\n".join([head, *(["left as they are:", *left] if left else [])])
+        shared = [f"  {block.title}" for block in self.converted if block.also]
+        shown = [head, *(["left as they are:", *left] if left else [])]
+        return "\n".join([*shown, *(["held by several parents, with one student:", *shared] if shared else [])])
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     """Lists for tuples, as a file gives them back."""
-    return values | {"candidates": list(values["candidates"]), "channels": list(values["channels"])}
+    return values | {name: list(values[name]) for name in ("candidates", "channels", "also")}
 
 
 def _block_from(values: dict[str, Any]) -> BlockPlan:
     candidates = tuple(Candidate(StudentSpec(**c["student"]), c["macs"]) for c in values["candidates"])
-    return BlockPlan(**values | {"candidates": candidates, "channels": tuple(values["channels"])})
+    lists = {"candidates": candidates, "channels": tuple(values["channels"]), "also": tuple(values.get("also", ()))}
+    return BlockPlan(**values | lists)

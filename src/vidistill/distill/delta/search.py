@@ -7,7 +7,7 @@ which the choice is settled and trains undisturbed are ours.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -57,6 +57,8 @@ class Search:
     def __post_init__(self) -> None:
         if not 0 < self.until <= 1:
             raise ValueError(f"search.until={self.until}: the part of the run that searches lies in (0, 1]")
+        if len(set(self.candidates)) < 2:
+            raise ValueError("search.candidates: give two different ones or more, among which the run can choose")
 
     def rate(self, steps: int) -> float:
         """The gates' learning rate in a run of so many steps."""
@@ -149,4 +151,4 @@ def make_block_student(entry: BlockPlan, block: nn.Module) -> BlockStudent:
 def chosen_plan(entry: BlockPlan, choice: int) -> BlockPlan:
     """The plan of a block whose search has ended."""
     candidate: Candidate = entry.candidates[choice]
-    return BlockPlan(entry.path, entry.macs, (candidate,), entry.channels)
+    return replace(entry, candidates=(candidate,))

@@ -25,6 +25,7 @@ from vidistill.distill.delta.calls import (
     leaves_named,
     map_outputs,
     name_leaves,
+    resized,
     scaled_size,
     smaller,
 )
@@ -168,10 +169,23 @@ class Copy(BlockStudent):
         return 1 / (1 + doubt * (f_t - f_0).square().sum(dim=_channel_axis(f_t), keepdim=True))
 
     def _smaller(self, call: Call, output: Any) -> Call:
-        """The call on smaller images, of whole multiples of the block's stride: or its grid would not fit the frame."""
-        image = next((z for z in tree_leaves(output) if isinstance(z, Tensor) and z.ndim == 4), None)
-        stride = 1 if image is None else max(1, round(call.tensor.shape[-1] / image.shape[-1]))
-        return call.map(lambda x: smaller(x, self.scale, multiple=stride))
+        """The call on smaller images, of whole multiples of the block's stride: or its grid would not fit the frame.
+
+        Several images, as of a network with branches, keep their ratios to the finest.
+        """
+        images = [x for x in call.tensors() if x.ndim == 4]
+        if self.scale == 1 or not images:
+            return call
+        image = next((z for z in tree_leaves(output) if isinstance(z, Tensor) and z.ndim == 4), images[0])
+        finest = max(images, key=lambda x: x.shape[-1])
+        coarsest = min(image.shape[-1], *(x.shape[-1] for x in images))
+        height, width = scaled_size(finest.shape, self.scale, multiple=max(1, round(finest.shape[-1] / coarsest)))
+
+        def one(x: Tensor) -> Tensor:
+            ratio = max(1, round(finest.shape[-1] / x.shape[-1]))
+            return resized(x, (height // ratio, width // ratio)) if x.ndim == 4 else x
+
+        return call.map(one)
 
 
 class Bottleneck(BlockStudent):

@@ -84,6 +84,14 @@ class Tape:
             if _has_version(tensor):
                 self._versions[name] = tensor._version
 
+    def carried_on(self, state: State) -> State:
+        """The state with the slots that were written; what did not run on this frame keeps its own."""
+        if not self.written:
+            return state
+        slots = {name.rpartition("/")[0] for name in self.written}
+        kept = {name: tensor for name, tensor in state.items() if name.rpartition("/")[0] not in slots}
+        return kept | self.written
+
     def overwritten(self) -> list[str]:
         """The kept tensors that the network has changed in place since, which would corrupt the frames to come."""
         return [name for name, version in self._versions.items() if self.written[name]._version != version]
