@@ -16,7 +16,6 @@ run network_copy
 run network_copy_47 method.student.scale=0.47
 run network_copy_44 method.student.scale=0.44
 run network_copy_untrained optim.steps=0
-run stage_copy method.granularity=stage "$others"
 recipe=camvid_delta
 run layer_separable_4
 run layer_separable_8 method.student.reduction=8

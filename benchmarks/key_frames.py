@@ -2,8 +2,8 @@
 
 Usage: python benchmarks/key_frames.py STUDENT TEACHER --videos a.mp4 b.mp4
 Each policy runs over every clip, and over all of them cut into pieces and strung together. An adaptive policy is
-compared with the fixed interval that makes as many key frames, averaged over the interval's phases. Agreement: share of
-pixels with the teacher's class, every frame.
+compared with fixed intervals that make as many key frames: the next shorter and the next longer one, each averaged over
+its phases and weighted so that their key frames are as many. Agreement: share of pixels with the teacher's class.
 """
 
 import argparse
@@ -56,6 +56,14 @@ def fixed_at(student: str, clip: list[Image], interval: int, reference: list[Lab
     return float(np.mean([run(student, clip[p:], Fixed(interval), reference[p:])[1] for p in phases]))
 
 
+def fixed_with(student: str, clip: list[Image], keys: int, reference: list[LabelMap]) -> float:
+    """Agreement with `keys` key frames at fixed intervals, between those of the two nearest intervals."""
+    shorter = len(clip) // keys
+    dear, cheap = (fixed_at(student, clip, interval, reference) for interval in (shorter, shorter + 1))
+    weight = (keys / len(clip) - 1 / (shorter + 1)) / (1 / shorter - 1 / (shorter + 1))
+    return weight * dear + (1 - weight) * cheap
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("student")
@@ -74,7 +82,7 @@ def main() -> None:
         reference = [output.prediction for output in Stream(load_student(arguments.teacher))(clip)]
         for drift in arguments.drift:
             keys, adaptive = run(arguments.student, clip, Adaptive(drift=drift), reference)
-            fixed = fixed_at(arguments.student, clip, max(1, round(len(clip) / keys)), reference)
+            fixed = fixed_with(arguments.student, clip, keys, reference)
             print(f"| {name} | {len(clip)} | drift {drift} | {keys} | {adaptive:.4f} | {fixed:.4f} |", flush=True)
 
 

@@ -1,8 +1,8 @@
 """The runs of benchmarks/blocks.sh as one table and one figure: quality, GMAC and milliseconds measured side by side.
 
 Usage: python benchmarks/pareto.py runs [--out docs/pareto.png] [--settings onnx:float32 eager:float32 eager:bfloat16]
-Quality is the mean and spread (largest − smallest) over seeds; cost is that of each name's first seed. The figure's
-times are those of the first setting.
+Quality is the mean and spread (largest − smallest) over seeds; so is cost where seeds differ in it, as searches do, else
+one seed is timed. The figure's times are those of the first setting.
 """
 
 import argparse
@@ -35,6 +35,14 @@ def quality(folders: list[Path]) -> tuple[np.ndarray, np.ndarray, float]:
     return np.array([m["miou"] for m in metrics]), np.array([m["agreement"] for m in metrics]), teacher
 
 
+def distinct(folders: list[Path]) -> list[Path]:
+    """One folder for each cost among the seeds."""
+    costs = {
+        json.loads((folder / "results.json").read_text())["student"]["gmacs"]["delta"]: folder for folder in folders
+    }
+    return list(costs.values())
+
+
 def measure(folders: dict[str, Path], teacher: Path, setting: tuple[Runtime, str]) -> dict[str, Any]:
     runtime, precision = setting
     models: dict[str, StatefulNetwork] = {"teacher": load_student(teacher)}
@@ -43,6 +51,10 @@ def measure(folders: dict[str, Path], teacher: Path, setting: tuple[Runtime, str
     frames = torch.randn(4, 3, *SIZE, generator=torch.Generator().manual_seed(0)).to(dtype)
     models = {name: model.to(dtype) for name, model in models.items()}
     return profile_models(models, frames, interval=INTERVAL, runtime=runtime)
+
+
+def spread(values: list[float]) -> str:
+    return f"{np.mean(values):.2f}" + (f" ± {np.ptp(values):.2f}" if len(values) > 1 else "")
 
 
 def figure(points: dict[str, tuple[float, float]], teacher: float, path: Path, title: str) -> None:
@@ -74,9 +86,10 @@ def main() -> None:
     names: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(arguments.runs.glob("blocks_*_[0-9]/results.json")):
         names[path.parent.name.removeprefix("blocks_").rsplit("_", 1)[0]].append(path.parent)
-    first = {name: folders[0] for name, folders in names.items()}
+    timed = {name: [folder.name for folder in distinct(folders)] for name, folders in names.items()}
+    folders_timed = {folder: arguments.runs / folder for chosen in timed.values() for folder in chosen}
     settings = [tuple(setting.split(":")) for setting in arguments.settings]
-    measured = {setting: measure(first, arguments.teacher, setting) for setting in settings}
+    measured = {setting: measure(folders_timed, arguments.teacher, setting) for setting in settings}
     where = f"{describe_device(torch.device('cpu'))}, {SIZE[1]}×{SIZE[0]}"
     teacher_ms = {setting: found["teacher"]["latency_ms"]["key"]["p50"] for setting, found in measured.items()}
     print(f"{where}; the teacher: {', '.join(f'{r} {p} {teacher_ms[r, p]:.1f} ms' for r, p in settings)}\n")
@@ -86,12 +99,15 @@ def main() -> None:
     points = {}
     for name, folders in names.items():
         mious, agreements, teacher = quality(folders)
-        delta_ms = {setting: found[name]["latency_ms"]["delta"]["p50"] for setting, found in measured.items()}
-        points[name] = (teacher_ms[settings[0]] / delta_ms[settings[0]], float(mious.mean()))
+        speeds = {
+            setting: [teacher_ms[setting] / found[one]["latency_ms"]["delta"]["p50"] for one in timed[name]]
+            for setting, found in measured.items()
+        }
+        points[name] = (float(np.mean(speeds[settings[0]])), float(mious.mean()))
         cells = [name.replace("_", " "), str(len(mious)), f"{mious.mean():.4f} ± {np.ptp(mious):.4f}"]
         cells += [f"{mious.mean() / teacher:.3f}", f"{agreements.mean():.4f}"]
-        cells.append(f"{measured[settings[0]][name]['gmacs']['delta']:.2f}")
-        cells += [f"{teacher_ms[setting] / delta_ms[setting]:.2f}" for setting in settings]
+        cells.append(spread([measured[settings[0]][one]["gmacs"]["delta"] for one in timed[name]]))
+        cells += [spread(speeds[setting]) for setting in settings]
         print(f"| {' | '.join(cells)} |")
     figure(points, teacher, arguments.out, f"{where}\n{' '.join(settings[0])}")
 

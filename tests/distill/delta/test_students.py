@@ -16,7 +16,6 @@ from vidistill.distill.delta.network import DeltaNetwork, convert
 from vidistill.distill.delta.plan import StudentSpec
 from vidistill.distill.norms import fused_copy
 from vidistill.errors import UserError
-from vidistill.ops.normalise import Normalisation
 from vidistill.profile import count_macs
 
 SIZE = (18, 26)
@@ -330,10 +329,7 @@ def test_a_shared_block_is_saved_and_loaded(network, frames, tmp_path: Path) -> 
     network.again = network.mix
     plan = plan_conversion(network, frames[0], Selection(), [StudentSpec()])
     student = convert(network, plan).eval().requires_grad_(False)
-    normalisation = Normalisation((0.0,) * 3, (1.0,) * 3)
-    card = Card(
-        {}, "delta", {"name": "segmentation", "num_classes": 4}, plan.to_list(), normalisation, (), (), 10, None
-    )
+    card = Card({}, "delta", {"name": "segmentation", "num_classes": 4}, plan.to_list())
     save_student(tmp_path / "student.safetensors", student, card)
     again = load_student(tmp_path / "student.safetensors", copy.deepcopy(network))
     assert torch.equal(again(frames[0])[0], student(frames[0])[0])
