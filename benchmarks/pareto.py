@@ -1,8 +1,8 @@
 """The runs of benchmarks/blocks.sh as one table and one figure: quality, GMAC and milliseconds measured side by side.
 
 Usage: python benchmarks/pareto.py runs [--out docs/pareto.png] [--settings onnx:float32 eager:float32 eager:bfloat16]
-Quality is the mean and spread (largest − smallest) over seeds; so is cost where seeds differ in it, as searches do, else
-one seed is timed. The figure's times are those of the first setting.
+Quality is the mean and spread (largest − smallest) over seeds; so is cost where seeds differ in it, as searches do.
+Elsewhere one seed is timed. The figure's times are those of the first setting.
 """
 
 import argparse

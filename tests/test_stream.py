@@ -165,8 +165,9 @@ def test_policies_by_hand() -> None:
 def test_policies_by_name() -> None:
     assert parse_policy("7") == Fixed(7)
     assert parse_policy("adaptive") == Adaptive()
+    assert parse_policy("adaptive:0.03") == Adaptive(drift=0.03)
     assert parse_policy("never") == Never()
-    for text in ("0", "-3", "often"):
+    for text in ("0", "-3", "often", "adaptive:much"):
         with pytest.raises(UserError):
             parse_policy(text)
 

@@ -159,7 +159,9 @@ def stream(
     out: Annotated[
         str, typer.Option(help="A video file, a .jsonl file, - for JSON lines, or a new folder for masks or frames.")
     ],
-    key_frames: Annotated[str, typer.Option(help="A number of frames, adaptive, or never.")] = "",
+    key_frames: Annotated[
+        str, typer.Option(help="A number of frames, adaptive, adaptive:0.03 (a drift), or never.")
+    ] = "",
     load_state: Annotated[Path | None, typer.Option(help="Go on from a saved state.")] = None,
     save_state: Annotated[Path | None, typer.Option(help="Save the state after the last frame.")] = None,
     tile: Annotated[int, typer.Option(help="Side of the tiles of large frames in super-resolution.", min=0)] = 0,

@@ -74,14 +74,21 @@ class Adaptive:
 
 
 def parse_policy(text: str) -> KeyFramePolicy:
-    """A policy from what a user types: a number of frames, "adaptive", or "never". Errors: UserError for the rest."""
-    if text == "adaptive":
-        return Adaptive()
+    """A policy from what a user types: a number of frames, "adaptive", or with a drift as adaptive:0.03, or "never".
+
+    Errors: UserError for the rest.
+    """
+    name, _, drift = text.partition(":")
     if text == "never":
         return Never()
     if text.isdigit():
         return Fixed(int(text))
-    raise UserError(f"key frames '{text}': give a number of frames, adaptive, or never")
+    try:
+        if name == "adaptive":
+            return Adaptive(drift=float(drift)) if drift else Adaptive()
+    except ValueError:
+        pass
+    raise UserError(f"key frames '{text}': give a number of frames, adaptive, adaptive:0.03 for a drift, or never")
 
 
 def _thumbnail(frame: Tensor) -> Tensor:

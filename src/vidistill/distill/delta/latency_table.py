@@ -100,10 +100,9 @@ def load_table(path: Path, setting: dict[str, Any]) -> LatencyTable:
         raise UserError(f"{path}: cannot be read as a latency table ({error}); delete it to measure again") from error
     if different:
         name = different[0]
-        raise UserError(
-            f"{path}: was measured for {name} {table.setting[name]!r}, this run needs {setting[name]!r}; name another "
-            "file with method.search.table"
-        )
+        what = f"{name} {table.setting[name]!r}, this run needs {setting[name]!r}"
+        what = "other blocks or candidates" if name == "blocks" else what
+        raise UserError(f"{path}: was measured for {what}; name another file with method.search.table")
     return table
 
 
