@@ -24,7 +24,8 @@ from vidistill.distill.stateful import PerFrame
 from vidistill.errors import UserError
 from vidistill.label import label_videos, open_teacher
 from vidistill.models.libraries import import_torchvision
-from vidistill.models.onnx_networks import YoloxDetector, onnx_network
+from vidistill.models import onnx_networks
+from vidistill.models.onnx_networks import FastestDetector, OnnxSegmenter, YoloxDetector, onnx_network
 from vidistill.tasks.detection import Detection
 
 NAMES = ("ground", "rectangle", "disc")
@@ -130,16 +131,16 @@ def test_the_verb(tmp_path: Path, video: str, capsys) -> None:
     assert "there is no such file" in capsys.readouterr().err
 
 
-def session(said: np.ndarray, given: list[np.ndarray], side: int = 64):
-    """A graph of YOLOX's shape that always says the same."""
+def session(said: np.ndarray, given: list[np.ndarray], *, size: tuple[int, int] = (64, 64), others=()):
+    """A graph that always says the same."""
 
     def answer(names: None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         given.append(inputs["images"])
         return [said]
 
     return SimpleNamespace(
-        get_inputs=lambda: [SimpleNamespace(name="images", shape=[1, 3, side, side])],
-        get_outputs=lambda: [SimpleNamespace(name="output", shape=list(said.shape))],
+        get_inputs=lambda: [SimpleNamespace(name="images", shape=[1, 3, *size])],
+        get_outputs=lambda: [SimpleNamespace(name="output", shape=list(one.shape)) for one in (said, *others)],
         run=answer,
     )
 
@@ -161,6 +162,75 @@ def test_yolox_decoded_by_hand() -> None:
     assert (square[0, 2, :48] == 200).all(), "blue, green, red"
     assert (square[0, :2, :48] == 0).all()
     assert (square[0, :, 48:] == 114).all()
+
+
+def test_yolox_decoded_inside_is_not_decoded_twice() -> None:
+    said = np.zeros((1, 64 + 16 + 4, 5 + 2), dtype=np.float32)
+    said[0, 8 * 3 + 2] = [20, 26, 16, 8, 0.9, 0.1, 0.8]  # centre, width and height in pixels of the square
+    said[..., 2:4] += 1e-3
+    network = YoloxDetector(session(said, []), decoded=True)
+    found = Detection(num_classes=2, score_threshold=0.2).decode(network(torch.zeros(1, 3, 96, 128)), size=(96, 128))
+    np.testing.assert_allclose(found[0].numpy(), [[24, 44, 56, 60, 1, 0.72]], atol=1e-2)
+
+
+def test_fastest_det_decoded_by_hand() -> None:
+    said = np.full((1, 5 + 2, 2, 3), -9, dtype=np.float32)
+    said[0, 0], said[0, 5:] = 0, 0.5
+    logit_of_half, atanh_of_half = 0.0, math.log(3) / 2
+    said[0, :, 1, 2] = [0.9, atanh_of_half, -atanh_of_half, logit_of_half, math.log(0.25 / 0.75), 0.8, 0.2]
+    given: list[np.ndarray] = []
+    network = FastestDetector(session(said, given, size=(32, 48)))
+    frame = torch.zeros(1, 3, 64, 192)
+    frame[:, 0] = 255  # red
+    found = Detection(num_classes=2, score_threshold=0.5).decode(network(frame), size=(64, 192))[0]
+    # centre (2.5, 0.5) of 3 × 2 cells, in the frame (160, 16); half of its width, a quarter of its height
+    expected = [160 - 48, 16 - 8, 160 + 32, 16 + 8, 0, 0.9**0.6 * 0.8**0.4]
+    np.testing.assert_allclose(found.numpy(), [expected], rtol=1e-4)
+    [seen] = given
+    assert seen.shape == (1, 3, 32, 48)
+    np.testing.assert_allclose(seen[0, :, 5, 5], [0, 0, 1], atol=1e-6)  # blue, green, red
+
+
+def yolox_rows(*, decoded: bool) -> np.ndarray:
+    rows = np.random.default_rng(0).normal(size=(1, 84, 7)).astype(np.float32)
+    if decoded:
+        rows[0, :, :2] = np.linspace(1, 63, 84)[:, None]
+        rows[..., 2:4] = np.exp(rows[..., 2:4])
+    return rows
+
+
+def maps(*shape: int, softmax_from: int | None = None) -> np.ndarray:
+    values = np.random.default_rng(0).uniform(size=(1, *shape)).astype(np.float32)
+    if softmax_from is not None:
+        values[:, softmax_from:] /= values[:, softmax_from:].sum(axis=1, keepdims=True)
+    return values
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ([yolox_rows(decoded=False)], YoloxDetector),
+        ([yolox_rows(decoded=True)], YoloxDetector),
+        ([maps(85, 4, 4, softmax_from=5)], FastestDetector),
+        ([maps(85, 4, 4)], OnnxSegmenter),
+        ([maps(21, 4, 4, softmax_from=0)], OnnxSegmenter),
+        ([maps(21, 8, 8), maps(21, 8, 8)], OnnxSegmenter),
+        ([maps(21, 1, 1)], None),  # of the whole frame
+        ([maps(21, 8, 4)], None),
+        ([maps(255, 8, 8), maps(255, 4, 4), maps(255, 2, 2)], None),  # YOLOv5's heads
+        ([maps(80, 16, 16), maps(2, 16, 16), maps(2, 16, 16)], None),  # CenterNet's
+        ([maps(100, 6)], None),
+    ],
+)
+def test_what_a_graph_is(monkeypatch: pytest.MonkeyPatch, said: list[np.ndarray], kind: type | None) -> None:
+    monkeypatch.setattr(onnx_networks, "open_session", lambda path: session(said[0], [], others=said[1:]))
+    if kind is None:
+        with pytest.raises(UserError, match="known are YOLOX"):
+            onnx_network("x.onnx")
+        return
+    network = onnx_network("x.onnx")
+    assert type(network) is kind
+    assert getattr(network, "decoded", False) == bool(said[0].ndim == 3 and said[0][0, -1, 0] > 60)
 
 
 def test_files_that_are_no_networks(tmp_path: Path) -> None:

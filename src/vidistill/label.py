@@ -23,14 +23,14 @@ from vidistill.errors import UserError, nearest
 from vidistill.files import new_folder
 from vidistill.models.detectors import Detector
 from vidistill.models.libraries import torchvision_classes, torchvision_with_weights
-from vidistill.models.onnx_networks import YoloxDetector, onnx_network
+from vidistill.models.onnx_networks import LevelsDetector, onnx_network
 from vidistill.ops.normalise import Normalisation
 from vidistill.progress import track
 from vidistill.stream_outputs.box_files import add_video
 from vidistill.tasks.detection import Detection
 from vidistill.tasks.segmentation import Segmentation
 
-LEVELS = Normalisation((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))  # frames as levels 0…255, which YOLOX takes
+LEVELS = Normalisation((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))  # frames as levels 0…255
 TORCHVISION = "torchvision:"
 
 
@@ -47,7 +47,7 @@ def open_teacher(teacher: str, weights: Path | None = None) -> StatefulNetwork:
     if path.suffix == ".onnx":
         network = onnx_network(path)
         names = COCO_CLASSES if network.num_classes == len(COCO_CLASSES) else ()
-        levels = isinstance(network, YoloxDetector)
+        levels = isinstance(network, LevelsDetector)
         return _with_card(network, network.num_classes, names, LEVELS if levels else Normalisation())
     return load_student(path / "student.safetensors" if path.is_dir() else path)
 

@@ -1,7 +1,8 @@
 """torchvision's one-stage detectors: RetinaNet, FCOS, SSD and SSDlite, behind our contract.
 
 Their parts are taken out of them. What resizes and normalises frames again (GeneralizedRCNNTransform), and what decodes
-and suppresses, stays behind: frames come normalised, at the size at which the network is to see them.
+and suppresses, stays behind: frames come normalised, at the size at which the network is to see them. All but SSD pad
+them with zeros, as that does.
 """
 
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidistill.models.detectors import Detector, Outputs, frame_anchors
+from vidistill.models.detectors import PADDED_TO, Detector, Outputs, default_boxes, pad_frames, pyramid_anchors
 
 SMALLEST_SIDE = 1e-3  # of a box, in anchors, where a distance of 0 to both sides would have no logarithm
 
@@ -35,10 +36,13 @@ class AnchorDetector(Detector):
         self.leave = tuple(_left(self))
 
     def forward(self, frames: Tensor) -> Outputs:
+        if self.kind != "SSD":
+            frames = pad_frames(frames, PADDED_TO)
         features = self.backbone(frames)
         levels = [features] if isinstance(features, Tensor) else list(features.values())
         found = self.head(levels)
-        anchors = frame_anchors(self.anchor_generator, frames, levels)
+        anchors_of = default_boxes if self.kind == "SSD" else pyramid_anchors
+        anchors = anchors_of(self.anchor_generator, frames, levels)
         outputs = {"logits": found["cls_logits"], "regression": found["bbox_regression"], "anchors": anchors}
         if self.kind == "SSD":
             outputs["logits"] = _log_odds(outputs["logits"])

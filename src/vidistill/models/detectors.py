@@ -6,16 +6,19 @@ suppression, which have no state, follow it.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TypedDict
+from itertools import pairwise
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vidistill.ops.boxes import clip_boxes, decode_boxes, suppress
 
 Outputs = dict[str, Tensor]
 
-MAX_CANDIDATES = 1000  # of a frame, before suppression, as in every published detector
+PADDED_TO = 32  # pixels; torchvision's pyramids, whose frames are padded to a multiple of it
+MAX_CANDIDATES = 1000  # of a frame, before suppression; torchvision takes as many of each level [ours]
 
 
 class Detections(TypedDict):
@@ -42,8 +45,8 @@ class Detector(nn.Module, ABC):
         """Dense outputs of frames (B, 3, H, W), every tensor with the batch first.
 
         logits: (B, N, K), the sigmoid of which is the probability of each class at each of N anchors; of a network with
-        proposals (B, N, 1), that of anything. regression: (B, N, 4), see `encode_boxes`. anchors: (B, N, 4) pixels, the
-        same in every frame of one size. centreness: (B, N, 1), only where the network has it.
+        proposals (B, N, 1), that of anything. regression: (B, N, 4), see `encode_boxes`. anchors: (B, N, 4) pixels,
+        float32 in any precision, the same in every frame of one size. centreness: (B, N, 1), only where the network has it.
         A network with proposals adds proposals: (B, P, 4) pixels, zeros where there are fewer; region_logits:
         (B, P, K + 1), of a softmax, background first; region_regression: (B, P, K, 4), relative to the proposals; and
         its pyramid, features.0, features.1 …, from which its `regions` judges other boxes.
@@ -64,8 +67,9 @@ def detections(
 ) -> list[Detections]:
     """What a detector's outputs say of each frame of `size` (height, width): decoded, suppressed, best first.
 
-    Boxes of different classes do not suppress each other. Thresholds are as published for Faster R-CNN, RetinaNet and
-    EfficientDet alike. A frame without any detection gives empty tensors.
+    Boxes of different classes do not suppress each other. One set of defaults for all detectors [ours], Faster R-CNN's of
+    torchvision; its RetinaNet keeps 300 detections, its FCOS has 0.2 and 0.6, its SSD 0.01, 0.45 and 200.
+    A frame without any detection gives empty tensors.
     """
     scores, boxes = _scored_regions(outputs) if "region_logits" in outputs else _scored_anchors(outputs)
     num_classes = scores.shape[2]
@@ -135,9 +139,31 @@ def grid_anchors(shapes: Sequence[Tensor], strides: Sequence[int], like: Tensor)
     return torch.cat(anchors)
 
 
-def frame_anchors(generator: nn.Module, frames: Tensor, levels: list[Tensor]) -> Tensor:
-    """(B, N, 4) anchors of torchvision's generator for frames (B, 3, H, W) and their pyramid."""
+def pad_frames(frames: Tensor, multiple: int) -> Tensor:
+    """Frames (B, 3, H, W) with zeros at the right and bottom, up to sides that are multiples."""
+    height, width = frames.shape[-2:]
+    return F.pad(frames, (0, -width % multiple, 0, -height % multiple))
+
+
+def pyramid_anchors(generator: Any, frames: Tensor, levels: Sequence[Tensor]) -> Tensor:
+    """(B, N, 4) float32 anchors of torchvision's AnchorGenerator for frames (B, 3, H, W) and their pyramid.
+
+    A level's stride is the last one's or, where it is smaller, twice that. torchvision divides the frame's side by the
+    level's, which is less than the stride where that does not divide the frame.
+    """
+    strides = [frames.shape[-1] // levels[0].shape[-1]]
+    for finer, level in pairwise(levels):
+        strides.append(strides[-1] * (1 if level.shape[-2:] == finer.shape[-2:] else 2))
+    generator.set_cell_anchors(torch.float32, frames.device)
+    steps = [[torch.tensor(stride, device=frames.device)] * 2 for stride in strides]
+    anchors = torch.cat(generator.grid_anchors([list(level.shape[-2:]) for level in levels], steps))
+    return anchors.expand(len(frames), -1, -1)
+
+
+def default_boxes(generator: nn.Module, frames: Tensor, levels: Sequence[Tensor]) -> Tensor:
+    """(B, N, 4) float32 anchors of torchvision's DefaultBoxGenerator for frames (B, 3, H, W) and their pyramid."""
     from torchvision.models.detection.image_list import ImageList
 
-    [anchors] = generator(ImageList(frames, [(frames.shape[-2], frames.shape[-1])]), levels)
+    shapes = [level.new_empty(1, 1, *level.shape[-2:], dtype=torch.float32) for level in levels]
+    [anchors] = generator(ImageList(frames, [(frames.shape[-2], frames.shape[-1])]), shapes)
     return anchors.expand(len(frames), -1, -1)

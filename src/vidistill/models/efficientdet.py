@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vidistill.errors import UserError
-from vidistill.models.detectors import Detector, Outputs, flatten_level, grid_anchors
+from vidistill.models.detectors import Detector, Outputs, flatten_level, grid_anchors, pad_frames
 from vidistill.models.libraries import import_torchvision
 
 COARSEST = 128  # pixels; the stride of the last level, which frames are padded to a multiple of
@@ -43,16 +42,14 @@ class EfficientDet(Detector):
         self.anchor_shapes = [_anchor_shapes(config, stride) for stride in self.strides]
 
     def forward(self, frames: Tensor) -> Outputs:
-        height, width = frames.shape[-2:]
-        padded = F.pad(frames, (0, -width % COARSEST, 0, -height % COARSEST))
-        levels = self.fpn(self.backbone(padded))
+        levels = self.fpn(self.backbone(pad_frames(frames, COARSEST)))
         anchors = grid_anchors(self.anchor_shapes, self.strides, levels[0])
         classes = [flatten_level(level, self.num_classes) for level in self.class_net(levels)]
         offsets = [flatten_level(level, 4) for level in self.box_net(levels)]
         return {
             "logits": torch.cat(classes, dim=1),
             "regression": torch.cat(offsets, dim=1)[..., [1, 0, 3, 2]],  # effdet's are y, x, h, w
-            "anchors": anchors.to(frames.dtype).expand(len(frames), -1, -1),
+            "anchors": anchors.expand(len(frames), -1, -1),
         }
 
 

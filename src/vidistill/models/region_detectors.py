@@ -1,18 +1,17 @@
 """Faster R-CNN (Ren et al. 2015, arXiv 1506.01497) with a feature pyramid, through torchvision, behind our contract.
 
 torchvision's parts are taken out of it: backbone, proposal head, box head. Its GeneralizedRCNNTransform, which would
-resize and normalise again, stays behind, and so do its samplers and its decoding. Its proposals and its pooling are
+resize and normalise again, stays behind, but for its padding; so do its samplers and its decoding. Its proposals and its pooling are
 replaced, by ones of static shape that need none of torchvision's compiled operators.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vidistill.models.detectors import Detector, Outputs, flatten_level, frame_anchors
+from vidistill.models.detectors import PADDED_TO, Detector, Outputs, flatten_level, pad_frames, pyramid_anchors
 from vidistill.ops.boxes import clip_boxes, decode_boxes, suppress
 from vidistill.ops.region_pooling import pool_regions
 
@@ -58,6 +57,8 @@ class FasterRCNN(Detector):
         self.backbone_path = "backbone.body"
 
     def forward(self, frames: Tensor) -> Outputs:
+        size = (frames.shape[-2], frames.shape[-1])
+        frames = pad_frames(frames, PADDED_TO)
         features = self.backbone(frames)
         pyramid = {"0": features} if isinstance(features, Tensor) else features
         levels = list(pyramid.values())
@@ -66,9 +67,8 @@ class FasterRCNN(Detector):
         outputs = {
             "logits": torch.cat(logits, dim=1),
             "regression": torch.cat([flatten_level(level, 4) for level in offsets], dim=1),
-            "anchors": frame_anchors(self.anchor_generator, frames, levels),
+            "anchors": pyramid_anchors(self.anchor_generator, frames, levels),
         }
-        size = (frames.shape[-2], frames.shape[-1])
         outputs["proposals"] = self._proposals(outputs, [level.shape[1] for level in logits], size)
         pooled = [pyramid[name] for name in self.pooled_levels if name in pyramid]
         outputs |= {f"features.{i}": level for i, level in enumerate(pooled)}
@@ -81,7 +81,8 @@ class FasterRCNN(Detector):
         outputs: what the network returned for the frames.
         """
         features = [outputs[name] for name in sorted(n for n in outputs if n.startswith("features."))]
-        strides = [2 ** round(math.log2(size[0] / level.shape[2])) for level in features]
+        height = size[0] + -size[0] % PADDED_TO
+        strides = [height // level.shape[2] for level in features]
         pooled = pool_regions(features, boxes, strides=strides)
         logits, regression = self.box_predictor(self.box_head(pooled.flatten(0, 1)))
         regression = regression / regression.new_tensor(REGION_WEIGHTS * (self.num_classes + 1))

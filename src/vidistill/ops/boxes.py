@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-LARGEST_LOG_SCALE = math.log(1000 / 16)  # of a decoded side to its anchor's, as in every published detector
+LARGEST_LOG_SCALE = math.log(1000 / 16)  # of a decoded side to its anchor's: Detectron's, and torchvision's
 BACKGROUND, BETWEEN = -1, -2
 
 
