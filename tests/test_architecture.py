@@ -64,6 +64,7 @@ SHARED = {
     },
     "data": {
         "clip",
+        "class_names",
         "boxes",
         "boxed_clips",
         "coco_contents",

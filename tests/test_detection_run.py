@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tests.test_cli import run
+from vidistill.data.clip import VideoDataset
 from vidistill.data.coco_video import coco_video, write_coco_video
 from vidistill.data.synthetic import synthetic
 from vidistill.data.video import VideoReader
@@ -41,6 +42,9 @@ def place(tmp_path_factory) -> Path:
         "losses": {"box": 1.25, "delta": 0.1},
         "out": str(folder / "student"),
     }
+    other = synthetic(num_sequences=1, num_frames=2, size=(48, 64), num_classes=3)
+    other = VideoDataset("other", other.sequences, ("ground", "disc", "rectangle"))
+    write_coco_video(other, folder / "other" / "annotations.json", write_frames=True)
     for name, recipe in (("teacher", teacher), ("student", student)):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
         assert run("--import", str(folder / "nets.py"), "train", str(folder / f"{name}.yaml")) == 0
@@ -130,6 +134,11 @@ MISTAKES = [
     (["train", "{}/student.yaml", "data.clip.crops=[48,64]"], "did you mean crop"),
     (["train", "{}/student.yaml", "data.clip.crop=null", "data.train.1={}"], "is not a place"),
     (["train", "{}/student.yaml", "task.num_classes=7"], "task.num_classes is 7"),
+    (
+        ["train", "{}/student.yaml", "data.evaluate=[{name: coco_video, root: {}/other}]"],
+        "other has 'disc' for class 1",
+    ),
+    (["evaluate", "{}/student", "--data", "coco_video,root={}/other"], "where the student has 'rectangle'"),
     (["train", "{}/student.yaml", "task.iou_threshold=7"], "between 0 and 1"),
     (["train", "{}/student.yaml", "method.delta_scale=layers"], "delta_scale"),
     (["train", "{}/student.yaml", "data.train.0.frames=[9,12]"], "no frames to take"),

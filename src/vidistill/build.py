@@ -11,6 +11,7 @@ from torch import nn
 from vidistill.checkpoint import load_student, load_weights
 from vidistill.config import call, choose, validate
 from vidistill.data import DATASETS
+from vidistill.data.class_names import require_classes
 from vidistill.data.clip import TrainingSamples, VideoDataset
 from vidistill.distill import METHODS, Method
 from vidistill.distill.card import Card
@@ -52,7 +53,7 @@ def build(recipe: Recipe) -> Run:
     torch.manual_seed(recipe.seed)
     train_sets = build_datasets(recipe.data.train, where="data.train")
     evaluation = build_datasets(recipe.data.evaluate, where="data.evaluate")
-    labelled = next((d for d in [*train_sets, *evaluation] if d.num_classes), None)
+    labelled = _labelled(recipe, train_sets, evaluation)
     saved = _saved_teacher(recipe.teacher)
     card = saved.card if saved is not None else None
     task_options = _task_options(recipe, labelled, card)
@@ -83,6 +84,20 @@ def build(recipe: Recipe) -> Run:
     )  # fmt: skip
     setting = Setting(task, task_options.get("num_classes", 0), normalisation)
     return Run(recipe, training, teacher, own_card, evaluation, setting)
+
+
+def _labelled(
+    recipe: Recipe, train_sets: Sequence[VideoDataset], evaluation: Sequence[VideoDataset]
+) -> VideoDataset | None:
+    """The data set that knows the classes: the first whose labels are used, else the first that has any.
+
+    Errors: UserError where another one whose labels are used has other classes.
+    """
+    used = [*train_sets, *evaluation] if recipe.data.labels != "none" else list(evaluation)
+    known = next((d for d in [*used, *train_sets] if d.num_classes), None)
+    if known is not None:
+        require_classes(known.class_names, known.name, used)
+    return known
 
 
 def _clips(recipe: Recipe, task: Task, train_sets: Sequence[VideoDataset]) -> TrainingSamples:

@@ -135,17 +135,19 @@ def evaluate(
     """Score a student: mIoU by distance to the key frame; accuracies; PSNR and SSIM; agreement with a teacher."""
     from vidistill.build import build_datasets, build_task
     from vidistill.checkpoint import load_student
+    from vidistill.data.class_names import require_classes
     from vidistill.scoring import SCORINGS
     from vidistill.scoring.frames import Setting
 
     model = load_student(_student_file(student))
     card = model.card
     assert card is not None
-    sequences = [s for dataset in build_datasets([_source(data)], where="--data") for s in dataset.sequences]
+    [dataset] = build_datasets([_source(data)], where="--data")
+    require_classes(card.class_names, "the student", [dataset])
     setting = Setting(build_task(card.task), card.task.get("num_classes", 0), card.normalisation)
     other = load_student(_student_file(teacher)) if teacher else None
     interval = key_frame_interval or card.key_frame_interval
-    metrics = SCORINGS[card.task["name"]].evaluate(model, other, sequences, setting, interval)
+    metrics = SCORINGS[card.task["name"]].evaluate(model, other, dataset.sequences, setting, interval)
     if as_json:
         print(json.dumps(metrics, indent=2))
     else:

@@ -1,0 +1,34 @@
+"""Whether data sets mean the same by their class ids."""
+
+from collections.abc import Iterable, Sequence
+
+from vidistill.data.clip import VideoDataset
+from vidistill.errors import UserError
+
+
+def require_classes(names: Sequence[str], owner: str, datasets: Iterable[VideoDataset]) -> None:
+    """Errors: UserError for a labelled data set whose classes are not `names`, those of `owner`, in their order.
+
+    A class that is called by its number has no name; a data set without names may show fewer classes.
+    """
+    for dataset in datasets:
+        fault = _difference(dataset.class_names, names, owner) if names else None
+        if fault is not None:
+            raise UserError(
+                f"{dataset.name} has {fault}; class ids follow their order, so give data of the same classes in the "
+                "same order"
+            )
+
+
+def _difference(found: Sequence[str], names: Sequence[str], owner: str) -> str | None:
+    is_named = any(_is_name(name, place) for place, name in enumerate(found))
+    if len(found) > len(names) or (is_named and len(found) < len(names)):
+        return f"{len(found)} classes and {owner} {len(names)}"
+    for place, (one, other) in enumerate(zip(found, names, strict=False)):
+        if one != other and _is_name(one, place) and _is_name(other, place):
+            return f"'{one}' for class {place} where {owner} has '{other}'"
+    return None
+
+
+def _is_name(name: str, place: int) -> bool:
+    return name != str(place)
