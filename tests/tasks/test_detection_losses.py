@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from vidistill.errors import UserError
 from vidistill.models.libraries import import_torchvision
 from vidistill.ops.boxes import encode_boxes
 from vidistill.tasks.detection_losses import (
@@ -238,3 +239,18 @@ def test_a_right_network_has_no_box_loss() -> None:
     outputs["regression"] = encode_boxes(boxes[matched], anchors)[None]
     for box_loss in ("smooth_l1", "giou"):
         assert float(dense_losses(outputs, [target], box_loss=box_loss)["box"]) == pytest.approx(0, abs=1e-5)
+
+
+def test_detectors_of_other_kinds_are_not_compared() -> None:
+    def outputs(**shapes: tuple[int, ...]) -> dict[str, Tensor]:
+        return {name: torch.zeros(2, *shape) for name, shape in shapes.items()}
+
+    one_stage = outputs(logits=(50, 3), regression=(50, 4))
+    two_stages = outputs(logits=(70, 1), regression=(70, 4), region_logits=(9, 4))
+    with pytest.raises(UserError, match=r"student's logits are \(50, 3\) and the teacher's \(70, 1\)"):
+        compare_dense(one_stage, two_stages)
+    with pytest.raises(UserError, match=r"centreness are none and the teacher's \(50, 1\)"):
+        compare_dense(one_stage, one_stage | outputs(centreness=(50, 1)))
+    with pytest.raises(UserError, match=r"region_logits are \(4,\) and the teacher's \(6,\)"):
+        compare_dense(two_stages, two_stages | outputs(region_logits=(12, 6)))
+    assert compare_dense(two_stages, two_stages | outputs(region_logits=(12, 4)))["teacher_class"] == 0

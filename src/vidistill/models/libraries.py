@@ -17,6 +17,9 @@ from vidistill.models.clip_adapters import MaskedAutoencoderClips, adapt_torchvi
 from vidistill.models.region_detectors import FasterRCNN, faster_rcnn
 from vidistill.ops.normalise import Normalisation
 
+# whose weights were trained before torchvision's frozen norms had an eps; it sets 0 where it loads them itself
+WITHOUT_EPS = ("fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn")
+
 
 def torchvision_network(name: str, **options: Any) -> nn.Module:
     """A torchvision model by name, without weights unless asked for. Errors: UserError for an unknown name."""
@@ -59,6 +62,10 @@ def torchvision_with_weights(
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"{where}: does not fit torchvision's '{name}' ({reason}); give its own weights") from error
+    if name in WITHOUT_EPS:
+        for module in library.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = 0.0
     if kind == "segmentation":
         return library, Normalisation()
     mean, std = library.transform.image_mean, library.transform.image_std

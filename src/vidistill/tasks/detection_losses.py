@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vidistill.errors import UserError
 from vidistill.models.detectors import Outputs, is_proposal
 from vidistill.models.libraries import import_torchvision
 from vidistill.ops.boxes import BACKGROUND, BETWEEN, decode_boxes, encode_boxes, match_anchors, match_points
@@ -159,7 +160,9 @@ def compare_dense(student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
     class: KL of each anchor's and class's probability from the teacher's, centreness alike; box: smooth L1 of the four
     offsets, weighted by the teacher's confidence, its largest probability at the anchor. Each is summed over the frame
     and divided by the sum of the confidences, 1 at least: what is seen counts, not the many anchors that see nothing.
+    Errors: UserError where the two are not outputs of one kind of detector.
     """
+    _require_alike(student, teacher)
     target = {name: teacher[name].detach().float() for name in ("logits", "regression")}
     confidence = target["logits"].sigmoid().amax(dim=2)
     total = confidence.sum(dim=1).clamp(min=1)
@@ -170,6 +173,20 @@ def compare_dense(student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
     off = F.smooth_l1_loss(student["regression"].float(), target["regression"], beta=SMOOTH_L1_BETA, reduction="none")
     box = (off.sum(dim=2) * confidence).sum(dim=1)
     return {"teacher_class": (gap / total).mean(), "teacher_box": (box / total).mean()}
+
+
+def _require_alike(student: Outputs, teacher: Outputs) -> None:
+    """Errors: UserError where the outputs are of different anchors or classes, or of other kinds of detector."""
+    for name in ("logits", "centreness", "region_logits"):
+        shapes = [tuple(outputs[name].shape[1:]) if name in outputs else None for outputs in (student, teacher)]
+        if name == "region_logits":  # proposals may be more or fewer
+            shapes = [shape and shape[1:] for shape in shapes]
+        if shapes[0] != shapes[1]:
+            raise UserError(
+                f"the student's {name} are {shapes[0] or 'none'} and the teacher's {shapes[1] or 'none'}: detectors of "
+                "other anchors, classes or stages cannot be compared; take a teacher of the student's kind, or leave "
+                "the teacher out and let `vidistill label` write its boxes"
+            )
 
 
 def _bernoulli_gap(student: Tensor, teacher: Tensor) -> Tensor:
