@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vidistill.ops.detection_metrics import AveragePrecision, AveragePrecisionByDistance
+from vidistill.ops.detection_metrics import AveragePrecision
 
 
 def frame(true=(), found=(), crowd=None) -> dict:
@@ -112,15 +112,3 @@ def test_it_is_pycocotools_to_the_digit(tmp_path: Path, drawn) -> None:
         metric.add(**one)
     value, expected = metric.value(), outside(frames, tmp_path)
     assert {name: -1 if v is None else v for name, v in value.items()} == expected
-
-
-def test_by_distance_to_the_key_frame() -> None:
-    metric = AveragePrecisionByDistance(1)
-    box = (0, 0, 10, 10)
-    right, wrong = frame([(box, 0)], [(box, 0, 0.5)]), frame([(box, 0)], [((20, 20, 30, 30), 0, 0.5)])
-    for distance, one in ((0, right), (2, wrong), (0, right), (1, right), (1, wrong)):
-        metric.add(distance, **one)
-    # at distance 1 the two have one score, and the right one came first
-    found = {distance: value["ap50"] for distance, value in metric.by_distance().items()}
-    assert found == {0: pytest.approx(1), 1: pytest.approx(51 / 101), 2: 0}
-    assert metric.overall.num_frames == 5

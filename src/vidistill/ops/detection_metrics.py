@@ -1,4 +1,4 @@
-"""Average precision by COCO's protocol, frame by frame, and by distance to the key frame.
+"""Average precision by COCO's protocol.
 
 The protocol is pycocotools' own code: detections by score, at most 100 a frame, greedy matching per class, crowds
 neither asked for nor counted wrong, precision interpolated at 101 recalls, mean over the classes that occur.
@@ -51,7 +51,8 @@ class AveragePrecision:
 
     def by_class(self) -> list[float | None]:
         """AP50 of each class, None for one that never occurs."""
-        return [_mean(self._precision()[:1, :, label]) for label in range(self.num_classes)]
+        precision = self._precision()[:1]
+        return [_mean(precision[:, :, label]) for label in range(self.num_classes)]
 
     def _precision(self) -> NDArray[np.float64]:
         """(10 overlaps, 101 recalls, classes), −1 where a class does not occur."""
@@ -74,24 +75,6 @@ class AveragePrecision:
         }
         coco.createIndex()
         return coco
-
-
-class AveragePrecisionByDistance:
-    """Average precision over all frames, and over those at each distance to their key frame."""
-
-    def __init__(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self.overall = AveragePrecision(num_classes)
-        self.distances: dict[int, AveragePrecision] = {}
-
-    def add(self, distance: int, **frame: Any) -> None:
-        """Adds a frame, see `AveragePrecision.add`, that is `distance` frames after its key frame."""
-        self.overall.add(**frame)
-        self.distances.setdefault(distance, AveragePrecision(self.num_classes)).add(**frame)
-
-    def by_distance(self) -> dict[int, dict[str, float | None]]:
-        """`AveragePrecision.value` at each distance, in order."""
-        return {distance: self.distances[distance].value() for distance in sorted(self.distances)}
 
 
 def _records(boxes: NDArray[np.float32], labels: NDArray[np.int64], frame: int) -> list[dict[str, Any]]:

@@ -64,16 +64,27 @@ class DetectionScores:
             "num_frames": self.num_frames,
             "num_boxes": self.num_boxes,
             "ap50_by_class": self.precision[0].by_class() if self.num_boxes else None,
-            "protocol": self._protocol(),
+            "protocol": self._protocol(ap50 if self.num_boxes else agreements),
         }
 
-    def _protocol(self) -> str:
+    def _protocol(self, by_distance: Sequence[float | None]) -> str:
         return (
             f"AP50 and AP@[.5:.95]: {PROTOCOL}; at each distance to the key frame (0…{self.interval - 1}) over all "
             f"key-frame phases, then mean over distances; {self.num_boxes} boxes in {self.num_annotated} annotated of "
             f"{self.num_frames} frames. Agreement: AP50 with the teacher's boxes of score {CONFIDENT:g} or more as "
-            "the truth, mean over distances."
+            f"the truth, mean over distances.{_unknown(by_distance)}"
         )
+
+
+def _unknown(by_distance: Sequence[float | None]) -> str:
+    """The sentence that says why there is no mean over distances, where only some of them have a value."""
+    missing = [str(distance) for distance, value in enumerate(by_distance) if value is None]
+    if not missing or len(missing) == len(by_distance):
+        return ""
+    return (
+        f" There was nothing to find at the distances {', '.join(missing)}, so the mean is unknown: take longer "
+        "sequences, or a smaller key_frame_interval."
+    )
 
 
 def _add(precision: AveragePrecision, truth: Boxes, found: Boxes) -> None:
