@@ -71,6 +71,7 @@ SHARED = {
         "coco_classes",
         "wrapped",
         "frame_files",
+        "tables",
         "images",
         "videos",
         "high_resolution",

@@ -239,5 +239,5 @@ print([name for name in ("torch", "av", "cv2", "pydantic", "numpy") if name in s
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]")
-    for verb in ("demo", "train", "evaluate", "stream", "profile", "export", "check", "list"):
+    for verb in ("demo", "train", "evaluate", "stream", "profile", "export", "convert", "check", "list"):
         assert verb in done.stdout

@@ -4,12 +4,14 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from tests.test_cli import run
 from vidistill.data.clip import VideoDataset
 from vidistill.data.coco_video import coco_video, write_coco_video
+from vidistill.data.mot import mot
 from vidistill.data.synthetic import synthetic
 from vidistill.data.video import VideoReader
 
@@ -27,7 +29,7 @@ def place(tmp_path_factory) -> Path:
     sys.path.insert(0, str(Path(__file__).parent.parent))
     (folder / "nets.py").write_text(OWN_NETWORK)
     dataset = synthetic(num_sequences=2, num_frames=6, size=(48, 64), num_classes=3)
-    write_coco_video(dataset, folder / "set" / "annotations.json", write_frames=True)
+    write_coco_video(dataset, folder / "set" / "annotations.json")
     source = {"name": "coco_video", "root": str(folder / "set")}
     shared = {
         "task": {"name": "detection"},
@@ -44,7 +46,7 @@ def place(tmp_path_factory) -> Path:
     }
     other = synthetic(num_sequences=1, num_frames=2, size=(48, 64), num_classes=3)
     other = VideoDataset("other", other.sequences, ("ground", "disc", "rectangle"))
-    write_coco_video(other, folder / "other" / "annotations.json", write_frames=True)
+    write_coco_video(other, folder / "other" / "annotations.json")
     for name, recipe in (("teacher", teacher), ("student", student)):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
         assert run("--import", str(folder / "nets.py"), "train", str(folder / f"{name}.yaml")) == 0
@@ -110,6 +112,20 @@ def test_profile_and_check(place: Path, capsys) -> None:
     assert "all is well" in capsys.readouterr().out
 
 
+def test_convert_between_layouts(place: Path, capsys) -> None:
+    source = f"coco_video,root={place / 'set'}"
+    assert run("convert", source, str(place / "mot"), "--layout", "mot") == 0
+    names = ("ground", "rectangle", "disc")
+    expected = coco_video(place / "set").sequences[1]
+    [_, sequence] = mot(place / "mot", class_names=names, all_classes=names).sequences
+    assert (sequence.image(3) == expected.image(3)).all()
+    np.testing.assert_allclose(sequence.boxes(3).xyxy, expected.boxes(3).xyxy, atol=1e-5)
+    assert sequence.boxes(3).labels.tolist() == expected.boxes(3).labels.tolist()
+    assert run("convert", source, str(place / "again")) == 0
+    assert {path.name for path in (place / "again").iterdir()} == {"annotations.json"}
+    assert (coco_video(place / "again").sequences[1].image(3) == expected.image(3)).all()
+
+
 def test_control_without_key_frames_leaves_what_the_network_says(place: Path) -> None:
     out = place / "low_rank"
     recipe = str(place / "student.yaml")
@@ -143,6 +159,9 @@ MISTAKES = [
     (["train", "{}/student.yaml", "method.delta_scale=layers"], "delta_scale"),
     (["train", "{}/student.yaml", "data.train.0.frames=[9,12]"], "no frames to take"),
     (["train", "{}/student.yaml", "student.view.num_frames=2"], "leave it out"),
+    (["convert", "coco_video,root={}/set", "{}/set"], "is there already"),
+    (["convert", "coco_video,root={}/set", "{}/x", "--layout", "mots"], "did you mean mot"),
+    (["convert", "videos,root={}/set", "{}/x"], "has no boxes to write"),
     (["stream", "{}/student", "{}/set/synthetic_0000", "--out", "{}/boxes.csv"], ".json or .txt"),
     (["stream", "{}/student", "{}/set/synthetic_0000", "--out", "{}/masks"], ".json or .txt"),
 ]

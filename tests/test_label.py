@@ -17,14 +17,15 @@ from vidistill.data.boxed_clips import BoxedClipSettings
 from vidistill.data.clip import SampleKey
 from vidistill.data.coco_video import coco_video
 from vidistill.data.label_maps import label_maps
+from vidistill.data.resized import resized
 from vidistill.data.synthetic import synthetic
 from vidistill.data.video_writer import VideoWriter
 from vidistill.distill.card import Card
 from vidistill.distill.stateful import PerFrame
 from vidistill.errors import UserError
 from vidistill.label import label_videos, open_teacher
-from vidistill.models.libraries import import_torchvision
 from vidistill.models import onnx_networks
+from vidistill.models.libraries import import_torchvision, torchvision_with_weights
 from vidistill.models.onnx_networks import FastestDetector, OnnxSegmenter, YoloxDetector, onnx_network
 from vidistill.tasks.detection import Detection
 
@@ -100,6 +101,34 @@ def test_label_maps_of_a_segmenter(tmp_path: Path, folder: str, images) -> None:
     assert label_maps(out, height=24).sequences[0].image(0).shape == (24, 32, 3)
     with pytest.raises(UserError, match="is there already"):
         label_videos([folder], teacher, out)
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_a_teacher_may_see_smaller_frames(tmp_path: Path, folder: str, images, task: str) -> None:
+    network = TinyDetector(3) if task == "detection" else TinySegmenter(3)
+    teacher = teacher_of(network, task)
+    out = label_videos([folder], teacher, tmp_path / "labels", score=0.4, height=24)
+    small = torch.from_numpy(resized(images[1], 24)).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        outputs, _ = teacher(teacher.card.normalisation(small))
+    if task == "detection":
+        expected = Detection(num_classes=3, score_threshold=0.4).decode(outputs, size=(24, 32))[0]
+        found = coco_video(out.parent).sequences[0].boxes(1)
+        assert len(found) == len(expected) > 0
+        np.testing.assert_allclose(found.xyxy, 2 * expected[:, :4].numpy(), atol=1e-3)
+    else:
+        logits = torch.nn.functional.interpolate(outputs, size=(48, 64), mode="bilinear")
+        sure, classes = logits.softmax(dim=1)[0].max(dim=0)
+        labels = label_maps(out).sequences[0].labels(1)
+        assert (labels == torch.where(sure >= 0.4, classes, 255).numpy()).mean() > 0.999
+
+
+def test_earlier_labels_are_kept(tmp_path: Path, folder: str) -> None:
+    teacher = teacher_of(TinyDetector(3), "detection")
+    (tmp_path / "annotations.json").write_text("earlier")
+    with pytest.raises(UserError, match=r"annotations\.json: is there already"):
+        label_videos([folder], teacher, tmp_path)
+    assert (tmp_path / "annotations.json").read_text() == "earlier"
 
 
 def test_what_breaks_off_leaves_nothing(tmp_path: Path, folder: str) -> None:
@@ -254,6 +283,31 @@ def test_torchvision_with_its_own_weights(tmp_path: Path) -> None:
         open_teacher("torchvision:fcos_resnet50_fpn", tmp_path / "weights.pth")
     with pytest.raises(UserError, match="neither a detector nor a segmenter"):
         open_teacher("torchvision:resnet18", tmp_path / "weights.pth")
+
+
+@torch.no_grad()
+def test_norms_of_torchvisions_first_weights_have_no_eps() -> None:
+    torchvision = import_torchvision()
+    from torchvision.models.detection._utils import overwrite_eps
+    from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+    library = torchvision.models.get_model(
+        "fasterrcnn_resnet50_fpn", weights=None, weights_backbone=None, num_classes=91
+    )
+    weights = library.state_dict()
+    for name in weights:
+        if name.endswith("running_var"):
+            weights[name].fill_(1e-4)  # where an eps of 1e-5 is seen
+    network, _ = torchvision_with_weights("fasterrcnn_resnet50_fpn", weights, where="here")
+    expected = resnet_fpn_backbone(backbone_name="resnet50", weights=None)  # of frozen norms, as with its weights
+    overwrite_eps(expected, 0.0)
+    counted = {n: t for n, t in network.backbone.state_dict().items() if not n.endswith("num_batches_tracked")}
+    expected.load_state_dict(counted)
+    for module in (network, expected):
+        module.eval()
+    stem, frozen = network.backbone.body, expected.body
+    frames = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(stem.bn1(stem.conv1(frames)), frozen.bn1(frozen.conv1(frames)), rtol=1e-5, atol=1e-3)
 
 
 def test_label_maps_need_their_names(tmp_path: Path) -> None:

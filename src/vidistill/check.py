@@ -7,6 +7,7 @@ from typing import Any
 from vidistill.build import build, build_datasets
 from vidistill.config import check_options, choose
 from vidistill.data import DATASETS
+from vidistill.data.boxes import BoxedSequence
 from vidistill.data.clip import VideoDataset
 from vidistill.ops.clip_view import WindowView
 from vidistill.profile import stateful_gmacs
@@ -15,7 +16,7 @@ from vidistill.recipe import Recipe, load_recipe
 
 
 def check_data(source: dict[str, Any]) -> list[str]:
-    """Every problem of a data set, printed as it is found."""
+    """Every problem of a data set, printed as it is found with what else is worth a note."""
     return _problems(build_datasets([source], where="data"))
 
 
@@ -76,7 +77,9 @@ def _problems(datasets: list[VideoDataset]) -> list[str]:
     found = []
     for dataset in datasets:
         for sequence in track(dataset.sequences, f"checking {dataset.name}", total=len(dataset.sequences)):
-            for problem in sequence.problems():
-                print(problem)
-                found.append(problem)
+            problems = sequence.problems()
+            notes = sequence.notes() if isinstance(sequence, BoxedSequence) and not problems else []
+            for sentence in [*problems, *(f"note: {note}" for note in notes)]:
+                print(sentence)
+            found += problems
     return found

@@ -1,4 +1,4 @@
-"""The verbs: demo, train, evaluate, stream, label, profile, export, check, list. Heavy imports wait inside commands."""
+"""The verbs, from demo to list. Heavy imports wait inside commands."""
 
 import json
 import os
@@ -27,6 +27,8 @@ app = typer.Typer(
 RecipeArgument = Annotated[Path, typer.Argument(help="A recipe, or a run folder, which holds its own.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, as in optim.steps=100 or seed=1.")]
 StudentArgument = Annotated[Path, typer.Argument(help="A student.safetensors, or the run folder that holds it.")]
+HeightOption = Annotated[int | None, typer.Option(help="Of the frames the network sees; the video's own.", min=1)]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or mps.")]
 SizeOption = Annotated[str, typer.Option(help="Frame size, WIDTHxHEIGHT.")]
 
 
@@ -167,8 +169,8 @@ def stream(
     load_state: Annotated[Path | None, typer.Option(help="Go on from a saved state.")] = None,
     save_state: Annotated[Path | None, typer.Option(help="Save the state after the last frame.")] = None,
     tile: Annotated[int, typer.Option(help="Side of the tiles of large frames in super-resolution.", min=0)] = 0,
-    height: Annotated[int | None, typer.Option(help="Of the frames the network sees; the video's own.", min=1)] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    height: HeightOption = None,
+    device: DeviceOption = "cpu",
 ) -> None:
     """Run a student on a video, frame by frame, in constant memory."""
     from vidistill import stream as streaming
@@ -206,12 +208,33 @@ def label(
     weights: Annotated[Path | None, typer.Option(help="The .pth of torchvision:name.")] = None,
     score: Annotated[float, typer.Option(help="The least score of what is kept.", min=0, max=1)] = 0.3,
     classes: Annotated[str, typer.Option(help="Only these, as in person,car; all by default.")] = "",
+    height: HeightOption = None,
+    device: DeviceOption = "cpu",
 ) -> None:
     """Let a teacher label videos: COCO-VID boxes with scores, or label maps, that a recipe can train on."""
     from vidistill.label import label_videos, open_teacher
 
     chosen = [name.strip() for name in classes.split(",") if name.strip()]
-    print(label_videos(videos, open_teacher(teacher, weights), out, score=score, classes=chosen))
+    opened = open_teacher(teacher, weights)
+    print(label_videos(videos, opened, out, score=score, classes=chosen, height=height, device=device))
+
+
+@app.command()
+def convert(
+    data: Annotated[str, typer.Argument(help="A data set with boxes and its options: pets,root=…")],
+    out: Annotated[Path, typer.Argument(help="The new folder.")],
+    layout: Annotated[str, typer.Option(help="coco_video or mot.")] = "coco_video",
+) -> None:
+    """Write a data set with boxes in another layout; frames that are files stay where they are."""
+    from vidistill.build import build_datasets
+    from vidistill.data import BOX_WRITERS
+    from vidistill.files import new_folder
+
+    write = _choice(layout, BOX_WRITERS, "--layout")
+    [dataset] = build_datasets([_source(data)], where="DATA")
+    with new_folder(out) as folder:
+        write(dataset, folder)
+    print(out)
 
 
 @app.command()
@@ -222,7 +245,7 @@ def profile(
     runtime: Annotated[str, typer.Option(help="eager, compiled (torch.compile; takes minutes) or onnx.")] = "eager",
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     threads: Annotated[int, typer.Option(help="0 for torch's own choice.", min=0)] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    device: DeviceOption = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure parameters, MACs, latency and memory of a student beside the network it came from."""

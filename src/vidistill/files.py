@@ -1,4 +1,4 @@
-"""Writing files: whole or not at all, and an error in one sentence where that is impossible."""
+"""Paths, and writing files: whole or not at all, and an error in one sentence where that is impossible."""
 
 import errno
 import os
@@ -9,6 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vidistill.errors import UserError
+
+
+def relative_path(path: Path, folder: Path) -> str:
+    """The way from the folder to the path, links to folders resolved, for `..` leads out of where a link leads to."""
+    return Path(os.path.relpath(path.parent.resolve() / path.name, folder.resolve())).as_posix()
 
 
 @contextmanager
@@ -46,7 +51,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def require_new(path: Path) -> None:
     """Errors: UserError where `path` is there already."""
     if path.exists():
-        raise UserError(f"{path}: is there already; name a folder that is not, or remove it")
+        raise UserError(f"{path}: is there already; give a name that is not, or remove it")
 
 
 @contextmanager

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidistill.data.boxes import BoxedSequence, Boxes, boxed, boxes_of, check_range
+from vidistill.data.boxes import BoxedSequence, Boxes, boxes_of, check_range
 from vidistill.data.images import ImageSequence
 from vidistill.data.synthetic import synthetic
 from vidistill.errors import UserError
@@ -26,8 +26,9 @@ def test_clipping_worked_by_hand() -> None:
     assert clipped.xyxy.tolist() == [[0, 1, 3, 4], [1, 1, 2, 2], [5, 5, 8, 6]]
     assert clipped.labels.tolist() == [0, 1, 3]
     assert clipped.instances.tolist() == [4, 5, 7]
-    assert clipped.num_clipped == 3
-    assert clipped.clipped((6, 8)).num_clipped == 3  # of before, and none now
+    assert (clipped.num_clipped, clipped.num_outside, clipped.size) == (2, 1, (6, 8))
+    again = clipped.clipped((6, 8))
+    assert (again.num_clipped, again.num_outside) == (2, 1)  # of before, and none now
 
 
 @given(st.lists(st.tuples(*[st.integers(-20, 40)] * 4), max_size=8), st.integers(1, 30), st.integers(1, 30))
@@ -69,21 +70,27 @@ def test_boxes_of_any_sequence() -> None:
 
 def test_resized_frames_keep_their_boxes_in_place() -> None:
     scene = synthetic(num_sequences=1, size=(64, 97)).sequences[0]
-    sequence = boxed(scene, [scene.boxes(i) for i in range(len(scene))], size=(64, 97), height=32)
+    sequence = BoxedSequence(scene, [scene.boxes(i).clipped((64, 97)) for i in range(len(scene))], 32)
     assert sequence.image(0).shape == (32, 48, 3)
     expected = scene.boxes(3).xyxy * [48 / 97, 0.5, 48 / 97, 0.5]
     np.testing.assert_allclose(sequence.boxes(3).xyxy, expected, rtol=1e-6)
     assert list(sequence.labelled()) == list(range(12))
     assert sequence.labels(0) is None
     with pytest.raises(UserError, match="no height"):
-        boxed(scene, [], size=(64, 97), height=0)
+        BoxedSequence(scene, [], 0)
+    with pytest.raises(ValueError, match="size"):
+        Boxes.of([[0, 0, 1, 1]], [0]).resized(32)
 
 
-def test_clipped_boxes_are_a_problem() -> None:
+def test_boxes_that_reach_beyond_are_a_note_and_those_outside_a_problem() -> None:
     scene = synthetic(num_sequences=1, num_frames=2).sequences[0]
-    boxes = [Boxes.of([[-1, 0, 9, 9]], [0]).clipped((64, 96)), Boxes.of([], [])]
-    [problem] = BoxedSequence(scene, boxes).problems()
-    assert "1 boxes reach beyond" in problem
+    reaching = Boxes.of([[-1, 0, 9, 9]], [0]).clipped((64, 96))
+    sequence = BoxedSequence(scene, [reaching, Boxes.of([], [])])
+    assert sequence.problems() == []
+    assert sequence.notes() == [f"{scene.name}: 1 boxes reach beyond their frame and are clipped to it"]
+    outside = BoxedSequence(scene, [reaching, Boxes.of([[96, 0, 99, 9]], [0]).clipped((64, 96))])
+    assert outside.problems() == [f"{scene.name}: 1 boxes lie outside of their frame and are left out; mend them"]
+    assert BoxedSequence(scene, [Boxes.of([], [])] * 2).notes() == []
 
 
 @pytest.mark.parametrize("frames", [(3, 3), (-1, 2), (4, 1)])

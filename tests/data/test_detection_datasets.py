@@ -63,7 +63,8 @@ def test_coco_video_worked_by_hand(tmp_path: Path) -> None:
     assert boxes.crowd.tolist() == [False, True]
     assert len(sequence.boxes(1)) == 0
     assert (sequence.image(1) == 10).all()
-    assert dataset.problems() == ["street: 1 boxes reach beyond their frame and are clipped to it"]
+    assert dataset.problems() == []
+    assert sequence.notes() == ["street: 1 boxes reach beyond their frame and are clipped to it"]
     part = coco_video(tmp_path, frames=(1, 2), height=6).sequences[0]
     assert (len(part), part.image(0).shape) == (1, (6, 8, 3))
 
@@ -87,6 +88,16 @@ def test_coco_images_that_are_not_there_are_problems(tmp_path: Path) -> None:
         (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), "four numbers"),
         (lambda c: c["images"][0].pop("file_name"), "no file_name"),
         (lambda c: c["images"][1].pop("width"), "width is None"),
+        (lambda c: c["images"][1].update(height=0), "image 10 .* height 0 and width 16 are no frame's"),
+        (lambda c: c["images"][0].update(video_id=9), "image 11: there is no video 9 in the file"),
+        (lambda c: c["images"][0].update(video_id="5"), "image 11: its video_id is '5', not a whole number"),
+        (lambda c: c["images"][0].update(id=10), "images: the id 10 comes twice"),
+        (lambda c: c["categories"][0].update(id=2), "categories: the id 2 comes twice"),
+        (lambda c: c["videos"][0].update(id=6), "videos: the id 6 comes twice"),
+        (lambda c: c["categories"].append("person"), "categories: entry 2 is 'person', not an object"),
+        (lambda c: c["annotations"].append([1, 2]), r"annotations: entry 2 is \[1, 2\], not an object"),
+        (lambda c: c["annotations"][1].update(score=0.5), "annotation 1: has no score, and others have"),
+        (lambda c: c["annotations"][0].update(iscrowd="yes"), "image 10 .*incomplete"),
         (lambda c: c.pop("videos"), "no list 'videos'"),
         (lambda c: c["images"].clear() or c["annotations"].clear(), "no frames to take"),
     ],
@@ -96,6 +107,37 @@ def test_bad_coco_files(tmp_path: Path, change, fault: str) -> None:
     change(contents)
     with pytest.raises(UserError, match=fault):
         coco_video(write_coco(tmp_path, contents))
+
+
+def test_crowds_and_scores_of_coco_as_text(tmp_path: Path) -> None:
+    contents = coco_contents()
+    for annotation, crowd, score in zip(contents["annotations"], ("0", "1"), (0.25, 0.5), strict=True):
+        annotation.update(iscrowd=crowd, score=score)
+    boxes = coco_video(write_coco(tmp_path, contents)).sequences[0].boxes(0)
+    assert boxes.crowd.tolist() == [False, True]
+    assert boxes.scores.tolist() == [0.25, 0.5]
+
+
+def test_boxes_outside_of_their_frame_are_problems(tmp_path: Path) -> None:
+    contents = coco_contents()
+    contents["annotations"][0].update(bbox=[1, 12, 3, 4])
+    [sequence] = coco_video(write_coco(tmp_path, contents)).sequences
+    assert len(sequence.boxes(0)) == 1
+    assert sequence.problems() == ["street: 1 boxes lie outside of their frame and are left out; mend them"]
+
+
+def test_annotations_of_another_size_than_the_image(tmp_path: Path) -> None:
+    contents = coco_contents()
+    for image in contents["images"]:
+        image.update(width=20)
+    for height in (None, 6):
+        [sequence] = coco_video(write_coco(tmp_path, contents), height=height).sequences
+        fault = "street, frame 1: is 16×12, its annotation is of 20×12"
+        with pytest.raises(UserError, match=fault):
+            sequence.image(1)
+        with pytest.raises(UserError, match="frame 0"):
+            next(iter(sequence.images()))
+        assert [problem.split(";")[0] for problem in sequence.problems()] == [fault.replace("1:", "0:"), fault]
 
 
 def test_no_coco_file(tmp_path: Path) -> None:
@@ -146,6 +188,53 @@ def test_bad_mot_rows(tmp_path: Path, row: str, fault: str) -> None:
     write_mot_sequence(tmp_path, row)
     with pytest.raises(UserError, match=fault):
         mot(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("info", "fault"),
+    [
+        ("name=a\nimWidth=16\nimHeight=12\n", r"has no readable section \[Sequence\]"),
+        ("[Other]\nname=a\n", r"has no readable section \[Sequence\]"),
+        ("[Sequence]\nimWidth=16\nimHeight=0\n", "imHeight 0 and imWidth 16 are no frame's"),
+        ("[Sequence]\nimWidth=wide\nimHeight=12\n", "no whole number"),
+        (b"[Sequence]\nname=caf\xe9\n", "UTF-8"),
+    ],
+)
+def test_bad_mot_infos(tmp_path: Path, info: str | bytes, fault: str) -> None:
+    write_mot_sequence(tmp_path, "1,7,2,3,4,5", info=False)
+    (tmp_path / "seqinfo.ini").write_bytes(info if isinstance(info, bytes) else info.encode())
+    with pytest.raises(UserError, match=fault):
+        mot(tmp_path)
+
+
+def test_mot_of_another_size_than_its_images(tmp_path: Path) -> None:
+    write_mot_sequence(tmp_path, "1,7,2,3,4,5")
+    (tmp_path / "seqinfo.ini").write_text("[Sequence]\nimWidth=16\nimHeight=24\n")
+    [sequence] = mot(tmp_path).sequences
+    with pytest.raises(UserError, match="frame 1: is 16×12, its annotation is of 16×24"):
+        sequence.image(1)
+
+
+def test_mot_names_with_percent_signs(tmp_path: Path) -> None:
+    scene = synthetic(num_sequences=1, num_frames=1, size=(32, 48)).sequences[0]
+    images = tmp_path / "100%"
+    write_images(images, "a.png", size=(32, 48))
+    boxed = BoxedSequence(ImageSequence("100%", images_in(images)), [scene.boxes(0)])
+    write_mot(VideoDataset("x", [boxed], ("a", "b", "c", "d")), tmp_path / "mot")
+    [read] = mot(tmp_path / "mot", class_names=("a",), all_classes=("a", "b", "c", "d")).sequences
+    assert (read.name, read.image(0).shape) == ("100%", (32, 48, 3))
+
+
+@pytest.mark.parametrize("name", ["mot", "pets"])
+def test_tables_that_are_not_utf_8(tmp_path: Path, name: str) -> None:
+    if name == "mot":
+        write_mot_sequence(tmp_path, "")
+        (tmp_path / "gt" / "gt.txt").write_bytes(b"1,\xff")
+    else:
+        write_pets(tmp_path, [])
+        (tmp_path / "gt.csv").write_bytes(b"frame,\xff")
+    with pytest.raises(UserError, match="UTF-8"):
+        {"mot": mot, "pets": pets}[name](tmp_path)
 
 
 def test_no_mot_sequences(tmp_path: Path) -> None:
@@ -209,6 +298,7 @@ def test_imagenet_vid_worked_by_hand(tmp_path: Path) -> None:
         (xml(("n02958343", "0", "5 2 nan 6")), "finite"),
         ("<annotation>", "cannot be read"),
         ("<annotation/>", "lacks size/height"),
+        (xml().replace("<height>12", "<height>0"), "its size is 16×0"),
     ],
 )
 def test_bad_imagenet_annotations_are_problems(tmp_path: Path, text: str, fault: str) -> None:
@@ -216,6 +306,15 @@ def test_bad_imagenet_annotations_are_problems(tmp_path: Path, text: str, fault:
     sequence = imagenet_vid(tmp_path).sequences[0]
     with pytest.raises(UserError, match=fault):
         sequence.boxes(0)
+    assert len(sequence.problems()) == 1
+
+
+def test_imagenet_annotations_of_another_size(tmp_path: Path) -> None:
+    write_imagenet(tmp_path, "VID", "train/snippet", xml(), xml().replace("<width>16", "<width>32"))
+    [sequence] = imagenet_vid(tmp_path).sequences
+    assert sequence.image(0).shape == (12, 16, 3)
+    with pytest.raises(UserError, match="frame 1: is 16×12, its annotation is of 32×12"):
+        sequence.image(1)
     assert len(sequence.problems()) == 1
 
 
@@ -229,10 +328,12 @@ def test_missing_imagenet_annotations(tmp_path: Path) -> None:
 
 
 def test_imagenet_det_keeps_the_classes_of_vid(tmp_path: Path) -> None:
-    write_imagenet(tmp_path, "DET", "train/a", xml(("n00000001", "0", "1 2 5 6"), ("n02391049", "0", "2 2 5 6")), xml())
+    zebra, other = ("n02391049", "0", "2 2 5 6"), ("n00000001", "0", "1 2 5 6")
+    write_imagenet(tmp_path, "DET", "train/a", xml(other, zebra), xml(zebra), xml(other), xml(), "<annotation>")
     (tmp_path / "Annotations" / "DET" / "train" / "a" / "000001.xml").unlink()
     dataset = imagenet_det(tmp_path)
-    assert [sequence.name for sequence in dataset.sequences] == ["a/000000"]
+    assert [sequence.name for sequence in dataset.sequences] == ["a/000000", "a/000004"]
+    assert "cannot be read" in dataset.sequences[1].problems()[0]
     assert dataset.sequences[0].boxes(0).labels.tolist() == [29]
 
 
@@ -317,10 +418,8 @@ def test_there_and_back_again(tmp_path: Path, frames) -> None:
 
 def test_frames_that_are_no_files_are_written(tmp_path: Path) -> None:
     dataset = synthetic(num_sequences=2, num_frames=2, size=(32, 48))
-    with pytest.raises(UserError, match="write_frames=True"):
-        write_coco_video(dataset, tmp_path / "a.json")
-    write_coco_video(dataset, tmp_path / "annotations.json", write_frames=True)
-    write_mot(dataset, tmp_path / "mot", write_frames=True)
+    write_coco_video(dataset, tmp_path)
+    write_mot(dataset, tmp_path / "mot")
     names = dataset.class_names
     for read in (coco_video(tmp_path), mot(tmp_path / "mot", class_names=names, all_classes=names)):
         assert_same_boxes(read, dataset)
@@ -335,14 +434,44 @@ def test_only_boxes_can_be_written(tmp_path: Path) -> None:
     for write in (lambda: write_mot(plain, tmp_path), lambda: write_coco_video(plain, tmp_path / "a.json")):
         with pytest.raises(UserError, match="no boxes to write"):
             write()
-    part = BoxedSequence(ImageSequence("walk", images[:1]), [Boxes.of([], [])])
-    with pytest.raises(UserError, match="not all the images"):
-        write_mot(VideoDataset("part", [part], ("cat",)), tmp_path)
+
+
+def test_frames_of_a_part_of_a_folder_are_written_for_mot(tmp_path: Path) -> None:
+    write_images(tmp_path / "walk", "a.png", "b.png")
+    part = BoxedSequence(ImageSequence("walk", images_in(tmp_path / "walk")[1:]), [Boxes.of([[0, 0, 3, 3]], [0])])
+    write_mot(VideoDataset("part", [part], ("cat",)), tmp_path / "mot")
+    [read] = mot(tmp_path / "mot", class_names=("cat",), all_classes=("cat",)).sequences
+    assert [int(image.max()) for image in read.images()] == [10]
+
+
+@pytest.mark.parametrize(("frames", "names_video"), [(None, True), ((0, 2), True), ((1, 3), False)])
+def test_a_video_stays_a_video(tmp_path: Path, frames: tuple[int, int] | None, names_video: bool) -> None:
+    (tmp_path / "pets").mkdir()
+    dataset = pets(write_pets(tmp_path / "pets", ["0,9,1.5,2,3,4", "1,9,2,2,3,4", "2,9,3,2,3,4"]), frames=frames)
+    write_coco_video(dataset, tmp_path / "coco")
+    [video] = json.loads((tmp_path / "coco" / "annotations.json").read_text())["videos"]
+    assert video.get("file_name") == ("../pets/vtest.avi" if names_video else None)
+    assert len(list((tmp_path / "coco").rglob("*.png"))) == (0 if names_video else 2)
+    read = coco_video(tmp_path / "coco")
+    assert_same_boxes(read, dataset)
+    assert (read.sequences[0].image(1) == dataset.sequences[0].image(1)).all()
+
+
+def test_paths_lead_through_linked_folders(tmp_path: Path) -> None:
+    write_images(tmp_path / "data" / "walk", "a.png")
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "away")
+    frames = ImageSequence("walk", images_in(tmp_path / "data" / "walk"))
+    dataset = VideoDataset("x", [BoxedSequence(frames, [Boxes.of([[0, 0, 3, 3]], [0]).clipped((12, 16))])], ("cat",))
+    write_coco_video(dataset, tmp_path / "link" / "coco")
+    write_mot(dataset, tmp_path / "link" / "mot")
+    for read in (coco_video(tmp_path / "link" / "coco"), mot(tmp_path / "link" / "mot")):
+        assert read.sequences[0].image(0).shape == (12, 16, 3)
 
 
 def test_the_table_of_mot_is_plain_csv(tmp_path: Path) -> None:
     dataset = synthetic(num_sequences=1, num_frames=1, size=(32, 48))
-    write_mot(dataset, tmp_path, write_frames=True)
+    write_mot(dataset, tmp_path)
     name, boxes = dataset.sequences[0].name, dataset.sequences[0].boxes(0)
     with open(tmp_path / name / "gt" / "gt.txt", newline="") as file:
         rows = list(csv.reader(file))

@@ -1,16 +1,17 @@
-"""The door to the data sets: `DATASETS[name](root, …)` gives a `VideoDataset`."""
+"""The door to the data sets: `DATASETS[name](root, …)` gives a `VideoDataset`, `BOX_WRITERS[layout]` writes one."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from vidistill.data.camvid import camvid
 from vidistill.data.cityscapes import cityscapes
 from vidistill.data.clip import VideoDataset
-from vidistill.data.coco_video import coco_video
+from vidistill.data.coco_video import coco_video, write_coco_video
 from vidistill.data.davis import davis
 from vidistill.data.imagenet_video import imagenet_det, imagenet_vid
 from vidistill.data.label_maps import label_maps
 from vidistill.data.labelled_videos import labelled_videos
-from vidistill.data.mot import mot
+from vidistill.data.mot import mot, write_mot
 from vidistill.data.pets import pets
 from vidistill.data.super_resolution import high_resolution, reds, vid4, vimeo90k
 from vidistill.data.synthetic import synthetic
@@ -36,3 +37,5 @@ DATASETS: dict[str, Callable[..., VideoDataset]] = {
     "videos": videos,
     "vimeo90k": vimeo90k,
 }
+
+BOX_WRITERS: dict[str, Callable[[VideoDataset, Path], None]] = {"coco_video": write_coco_video, "mot": write_mot}

@@ -1,14 +1,14 @@
 """Boxes of a frame, and sequences whose frames have some."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vidistill.data.clip import FrameSequence
-from vidistill.data.resized import ResizedSequence, resized_width
+from vidistill.data.clip import FrameSequence, Image
+from vidistill.data.resized import resized, resized_width
 from vidistill.data.wrapped import WrappedSequence
 from vidistill.errors import UserError
 from vidistill.ops.box_rows import CLASS, SCORE
@@ -21,8 +21,8 @@ class Boxes:
     xyxy: (N, 4) float32 pixels, edges: a box around pixel (x, y) alone is (x, y, x + 1, y + 1).
     labels: (N,) int64 class ids from 0. instances: (N,) int64, the same id for the same thing in every frame of a
     sequence, −1 unknown. scores: (N,) float32, of a detector. crowd: (N,) bool, regions where detections are neither
-    asked for nor counted wrong. num_clipped: how many boxes reached beyond the frame and were clipped to it, those
-    wholly outside and gone included.
+    asked for nor counted wrong. size: (height, width) of the frame that they were annotated in, None where unknown.
+    num_clipped: how many reached beyond it and were clipped; num_outside: how many lay outside of it and are gone.
     """
 
     xyxy: NDArray[np.float32]
@@ -30,7 +30,9 @@ class Boxes:
     instances: NDArray[np.int64] | None = None
     scores: NDArray[np.float32] | None = None
     crowd: NDArray[np.bool_] | None = None
+    size: tuple[int, int] | None = None
     num_clipped: int = 0
+    num_outside: int = 0
 
     def __post_init__(self) -> None:
         if self.xyxy.shape != (len(self.labels), 4):
@@ -79,20 +81,35 @@ class Boxes:
         def part(values: Any) -> Any:
             return None if values is None else values[which]
 
-        parts = part(self.instances), part(self.scores), part(self.crowd)
-        return Boxes(self.xyxy[which], self.labels[which], parts[0], parts[1], parts[2], self.num_clipped)
+        return replace(
+            self,
+            xyxy=self.xyxy[which],
+            labels=self.labels[which],
+            instances=part(self.instances),
+            scores=part(self.scores),
+            crowd=part(self.crowd),
+        )
 
-    def scaled(self, x: float, y: float) -> "Boxes":
-        """The boxes in a frame resized by the factors x and y."""
-        return replace(self, xyxy=self.xyxy * np.array([x, y, x, y], np.float32))
+    def resized(self, height: int) -> "Boxes":
+        """The boxes in their frame resized to `height`. Errors: ValueError where its size is unknown."""
+        if self.size is None:
+            raise ValueError("the size of the boxes' frame is unknown; clip them to it first")
+        width = resized_width(self.size, height)
+        x, y = width / self.size[1], height / self.size[0]
+        return replace(self, xyxy=self.xyxy * np.array([x, y, x, y], np.float32), size=(height, width))
 
     def clipped(self, size: tuple[int, int]) -> "Boxes":
-        """The boxes' parts inside a frame of `size` (height, width), and in `num_clipped` how many had others."""
+        """The boxes' parts inside a frame of `size` (height, width), with how many had others, or none inside."""
         height, width = size
         inside = self.xyxy.clip(0, np.array([width, height, width, height], np.float32))
-        beyond = int((inside != self.xyxy).any(axis=1).sum())
         remains = np.all(inside[:, 2:] > inside[:, :2], axis=1)
-        return replace(replace(self, xyxy=inside).chosen(remains), num_clipped=self.num_clipped + beyond)
+        reaches = (inside != self.xyxy).any(axis=1) & remains
+        return replace(
+            replace(self, xyxy=inside).chosen(remains),
+            size=size,
+            num_clipped=self.num_clipped + int(reaches.sum()),
+            num_outside=self.num_outside + int((~remains).sum()),
+        )
 
     def checked(self, *, num_classes: int, where: str) -> "Boxes":
         """The boxes themselves. Errors: UserError, which says `where`, for one not finite, empty or of no class."""
@@ -125,50 +142,74 @@ def boxes_of(sequence: FrameSequence, index: int) -> Boxes | None:
     return sequence.boxes(index) if isinstance(sequence, HasBoxes) else None
 
 
+def all_boxes(sequence: FrameSequence) -> list[Boxes]:
+    """The boxes of every frame. Errors: UserError where the sequence is not annotated with any."""
+    if not isinstance(sequence, HasBoxes):
+        raise UserError(f"{sequence.name}: has no boxes to write; give a data set with boxes")
+    return [sequence.boxes(index) for index in range(len(sequence))]
+
+
 @dataclass(frozen=True)
 class BoxedSequence(WrappedSequence):
-    """Frames and the boxes of each. scale: (x, y) factors from the annotations' pixels to the frames'."""
+    """Frames and the boxes of each, both resized to `height` where one is given.
+
+    annotations: in the frames' own pixels. Errors: UserError for a height below 1; when it is read, for a frame of
+    another size than its boxes were annotated in.
+    """
 
     annotations: Sequence[Boxes] = ()
-    scale: tuple[float, float] = (1.0, 1.0)
+    height: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.height is not None and self.height < 1:
+            raise UserError(f"height: {self.height} is no height; give a number of pixels")
+
+    def image(self, index: int) -> Image:
+        return self._seen(index, self.frames.image(index))
+
+    def images(self) -> Iterator[Image]:
+        return (self._seen(index, image) for index, image in enumerate(self.frames.images()))
 
     def boxes(self, index: int) -> Boxes:
-        return self.annotations[index].scaled(*self.scale)
+        boxes = self.annotations[index]
+        return boxes if self.height is None else boxes.resized(self.height)
 
     def labelled(self) -> Sequence[int]:
         """Every frame: one without boxes is known to show nothing."""
         return range(len(self))
 
     def problems(self) -> list[str]:
-        found, clipped = self.frames.problems(), 0
+        found, num_outside = self.frames.problems(), 0
+        size = None if found else self.frames.image(0).shape[:2]  # they are all of one size then
         for index in range(len(self.annotations)):
             try:
-                clipped += self.annotations[index].num_clipped
+                boxes = self.annotations[index]
+                self._check_size(index, boxes, size)
+                num_outside += boxes.num_outside
             except UserError as error:
                 found.append(str(error))
-        if clipped:
-            found.append(f"{self.name}: {clipped} boxes reach beyond their frame and are clipped to it")
+        if num_outside:
+            found.append(f"{self.name}: {num_outside} boxes lie outside of their frame and are left out; mend them")
         return found
 
+    def notes(self) -> list[str]:
+        """What is worth knowing and no problem, a sentence each. Errors: UserError for a broken annotation."""
+        num_clipped = sum(self.annotations[index].num_clipped for index in range(len(self.annotations)))
+        return (
+            [f"{self.name}: {num_clipped} boxes reach beyond their frame and are clipped to it"] if num_clipped else []
+        )
 
-def boxed(
-    frames: FrameSequence, annotations: Sequence[Boxes], *, size: tuple[int, int], height: int | None
-) -> BoxedSequence:
-    """The frames with their boxes, both resized to `height` where one is given. size: (height, width) before.
+    def _seen(self, index: int, image: Image) -> Image:
+        self._check_size(index, self.annotations[index], image.shape[:2])
+        return image if self.height is None else resized(image, self.height)
 
-    Errors: UserError for a height below 1.
-    """
-    check_height(height)
-    if height is None:
-        return BoxedSequence(frames, annotations)
-    width = resized_width(size, height)
-    return BoxedSequence(ResizedSequence(frames, height), annotations, (width / size[1], height / size[0]))
-
-
-def check_height(height: int | None) -> None:
-    """Errors: UserError for a height below 1."""
-    if height is not None and height < 1:
-        raise UserError(f"height: {height} is no height; give a number of pixels")
+    def _check_size(self, index: int, boxes: Boxes, size: tuple[int, ...] | None) -> None:
+        if size is not None and boxes.size is not None and boxes.size != size:
+            (height, width), annotated = size, boxes.size
+            raise UserError(
+                f"{self.name}, frame {index}: is {width}×{height}, its annotation is of {annotated[1]}×{annotated[0]}; "
+                "mend the annotation's size, or copy the frame again"
+            )
 
 
 def check_range(frames: tuple[int, int] | None) -> slice:

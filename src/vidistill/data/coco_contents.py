@@ -11,6 +11,7 @@ from vidistill.data.boxes import Boxes
 from vidistill.files import atomic_path
 
 Record = dict[str, Any]
+PARTS = ("videos", "images", "annotations", "categories")
 
 
 class CocoContents:
@@ -55,6 +56,6 @@ class CocoContents:
 
     def write(self, path: Path) -> None:
         """Atomic."""
-        contents = {name: getattr(self, name) for name in ("videos", "images", "annotations", "categories")}
+        contents = {name: getattr(self, name) for name in PARTS}
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(contents), encoding="utf-8")

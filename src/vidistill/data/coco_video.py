@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from vidistill.data.boxes import Boxes, boxed, boxes_of, check_range
+from vidistill.data.boxes import BoxedSequence, Boxes, all_boxes, check_range
 from vidistill.data.clip import FrameSequence, VideoDataset
-from vidistill.data.coco_contents import CocoContents, Record
-from vidistill.data.frame_files import frame_files
+from vidistill.data.coco_contents import PARTS, CocoContents, Record
+from vidistill.data.frame_files import image_files, video_file, write_images
 from vidistill.data.images import ImageSequence
 from vidistill.data.video import VIDEO_SUFFIXES
 from vidistill.data.videos import OpenReaders, VideoSequence
 from vidistill.errors import UserError
+from vidistill.files import relative_path
 
 
 def coco_video(
@@ -24,40 +25,33 @@ def coco_video(
     frames: tuple[int, int] | None = None,
     height: int | None = None,
 ) -> VideoDataset:
-    """The videos of a COCO-VID file, with boxes, instance ids, crowds, and scores where annotations have one.
+    """The videos of a COCO-VID file, with boxes, instance ids, crowds, and scores where annotations have them.
 
     annotations: in `root`, the folder that `file_name`s are relative to. A video whose own `file_name` is a video file,
     and whose images are not there, is read from that file. Class ids follow the order of the categories'
     ids. frames: [first, end) of each video, by place. height: resizes frames and boxes. An image without annotations
     shows nothing; a video without images is left out.
-    Errors: UserError for a file that is no COCO-VID, frame ids from 1 or twice, an annotation of an unknown image or
-    category, a box that is not finite or empty. Missing images are listed by `problems`.
+    Errors: UserError for a file that is no COCO-VID, an id that is no whole number or comes twice, frame ids from 1 or
+    twice, an image of an unknown video, an annotation of an unknown image or category, a box that is not finite or
+    empty, scores of some annotations only. Missing images are listed by `problems`.
     """
     path, part = Path(root) / annotations, check_range(frames)
     contents = _read(path)
-    names = {_whole(c, "id", f"{path}, categories"): str(c.get("name", c["id"])) for c in contents["categories"]}
-    labels = {category: label for label, category in enumerate(sorted(names))}
-    images = {_whole(image, "id", f"{path}, images"): image for image in contents["images"]}
-    found: dict[int, list[Record]] = defaultdict(list)
-    for record in contents["annotations"]:
-        where = f"{path}, annotation {record.get('id', '?')}"
-        if _whole(record, "category_id", where) not in labels:
-            raise UserError(
-                f"{where}: its category {record['category_id']} is not among the categories {sorted(names)}"
-            )
-        if _whole(record, "image_id", where) not in images:
-            raise UserError(f"{where}: there is no image {record['image_id']} in the file; take the annotation out")
-        found[record["image_id"]].append(record)
+    videos, images, categories = (_by_id(contents, name, path) for name in ("videos", "images", "categories"))
+    names = {category: str(record.get("name", category)) for category, record in sorted(categories.items())}
+    labels = {category: label for label, category in enumerate(names)}
+    images_of = _grouped(contents["images"], "video_id", videos, f"{path}, image")
+    records_of = _grouped(contents["annotations"], "image_id", images, f"{path}, annotation")
+    _check_annotations(contents["annotations"], labels, path)
     sequences, readers = [], OpenReaders()
-    for video in contents["videos"]:
-        ordered = _in_order([i for i in images.values() if i.get("video_id") == video.get("id")], video, path)[part]
+    for number, video in videos.items():
+        ordered = _in_order(images_of[number], video, path)[part]
         if ordered:
-            boxes = [_boxes(image, found[image["id"]], labels, path) for image in ordered]
-            sequence = _frames(video, ordered, Path(root), readers)
-            sequences.append(boxed(sequence, boxes, size=_size(ordered[0], path), height=height))
+            boxes = [_boxes(image, records_of[image["id"]], labels, path) for image in ordered]
+            sequences.append(BoxedSequence(_frames(video, ordered, Path(root), readers), boxes, height))
     if not sequences:
         raise UserError(f"{path}: there are no frames to take from it; check its videos, its images and frames")
-    return VideoDataset(Path(root).name or "coco_video", sequences, tuple(names[c] for c in sorted(names)))
+    return VideoDataset(Path(root).name or "coco_video", sequences, tuple(names.values()))
 
 
 def _read(path: Path) -> dict[str, list[Record]]:
@@ -65,9 +59,12 @@ def _read(path: Path) -> dict[str, list[Record]]:
         contents = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); give the path with annotations=") from error
-    for name in ("videos", "images", "annotations", "categories"):
+    for name in PARTS:
         if not isinstance(contents, dict) or not isinstance(contents.get(name), list):
             raise UserError(f"{path}: has no list '{name}'; COCO-VID has videos, images, annotations and categories")
+        for place, record in enumerate(contents[name]):
+            if not isinstance(record, dict):
+                raise UserError(f"{path}, {name}: entry {place} is {record!r:.40}, not an object with an id; mend it")
     return contents
 
 
@@ -76,6 +73,42 @@ def _whole(record: Record, key: str, where: str) -> int:
     if not isinstance(value, int):
         raise UserError(f"{where}: its {key} is {value!r}, not a whole number; mend it")
     return value
+
+
+def _by_id(contents: dict[str, list[Record]], name: str, path: Path) -> dict[int, Record]:
+    found: dict[int, Record] = {}
+    for record in contents[name]:
+        number = _whole(record, "id", f"{path}, {name}")
+        if number in found:
+            raise UserError(f"{path}, {name}: the id {number} comes twice; give each its own")
+        found[number] = record
+    return found
+
+
+def _grouped(
+    records: Sequence[Record], key: str, owners: dict[int, Record], where: str
+) -> defaultdict[int, list[Record]]:
+    """The records by the owner, a video or an image, whose id is their `key`."""
+    found: defaultdict[int, list[Record]] = defaultdict(list)
+    for record in records:
+        place = f"{where} {record.get('id', '?')}"
+        owner = _whole(record, key, place)
+        if owner not in owners:
+            raise UserError(f"{place}: there is no {key.removesuffix('_id')} {owner} in the file; take it out")
+        found[owner].append(record)
+    return found
+
+
+def _check_annotations(records: Sequence[Record], labels: dict[int, int], path: Path) -> None:
+    """Errors: UserError for an annotation of an unknown category, or without a score where others have one."""
+    is_scored = any("score" in record for record in records)
+    for record in records:
+        where = f"{path}, annotation {record.get('id', '?')}"
+        category = _whole(record, "category_id", where)
+        if category not in labels:
+            raise UserError(f"{where}: its category {category} is not among the categories {sorted(labels)}")
+        if is_scored and "score" not in record:
+            raise UserError(f"{where}: has no score, and others have; give it one, 1 where a person drew it")
 
 
 def _name(video: Record) -> str:
@@ -113,17 +146,22 @@ def _in_order(images: list[Record], video: Record, path: Path) -> list[Record]:
     return images
 
 
-def _size(image: Record, path: Path) -> tuple[int, int]:
-    where = f"{path}, image {image['id']}"
-    return _whole(image, "height", where), _whole(image, "width", where)
+def _size(image: Record, where: str) -> tuple[int, int]:
+    height, width = _whole(image, "height", where), _whole(image, "width", where)
+    if min(height, width) < 1:
+        raise UserError(f"{where}: its height {height} and width {width} are no frame's; mend them")
+    return height, width
 
 
 def _boxes(image: Record, records: Sequence[Record], labels: dict[int, int], path: Path) -> Boxes:
     where = f"{path}, image {image['id']} ({image['file_name']})"
+    size = _size(image, where)
+    is_scored = bool(records) and "score" in records[0]
     try:
         xywh = np.array([record["bbox"] for record in records], dtype=np.float64).reshape(len(records), 4)
         instances = [int(record.get("instance_id", -1)) for record in records]
-        scores = [float(record["score"]) for record in records] if records and "score" in records[0] else None
+        scores = [float(record["score"]) for record in records] if is_scored else None
+        crowd = [int(record.get("iscrowd", 0)) != 0 for record in records]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{where}: an annotation has no bbox of four numbers, or is incomplete ({error})") from error
     boxes = Boxes.of(
@@ -131,26 +169,37 @@ def _boxes(image: Record, records: Sequence[Record], labels: dict[int, int], pat
         [labels[record["category_id"]] for record in records],
         instances=instances,
         scores=scores,
-        crowd=[bool(record.get("iscrowd", 0)) for record in records],
+        crowd=crowd,
     )
-    return boxes.checked(num_classes=len(labels), where=where).clipped(_size(image, path))
+    return boxes.checked(num_classes=len(labels), where=where).clipped(size)
 
 
-def write_coco_video(dataset: VideoDataset, path: str | Path, *, write_frames: bool = False) -> None:
+def write_coco_video(dataset: VideoDataset, path: str | Path) -> None:
     """Writes the data set's boxes as a COCO-VID file; category k + 1 is class k, and every frame is listed.
 
-    Paths of images are relative to the file's folder. write_frames: writes them there as PNG, `{sequence}/000000.png`,
-    which frames that are no files need. Errors: UserError for a sequence without boxes or files.
+    path: a .json file, or a folder for `annotations.json`; paths in it are relative to its folder. Frames that are
+    image files, or a video's first, stay where they are; others are written beside it, `{sequence}/000000.png`.
+    Errors: UserError for a sequence without boxes.
     """
-    path = Path(path)
+    path = Path(path) if Path(path).suffix == ".json" else Path(path) / "annotations.json"
     contents = CocoContents(dataset.class_names)
     for sequence in dataset.sequences:
-        contents.add_video(sequence.name)
-        names = [f"{sequence.name}/{index:06d}.png" for index in range(len(sequence))]
-        files = frame_files(sequence, path.parent, names if write_frames else None)
-        for index, image in enumerate(sequence.images()):
-            boxes = boxes_of(sequence, index)
-            if boxes is None:
-                raise UserError(f"{sequence.name}: has no boxes to write; give a data set with boxes")
-            contents.add_frame(files, (image.shape[0], image.shape[1]), boxes)
+        annotations = all_boxes(sequence)
+        files = _add_video(contents, sequence, path.parent)
+        height, width = sequence.image(0).shape[:2]
+        for boxes in annotations:
+            contents.add_frame(files, (height, width), boxes)
     contents.write(path)
+
+
+def _add_video(contents: CocoContents, sequence: FrameSequence, folder: Path) -> Sequence[str]:
+    """Adds the sequence's video; returns the names of its frames' files, none where they are a video's."""
+    video, images = video_file(sequence), image_files(sequence)
+    contents.add_video(sequence.name, None if video is None else relative_path(video, folder))
+    if video is not None:
+        return ()
+    if images:
+        return [relative_path(image, folder) for image in images]
+    names = [f"{sequence.name}/{index:06d}.png" for index in range(len(sequence))]
+    write_images(sequence, folder, names)
+    return names

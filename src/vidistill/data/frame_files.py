@@ -1,6 +1,5 @@
-"""Where the frames of a sequence lie as image files, or come to lie."""
+"""Where the frames of a sequence lie as files, or come to lie."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,21 +8,30 @@ from PIL import Image as PillowImage
 from vidistill.data.boxes import BoxedSequence
 from vidistill.data.clip import FrameSequence
 from vidistill.data.images import ImageSequence
-from vidistill.errors import UserError
+from vidistill.data.videos import VideoSequence
 from vidistill.files import atomic_path
 
 
-def frame_files(sequence: FrameSequence, folder: Path, names: Sequence[str] | None) -> list[str]:
-    """Paths of the frames relative to `folder`: written there under `names`, or of the files that they are.
+def image_files(sequence: FrameSequence) -> Sequence[Path]:
+    """The image files that the frames are; none where they are no files as they are."""
+    frames = _own_frames(sequence)
+    return frames.image_paths if isinstance(frames, ImageSequence) else ()
 
-    Errors: UserError where nothing is to be written and the frames are no files.
-    """
-    if names is not None:
-        for name, image in zip(names, sequence.images(), strict=True):
-            with atomic_path(folder / name) as temporary:
-                PillowImage.fromarray(image).save(temporary)
-        return list(names)
-    frames = sequence.frames if isinstance(sequence, BoxedSequence) else sequence
-    if not isinstance(frames, ImageSequence):
-        raise UserError(f"{sequence.name}: its frames are no image files; write them with write_frames=True")
-    return [Path(os.path.relpath(path, folder)).as_posix() for path in frames.image_paths]
+
+def video_file(sequence: FrameSequence) -> Path | None:
+    """The video that the frames are the first of; None where they are not."""
+    frames = _own_frames(sequence)
+    is_first = isinstance(frames, VideoSequence) and (frames.frames is None or frames.frames[0] == 0)
+    return frames.path if isinstance(frames, VideoSequence) and is_first else None
+
+
+def write_images(sequence: FrameSequence, folder: Path, names: Sequence[str]) -> None:
+    """Writes the frames into `folder` under `names`, atomically each."""
+    for name, image in zip(names, sequence.images(), strict=True):
+        with atomic_path(folder / name) as temporary:
+            PillowImage.fromarray(image).save(temporary)
+
+
+def _own_frames(sequence: FrameSequence) -> FrameSequence:
+    """What a sequence with boxes has them beside, unless it resizes it."""
+    return sequence.frames if isinstance(sequence, BoxedSequence) and sequence.height is None else sequence

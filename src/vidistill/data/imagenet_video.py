@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from vidistill.data.boxes import BoxedSequence, Boxes, check_height, check_range
+from vidistill.data.boxes import BoxedSequence, Boxes, check_range
 from vidistill.data.clip import VideoDataset
 from vidistill.data.images import ImageSequence, images_in
-from vidistill.data.resized import ResizedSequence, resized_width
 from vidistill.data.video import natural_key
 from vidistill.errors import UserError
 
@@ -30,12 +29,10 @@ class XmlBoxes(Sequence[Boxes]):
     """The boxes of annotation files, read when they are asked for: the whole set has over a million.
 
     other_classes: leave out what is of none of the 30 classes, as DET's pictures show; otherwise that is an error.
-    height: of the frames that the boxes are given in, None for the annotations' own.
     """
 
     paths: Sequence[Path]
     other_classes: bool = False
-    height: int | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -45,6 +42,8 @@ class XmlBoxes(Sequence[Boxes]):
         try:
             root = ElementTree.parse(path).getroot()
             height, width = (int(_text(root, f"size/{name}")) for name in ("height", "width"))
+            if min(height, width) < 1:
+                raise ValueError(f"its size is {width}×{height}")
             found = [_object(element) for element in root.iter("object")]
         except FileNotFoundError as error:
             raise UserError(f"{path}: there is no such annotation; copy it again or take its frame out") from error
@@ -58,10 +57,7 @@ class XmlBoxes(Sequence[Boxes]):
         boxes = Boxes.of(
             [box for _, box, _ in found], [IDS[name] for name, _, _ in found], instances=[i for _, _, i in found]
         )
-        boxes = boxes.checked(num_classes=len(IDS), where=str(path)).clipped((height, width))
-        if self.height is None:
-            return boxes
-        return boxes.scaled(resized_width((height, width), self.height) / width, self.height / height)
+        return boxes.checked(num_classes=len(IDS), where=str(path)).clipped((height, width))
 
 
 def _object(element: ElementTree.Element) -> tuple[str, list[float], int]:
@@ -96,22 +92,34 @@ def imagenet_vid(
 
 
 def imagenet_det(root: str | Path, *, split: str = "train", height: int | None = None) -> VideoDataset:
-    """The split's stills that have an annotation, a sequence of one frame each; other classes' objects are left out.
+    """The split's stills that show one of VID's classes, a sequence of one frame each; other objects are left out.
 
-    height: resizes frames and boxes. Errors: no such split or no stills in it; no such height; when it is read, an
-    annotation that is broken.
+    All annotations are read once for that. height: resizes frames and boxes. Errors: no such split or no stills in it;
+    no such height; when it is read, an annotation that is broken.
     """
     folder = _folder(Path(root), "DET", split)
     images = sorted(folder.rglob("*.JPEG"))
     pairs = [(image, _annotation(Path(root), "DET", image)) for image in images]
     sequences = [
-        _boxed(ImageSequence(image.relative_to(folder).with_suffix("").as_posix(), [image]), [path], height, True)
+        BoxedSequence(
+            ImageSequence(image.relative_to(folder).with_suffix("").as_posix(), [image]), XmlBoxes([path], True), height
+        )
         for image, path in pairs
-        if path.exists()
+        if path.exists() and _shows_known_class(path)
     ]
     if not sequences:
-        raise UserError(f"{folder}: there are no .JPEG images with annotations in it; give another split")
+        raise UserError(
+            f"{folder}: there are no .JPEG images with annotations of VID's classes in it; give another split"
+        )
     return VideoDataset("imagenet_det", sequences, tuple(CLASSES.values()))
+
+
+def _shows_known_class(path: Path) -> bool:
+    """Whether an annotation is of one of the 30 classes, or broken, which is told when it is read."""
+    try:
+        return any((name.text or "").strip() in IDS for name in ElementTree.parse(path).iterfind("object/name"))
+    except (OSError, ElementTree.ParseError):
+        return True
 
 
 def _folder(root: Path, kind: str, split: str) -> Path:
@@ -129,12 +137,5 @@ def _sequence(root: Path, kind: str, snippet: Path, folder: Path, part: slice, h
     images = sorted(images_in(snippet), key=natural_key)[part]
     if not images:
         raise UserError(f"{snippet}: has no frames in the range asked for; change frames, or take it out")
-    annotations = [_annotation(root, kind, image) for image in images]
-    return _boxed(ImageSequence(snippet.relative_to(folder).as_posix(), images), annotations, height, False)
-
-
-def _boxed(frames: ImageSequence, paths: Sequence[Path], height: int | None, other_classes: bool) -> BoxedSequence:
-    """The frames with the boxes of the annotations at `paths`, both resized to `height` where one is given."""
-    check_height(height)
-    seen = frames if height is None else ResizedSequence(frames, height)
-    return BoxedSequence(seen, XmlBoxes(paths, other_classes, height))
+    annotations = XmlBoxes([_annotation(root, kind, image) for image in images])
+    return BoxedSequence(ImageSequence(snippet.relative_to(folder).as_posix(), images), annotations, height)

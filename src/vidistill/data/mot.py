@@ -5,17 +5,17 @@ Frame numbers, and the pixels that boxes are given in, count from 1.
 
 import configparser
 import csv
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from vidistill.data.boxes import BoxedSequence, Boxes, boxed, boxes_of, check_range
+from vidistill.data.boxes import BoxedSequence, Boxes, all_boxes, check_range
 from vidistill.data.clip import FrameSequence, VideoDataset
-from vidistill.data.frame_files import frame_files
+from vidistill.data.frame_files import image_files, write_images
 from vidistill.data.images import ImageSequence, images_in
+from vidistill.data.tables import table_lines
 from vidistill.data.video import natural_key, read_image
 from vidistill.errors import UserError
-from vidistill.files import atomic_path
+from vidistill.files import atomic_path, relative_path
 
 MOT_CLASSES = (
     "pedestrian", "person on vehicle", "car", "bicycle", "motorbike", "non motorised vehicle", "static person",
@@ -53,35 +53,55 @@ def mot(
 
 
 def _sequence(folder: Path, labels: dict[int, int | None], part: slice, height: int | None) -> BoxedSequence:
-    info = configparser.ConfigParser()
-    info.read(folder / "seqinfo.ini", encoding="utf-8-sig")
-    known = dict(info["Sequence"]) if info.has_section("Sequence") else {}
+    known = _info(folder / "seqinfo.ini")
     image_folder = folder / known.get("imdir", "img1")
     images = images_in(image_folder) if image_folder.is_dir() else []
     if not images:
         raise UserError(f"{image_folder}: there are no frames in it; copy the sequence again")
-    try:
-        size = int(known["imheight"]), int(known["imwidth"])
-    except (KeyError, ValueError):
-        size = read_image(images[0]).shape[:2]
+    size = _size(known, folder / "seqinfo.ini") if "imheight" in known else read_image(images[0]).shape[:2]
     annotations = _read(folder / "gt" / "gt.txt", len(images), labels, size)
     if not images[part]:
         raise UserError(f"{folder}: has {len(images)} frames and none in the range asked for; change frames")
-    return boxed(ImageSequence(folder.name, images[part]), annotations[part], size=size, height=height)
+    return BoxedSequence(ImageSequence(folder.name, images[part]), annotations[part], height)
+
+
+def _info(path: Path) -> dict[str, str]:
+    """The values of seqinfo.ini, by names in lower case; none where it is not there."""
+    if not path.is_file():
+        return {}
+    info = configparser.RawConfigParser()
+    try:
+        info.read_string("\n".join(table_lines(path)))
+        return dict(info["Sequence"])
+    except (configparser.Error, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{path}: has no readable section [Sequence] ({reason}); mend it, or remove the file"
+        ) from error
+
+
+def _size(known: dict[str, str], path: Path) -> tuple[int, int]:
+    """(height, width) of the frames as seqinfo.ini says."""
+    try:
+        height, width = int(known["imheight"]), int(known["imwidth"])
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path}: its imHeight or imWidth is no whole number ({error}); mend it") from error
+    if min(height, width) < 1:
+        raise UserError(f"{path}: imHeight {height} and imWidth {width} are no frame's; mend them, or remove both")
+    return height, width
 
 
 def _read(path: Path, num_frames: int, labels: dict[int, int | None], size: tuple[int, int]) -> list[Boxes]:
     rows: list[list[tuple[list[float], int, int, bool]]] = [[] for _ in range(num_frames)]
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        for number, row in enumerate(csv.reader(file), 1):
-            if not row:
-                continue
-            where = f"{path}:{number}"
-            frame, thing = _row(row, labels, where)
-            if not 1 <= frame <= num_frames:
-                raise UserError(f"{where}: there is no frame {frame}; MOT counts from 1, and there are {num_frames}")
-            if thing is not None:
-                rows[frame - 1].append(thing)
+    for number, row in enumerate(csv.reader(table_lines(path)), 1):
+        if not row:
+            continue
+        where = f"{path}:{number}"
+        frame, thing = _row(row, labels, where)
+        if not 1 <= frame <= num_frames:
+            raise UserError(f"{where}: there is no frame {frame}; MOT counts from 1, and there are {num_frames}")
+        if thing is not None:
+            rows[frame - 1].append(thing)
     annotations = []
     for frame, found in enumerate(rows, 1):
         xyxy, classes, instances, crowd = (list(column) for column in zip(*found, strict=True)) if found else [[]] * 4
@@ -108,51 +128,44 @@ def _row(
     return frame, None if label is None else ([left, top, left + width, top + height], label, instance, not counts)
 
 
-def write_mot(dataset: VideoDataset, root: str | Path, *, write_frames: bool = False) -> None:
+def write_mot(dataset: VideoDataset, root: str | Path) -> None:
     """Writes each sequence's boxes as `{sequence}/gt/gt.txt` and `{sequence}/seqinfo.ini` in `root`.
 
     Class k becomes k + 1, so `mot(root, class_names=names, all_classes=names)` reads them back; a box without an
-    instance id gets -1, scores have no place and are lost. write_frames: writes the frames too, as `img1/000001.png`;
-    otherwise seqinfo.ini names the folder where they are.
-    Errors: UserError for a sequence without boxes, or whose frames are not all the images of one folder.
+    instance id gets -1, scores have no place and are lost. Frames that are all the images of one folder stay there, and
+    seqinfo.ini names it; others are written, as `img1/000001.png`. Errors: UserError for a sequence without boxes.
     """
     for sequence in dataset.sequences:
         folder = Path(root) / sequence.name
-        lines = [line for index in range(len(sequence)) for line in _lines(sequence, index)]
-        image_folder = _frames(sequence, folder, write_frames=write_frames)
+        lines = [line for frame, boxes in enumerate(all_boxes(sequence), 1) for line in _lines(boxes, frame)]
+        image_folder = _image_folder(sequence, folder)
         height, width = sequence.image(0).shape[:2]
         info = {
             "name": sequence.name, "imDir": image_folder, "frameRate": 25, "seqLength": len(sequence),
-            "imWidth": width, "imHeight": height, "imExt": ".png" if write_frames else "",
+            "imWidth": width, "imHeight": height,
         }  # fmt: skip
         with atomic_path(folder / "seqinfo.ini") as temporary:
-            text = "".join(f"{key}={value}\n" for key, value in info.items() if value != "")
+            text = "".join(f"{key}={value}\n" for key, value in info.items())
             temporary.write_text(f"[Sequence]\n{text}", encoding="utf-8")
         with atomic_path(folder / "gt" / "gt.txt") as temporary:
             temporary.write_text("".join(lines), encoding="utf-8")
 
 
-def _lines(sequence: FrameSequence, index: int) -> list[str]:
-    boxes = boxes_of(sequence, index)
-    if boxes is None:
-        raise UserError(f"{sequence.name}: has no boxes to write; give a data set with boxes")
+def _lines(boxes: Boxes, frame: int) -> list[str]:
     lines = []
     for place, (left, top, right, bottom) in enumerate(boxes.xyxy.astype(float).tolist()):
         instance = -1 if boxes.instances is None else int(boxes.instances[place])
         counts = int(boxes.crowd is None or not boxes.crowd[place])
         numbers = (left + 1, top + 1, right - left, bottom - top)
         box = ",".join(f"{number:.6f}".rstrip("0").rstrip(".") for number in numbers)
-        lines.append(f"{index + 1},{instance},{box},{counts},{int(boxes.labels[place]) + 1},1\n")
+        lines.append(f"{frame},{instance},{box},{counts},{int(boxes.labels[place]) + 1},1\n")
     return lines
 
 
-def _frames(sequence: FrameSequence, folder: Path, *, write_frames: bool) -> str:
-    """The folder of the sequence's frames relative to `folder`."""
-    if write_frames:
-        frame_files(sequence, folder, [f"img1/{index + 1:06d}.png" for index in range(len(sequence))])
-        return "img1"
-    files = frame_files(sequence, folder, None)
-    parent = Path(os.path.normpath(folder / os.path.dirname(files[0])))
-    if [image.name for image in images_in(parent)] != [os.path.basename(name) for name in files]:
-        raise UserError(f"{sequence.name}: its frames are not all the images of one folder; use write_frames=True")
-    return os.path.dirname(files[0])
+def _image_folder(sequence: FrameSequence, folder: Path) -> str:
+    """The folder of the sequence's frames relative to `folder`, into which they are written if they have none."""
+    files = list(image_files(sequence))
+    if files and images_in(files[0].parent) == files:
+        return relative_path(files[0].parent, folder)
+    write_images(sequence, folder, [f"img1/{index + 1:06d}.png" for index in range(len(sequence))])
+    return "img1"

@@ -3,8 +3,9 @@
 import csv
 from pathlib import Path
 
-from vidistill.data.boxes import Boxes, boxed, check_range
+from vidistill.data.boxes import BoxedSequence, Boxes, check_range
 from vidistill.data.clip import VideoDataset
+from vidistill.data.tables import table_lines
 from vidistill.data.videos import OpenReaders, VideoSequence
 from vidistill.errors import UserError
 
@@ -30,21 +31,20 @@ def pets(root: str | Path, *, frames: tuple[int, int] | None = None, height: int
     size = (reader.height, reader.width)
     annotations = _read(table, reader.num_frames, size)[part]
     sequence = VideoSequence("pets09_s2l1", video, frames, readers)
-    return VideoDataset("pets", [boxed(sequence, annotations, size=size, height=height)], CLASS_NAMES, PALETTE)
+    return VideoDataset("pets", [BoxedSequence(sequence, annotations, height)], CLASS_NAMES, PALETTE)
 
 
 def _read(path: Path, num_frames: int, size: tuple[int, int]) -> list[Boxes]:
     rows: list[list[tuple[int, list[float]]]] = [[] for _ in range(num_frames)]
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        for number, row in enumerate(csv.DictReader(file), 2):
-            try:
-                frame, instance = int(row["frame"]), int(row["id"])
-                x, y, w, h = (float(row[name]) for name in COLUMNS[2:])
-            except (KeyError, TypeError, ValueError) as error:
-                raise UserError(f"{path}:{number}: is no row of {','.join(COLUMNS)} ({error}); mend it") from error
-            if not 0 <= frame < num_frames:
-                raise UserError(f"{path}:{number}: there is no frame {frame}; the video has 0 to {num_frames - 1}")
-            rows[frame].append((instance, [x, y, x + w, y + h]))
+    for number, row in enumerate(csv.DictReader(table_lines(path)), 2):
+        try:
+            frame, instance = int(row["frame"]), int(row["id"])
+            x, y, w, h = (float(row[name]) for name in COLUMNS[2:])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path}:{number}: is no row of {','.join(COLUMNS)} ({error}); mend it") from error
+        if not 0 <= frame < num_frames:
+            raise UserError(f"{path}:{number}: there is no frame {frame}; the video has 0 to {num_frames - 1}")
+        rows[frame].append((instance, [x, y, x + w, y + h]))
     annotations = []
     for frame, found in enumerate(rows):
         boxes = Boxes.of([box for _, box in found], [0] * len(found), instances=[i for i, _ in found])

@@ -46,8 +46,8 @@ class Detector(nn.Module, ABC):
 
         logits: (B, N, K), the sigmoid of which is the probability of each class at each of N anchors; of a network with
         proposals (B, N, 1), that of anything. regression: (B, N, 4), see `encode_boxes`. anchors: (B, N, 4) pixels,
-        float32 in any precision, the same in every frame of one size. centreness: (B, N, 1), only where the network has it.
-        A network with proposals adds proposals: (B, P, 4) pixels, zeros where there are fewer; region_logits:
+        float32 in any precision, the same in every frame of one size. centreness: (B, N, 1), where the network has
+        it. A network with proposals adds proposals: (B, P, 4) pixels, zeros where there are fewer; region_logits:
         (B, P, K + 1), of a softmax, background first; region_regression: (B, P, K, 4), relative to the proposals; and
         its pyramid, features.0, features.1 …, from which its `regions` judges other boxes.
         """
@@ -67,8 +67,8 @@ def detections(
 ) -> list[Detections]:
     """What a detector's outputs say of each frame of `size` (height, width): decoded, suppressed, best first.
 
-    Boxes of different classes do not suppress each other. One set of defaults for all detectors [ours], Faster R-CNN's of
-    torchvision; its RetinaNet keeps 300 detections, its FCOS has 0.2 and 0.6, its SSD 0.01, 0.45 and 200.
+    Boxes of different classes do not suppress each other. One set of defaults for all detectors [ours], Faster R-CNN's
+    of torchvision; its RetinaNet keeps 300 detections, its FCOS has 0.2 and 0.6, its SSD 0.01, 0.45 and 200.
     A frame without any detection gives empty tensors.
     """
     scores, boxes = _scored_regions(outputs) if "region_logits" in outputs else _scored_anchors(outputs)

@@ -1,8 +1,8 @@
 """Faster R-CNN (Ren et al. 2015, arXiv 1506.01497) with a feature pyramid, through torchvision, behind our contract.
 
 torchvision's parts are taken out of it: backbone, proposal head, box head. Its GeneralizedRCNNTransform, which would
-resize and normalise again, stays behind, but for its padding; so do its samplers and its decoding. Its proposals and its pooling are
-replaced, by ones of static shape that need none of torchvision's compiled operators.
+resize and normalise again, stays behind, but for its padding; so do its samplers and its decoding. Its proposals and
+its pooling are replaced, by ones of static shape that need none of torchvision's compiled operators.
 """
 
 from collections.abc import Callable

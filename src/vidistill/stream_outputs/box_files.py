@@ -1,6 +1,5 @@
 """A stream's boxes in the forms that other programs read: COCO-VID and MOT. Every box has its score."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -9,7 +8,7 @@ from typing import IO
 from vidistill.data.boxes import Boxes
 from vidistill.data.coco_contents import CocoContents
 from vidistill.data.images import images_in
-from vidistill.files import atomic_path
+from vidistill.files import atomic_path, relative_path
 from vidistill.stream import StreamOutput
 from vidistill.stream_outputs.sinks import Sink
 
@@ -44,14 +43,9 @@ def add_video(contents: CocoContents, source: str, folder: Path) -> Sequence[str
     name = Path(source).name or source
     if Path(source).is_dir():
         contents.add_video(name)
-        return [_relative(path, folder) for path in images_in(Path(source))]
-    contents.add_video(name, _relative(Path(source), folder) if Path(source).exists() else source)
+        return [relative_path(path, folder) for path in images_in(Path(source))]
+    contents.add_video(name, relative_path(Path(source), folder) if Path(source).exists() else source)
     return ()
-
-
-def _relative(path: Path, folder: Path) -> str:
-    """The way from the folder to the path, links resolved, for `..` leads out of where a link leads to."""
-    return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
 
 
 class MotFile(Sink):
