@@ -186,6 +186,8 @@ MISTAKES = [
     (["profile", "{}/run", "--size", "large"], "WIDTHxHEIGHT"),
     (["profile", "{}/run", "--runtime", "tensorrt"], "eager, compiled, onnx"),
     (["profile", "{}/run", "--runtime", "onnx", "--precision", "bfloat16"], "float32 frames on the CPU"),
+    (["profile", "{}/run", "--device", "gpu"], "--device gpu: torch cannot use it here"),
+    (["stream", "{}/run", "{}/clip.mp4", "--out", "{}/x.mp4", "--device", "gpu"], "choose cpu, cuda or mps"),
     (["check", "videos,root={}/empty"], "empty"),
 ]
 

@@ -159,6 +159,10 @@ MISTAKES = [
     (["train", "{}/student.yaml", "method.delta_scale=layers"], "delta_scale"),
     (["train", "{}/student.yaml", "data.train.0.frames=[9,12]"], "no frames to take"),
     (["train", "{}/student.yaml", "student.view.num_frames=2"], "leave it out"),
+    (
+        ["label", "{}/set/synthetic_0000", "--teacher", "{}/teacher", "--out", "{}/x.json", "--device", "gpu"],
+        "--device gpu",
+    ),
     (["convert", "coco_video,root={}/set", "{}/set"], "is there already"),
     (["convert", "coco_video,root={}/set", "{}/x", "--layout", "mots"], "did you mean mot"),
     (["convert", "videos,root={}/set", "{}/x"], "has no boxes to write"),

@@ -12,6 +12,8 @@ import typer
 from vidistill.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
+
     from vidistill.data.video import VideoReader
 
 app = typer.Typer(
@@ -187,7 +189,7 @@ def stream(
     if tile:
         set_tile(model, tile)
     policy = parse_policy(key_frames) if key_frames else None
-    running = streaming.Stream(model, key_frames=policy, height=height, device=device)
+    running = streaming.Stream(model, key_frames=policy, height=height, device=_device(device))
     if load_state is not None:
         streaming.load_state(running, load_state)
     with VideoReader(video) as reader:
@@ -216,7 +218,7 @@ def label(
 
     chosen = [name.strip() for name in classes.split(",") if name.strip()]
     opened = open_teacher(teacher, weights)
-    print(label_videos(videos, opened, out, score=score, classes=chosen, height=height, device=device))
+    print(label_videos(videos, opened, out, score=score, classes=chosen, height=height, device=_device(device)))
 
 
 @app.command()
@@ -269,9 +271,10 @@ def profile(
         models["teacher"] = stateful(build_network(**card.network), card.view).eval()
     dtype = _choice(precision, {"float32": torch.float32, "bfloat16": torch.bfloat16}, "--precision")
     chosen = _choice(runtime, {name: name for name in get_args(Runtime)}, "--runtime")
-    models = {name: one.to(device, dtype) for name, one in models.items()}
+    place = _device(device)
+    models = {name: one.to(place, dtype) for name, one in models.items()}
     interval = key_frame_interval or card.key_frame_interval
-    measuring = Measuring(_size(size), interval, torch.device(device), dtype, chosen)
+    measuring = Measuring(_size(size), interval, place, dtype, chosen)
     measured = SCORINGS[card.task["name"]].profile(models, measuring)
     print(json.dumps(measured, indent=2) if as_json else results_table({**measured, "baselines": {}}))
     if not as_json:
@@ -391,6 +394,17 @@ def _size_in_words(size: Sequence[int]) -> str:
     """Of a frame (height, width), or of a clip (frames, 3, height, width)."""
     *clip, height, width = size
     return f"clips of {clip[0]} frames, {width}x{height}" if clip else f"{width}x{height}"
+
+
+def _device(name: str) -> "torch.device":
+    """The device by its name. Errors: UserError where it is not here."""
+    import torch
+
+    try:
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {name}: torch cannot use it here ({reason}); choose cpu, cuda or mps") from error
 
 
 def _choice(name: str, choices: dict[str, Any], where: str) -> Any:

@@ -28,8 +28,8 @@ class Detection:
 
     Labels and predictions are rows of boxes, see `ops.box_rows`. Networks are those of `models.detectors`.
     box_loss: of one-stage detectors, `giou` for FCOS. score_threshold, iou_threshold, max_detections: of what is
-    decoded, as published. confidence: frames without annotation get the teacher's boxes whose score reaches this
-    (pseudo-labels); None for none of that.
+    decoded, see `models.detectors.detections`. confidence: frames without annotation get the teacher's boxes whose
+    score reaches this (pseudo-labels); None for none of that.
     """
 
     name = "detection"
