@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidistill.models.detectors import PADDED_TO, Detector, Outputs, default_boxes, pad_frames, pyramid_anchors
+from vidistill.models.detectors import PADDED_TO, Detector, Outputs, library_anchors, pad_frames
 
 SMALLEST_SIDE = 1e-3  # of a box, in anchors, where a distance of 0 to both sides would have no logarithm
 
@@ -41,8 +41,7 @@ class AnchorDetector(Detector):
         features = self.backbone(frames)
         levels = [features] if isinstance(features, Tensor) else list(features.values())
         found = self.head(levels)
-        anchors_of = default_boxes if self.kind == "SSD" else pyramid_anchors
-        anchors = anchors_of(self.anchor_generator, frames, levels)
+        anchors = library_anchors(self.anchor_generator, frames, levels)
         outputs = {"logits": found["cls_logits"], "regression": found["bbox_regression"], "anchors": anchors}
         if self.kind == "SSD":
             outputs["logits"] = _log_odds(outputs["logits"])

@@ -6,8 +6,7 @@ suppression, which have no state, follow it.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -145,25 +144,13 @@ def pad_frames(frames: Tensor, multiple: int) -> Tensor:
     return F.pad(frames, (0, -width % multiple, 0, -height % multiple))
 
 
-def pyramid_anchors(generator: Any, frames: Tensor, levels: Sequence[Tensor]) -> Tensor:
-    """(B, N, 4) float32 anchors of torchvision's AnchorGenerator for frames (B, 3, H, W) and their pyramid.
+def library_anchors(generator: nn.Module, frames: Tensor, levels: Sequence[Tensor]) -> Tensor:
+    """(B, N, 4) float32 anchors of one of torchvision's generators for frames (B, 3, H, W) and their pyramid.
 
-    A level's stride is the last one's or, where it is smaller, twice that. torchvision divides the frame's side by the
-    level's, which is less than the stride where that does not divide the frame.
+    Its stride of a level is the frame's side by the level's, rounded down, so it is true where that divides the frame.
     """
-    strides = [frames.shape[-1] // levels[0].shape[-1]]
-    for finer, level in pairwise(levels):
-        strides.append(strides[-1] * (1 if level.shape[-2:] == finer.shape[-2:] else 2))
-    generator.set_cell_anchors(torch.float32, frames.device)
-    steps = [[torch.tensor(stride, device=frames.device)] * 2 for stride in strides]
-    anchors = torch.cat(generator.grid_anchors([list(level.shape[-2:]) for level in levels], steps))
-    return anchors.expand(len(frames), -1, -1)
-
-
-def default_boxes(generator: nn.Module, frames: Tensor, levels: Sequence[Tensor]) -> Tensor:
-    """(B, N, 4) float32 anchors of torchvision's DefaultBoxGenerator for frames (B, 3, H, W) and their pyramid."""
     from torchvision.models.detection.image_list import ImageList
 
     shapes = [level.new_empty(1, 1, *level.shape[-2:], dtype=torch.float32) for level in levels]
-    [anchors] = generator(ImageList(frames, [(frames.shape[-2], frames.shape[-1])]), shapes)
+    anchors = generator(ImageList(frames, [(frames.shape[-2], frames.shape[-1])]), shapes)[0]
     return anchors.expand(len(frames), -1, -1)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidistill.models.detectors import PADDED_TO, Detector, Outputs, flatten_level, pad_frames, pyramid_anchors
+from vidistill.models.detectors import PADDED_TO, Detector, Outputs, flatten_level, library_anchors, pad_frames
 from vidistill.ops.boxes import clip_boxes, decode_boxes, suppress
 from vidistill.ops.region_pooling import pool_regions
 
@@ -67,7 +67,7 @@ class FasterRCNN(Detector):
         outputs = {
             "logits": torch.cat(logits, dim=1),
             "regression": torch.cat([flatten_level(level, 4) for level in offsets], dim=1),
-            "anchors": pyramid_anchors(self.anchor_generator, frames, levels),
+            "anchors": library_anchors(self.anchor_generator, frames, levels),
         }
         outputs["proposals"] = self._proposals(outputs, [level.shape[1] for level in logits], size)
         pooled = [pyramid[name] for name in self.pooled_levels if name in pyramid]
