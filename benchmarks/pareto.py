@@ -38,7 +38,8 @@ def quality(folders: list[Path]) -> tuple[np.ndarray, np.ndarray, float]:
 def distinct(folders: list[Path]) -> list[Path]:
     """One folder for each cost among the seeds."""
     costs = {
-        json.loads((folder / "results.json").read_text())["student"]["gmacs"]["delta"]: folder for folder in folders
+        json.loads((folder / "results.json").read_text())["student"]["gmacs"]["delta"]: folder
+        for folder in reversed(folders)
     }
     return list(costs.values())
 
