@@ -182,7 +182,7 @@ MISTAKES = [
     ),
     (
         ["evaluate", "{}/run", "--data", "synthetic_actions,num_frames=8,num_classes=4"],
-        "frequency_00003: has the class 3, and the network knows 3",
+        "synthetic_actions has 4 classes and the student 3",
     ),
     (["evaluate", "{}/run", "--data", "labelled_videos,root={}/nowhere"], "the list of videos cannot be read"),
     (["stream", "{}/run", "{}/none.mp4", "--out", "{}/x.mp4"], "none.mp4"),
