@@ -9,6 +9,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "vidistill"
 LAYERS = [
     {"__main__"},
     {"cli"},
+    {"cli_values"},
     {"demo", "sweep"},
     {"check", "run", "label"},
     {"build"},

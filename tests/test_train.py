@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from tests.training_program import training_of
 from vidistill.checkpoint import load_checkpoint
@@ -25,10 +26,15 @@ def environment(**extra: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **extra}
 
 
-def run_in_two_processes(*arguments: str) -> None:
+def run_in_two_processes(*arguments: str) -> str:
+    """Of a module with its arguments, what it prints. Where it fails, the test shows its errors."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "tests.training_program", *arguments]
-    subprocess.run(command, check=True, env=environment(ACCELERATE_USE_CPU="true"), cwd=ROOT, capture_output=True)
+    command = [*torchrun, "-m", *arguments]
+    done = subprocess.run(
+        command, env=environment(CUDA_VISIBLE_DEVICES=""), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -90,7 +96,7 @@ def test_killed_mid_epoch_with_two_workers_and_resumed_ends_bit_for_bit(tmp_path
 def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     subprocess.run([*PROGRAM, str(one), "--steps", "6"], check=True, env=environment(), cwd=ROOT)
-    run_in_two_processes(str(two), "--steps", "6")
+    run_in_two_processes("tests.training_program", str(two), "--steps", "6")
     found, expected = weights(two), weights(one)
     moved = 0.0
     for name, tensor in expected.items():
@@ -99,9 +105,28 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     assert moved > 1e-3, "six steps must have changed something"
 
 
+def test_of_two_processes_one_scores_and_writes(tmp_path: Path) -> None:
+    recipe = {
+        "task": {"name": "segmentation"},
+        "student": {"name": "ddrnet_23_slim"},
+        "method": {"name": "supervised", "freeze_norms": True},
+        "data": {
+            "train": [{"name": "synthetic", "num_sequences": 1, "num_frames": 4, "size": [64, 64]}],
+            "evaluate": [{"name": "synthetic", "num_sequences": 1, "num_frames": 4, "size": [64, 64], "seed": 1}],
+            "clip": {"num_frames": 1, "crop": [64, 64]},
+        },
+        "optim": {"steps": 1, "batch_size": 2, "num_workers": 0},
+        "out": str(tmp_path / "run"),
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    printed = run_in_two_processes("vidistill", "train", str(tmp_path / "recipe.yaml"))
+    assert printed.count("results:") == 1
+    assert (tmp_path / "run" / "report.html").exists()
+
+
 def test_two_processes_settle_a_search_and_train_on(tmp_path: Path) -> None:
     """After the search the candidates that were not chosen have no gradient on any process."""
-    run_in_two_processes(str(tmp_path), "--steps", "4", "--search")
+    run_in_two_processes("tests.training_program", str(tmp_path), "--steps", "4", "--search")
     logged = read_log(tmp_path / "metrics.jsonl")
     assert ["cost" in line for line in logged] == [True, True, False, False]
 

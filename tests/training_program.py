@@ -15,6 +15,7 @@ from vidistill.distill.collaborative import Collaborative
 from vidistill.distill.delta.method import Delta
 from vidistill.distill.delta.plan import StudentSpec
 from vidistill.distill.delta.search import Search
+from vidistill.distill.processes import leave_processes
 from vidistill.distill.teacher import FrozenTeacher
 from vidistill.ops.normalise import Normalisation
 from vidistill.tasks.recognition import Recognition
@@ -89,6 +90,7 @@ def main() -> None:
     search = Search(until=0.5) if arguments.search else None
     training = training_of(arguments.folder, steps=arguments.steps, workers=arguments.workers, search=search)
     train(training, should_stop=announce)
+    leave_processes()
 
 
 if __name__ == "__main__":

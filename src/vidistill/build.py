@@ -3,13 +3,14 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from vidistill.checkpoint import load_student, load_weights
-from vidistill.config import call, choose, validate
+from vidistill.config import call, choose, pick, validate
 from vidistill.data import DATASETS
 from vidistill.data.class_names import require_classes
 from vidistill.data.clip import TrainingSamples, VideoDataset
@@ -166,13 +167,18 @@ def _interval(method: Method, view: View | None) -> int:
     return view.stride if isinstance(view, ClipView) else getattr(method, "key_frame_interval", 1)
 
 
+def latency_table_path(recipe: Recipe) -> Path:
+    """Of the latencies that a search reads, or measures: what the recipe says, else in the run folder."""
+    return Path(recipe.method["search"].get("table") or recipe.out / "latency_table.json")
+
+
 def _with_table(recipe: Recipe) -> dict[str, Any]:
-    """The method's options, with a place in the run folder for the latencies that a search measures."""
+    """The method's options, with a place for the latencies that a search measures."""
     options = copy.deepcopy(recipe.method)
     search = options.get("search")
     if not isinstance(search, dict):
         return options
-    search.setdefault("table", str(recipe.out / "latency_table.json"))
+    search["table"] = str(latency_table_path(recipe))
     if recipe.optim.name != "adamw" and "gate_learning_rate" not in search:
         raise UserError(
             f"method.search: the gates' own rate suits adamw; with {recipe.optim.name} give search.gate_learning_rate"
@@ -182,25 +188,20 @@ def _with_table(recipe: Recipe) -> dict[str, Any]:
 
 def build_datasets(sources: Sequence[dict[str, Any]], *, where: str) -> list[VideoDataset]:
     """The data sets of a list of sources. Errors: UserError for an unknown name or option."""
-    datasets = []
-    for number, source in enumerate(sources):
-        options = dict(source)
-        place = f"{where}.{number}"
-        builder = choose(DATASETS, str(options.pop("name", "")), where=place)
-        datasets.append(call(builder, options, where=place))
-    return datasets
+    places = [f"{where}.{number}" for number in range(len(sources))]
+    return [
+        call(*pick(DATASETS, source, where=place), where=place) for place, source in zip(places, sources, strict=True)
+    ]
 
 
 def build_task(options: dict[str, Any]) -> Task:
     """A task from `{name, …its options}`."""
-    rest = dict(options)
-    return call(choose(TASKS, str(rest.pop("name", "")), where="task"), rest, where="task")
+    return call(*pick(TASKS, options, where="task"), where="task")
 
 
 def build_method(options: dict[str, Any]) -> Method:
     """A method from `{name, …its options}`."""
-    rest = dict(options)
-    return call(choose(METHODS, str(rest.pop("name", "")), where="method"), rest, where="method")
+    return call(*pick(METHODS, options, where="method"), where="method")
 
 
 def _task_options(recipe: Recipe, labelled: VideoDataset | None, teacher: Card | None) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vidistill.build import build, build_datasets
-from vidistill.config import check_options, choose
+from vidistill.build import build, build_datasets, latency_table_path
+from vidistill.config import check_options, pick
 from vidistill.data import DATASETS
 from vidistill.data.boxes import BoxedSequence
 from vidistill.data.clip import VideoDataset
@@ -51,7 +51,7 @@ def check_recipe(path: str | Path, assignments: Sequence[str], *, alone: bool = 
 def _spare_table(recipe: Recipe) -> None:
     """Has a search by latency count MACs where its table is not there yet: measuring it is the run's."""
     search = recipe.method.get("search")
-    if isinstance(search, dict) and not Path(search.get("table") or recipe.out / "latency_table.json").exists():
+    if isinstance(search, dict) and not latency_table_path(recipe).exists():
         search["cost"] = "macs"
 
 
@@ -59,9 +59,8 @@ def without_files(recipe: Recipe) -> Recipe:
     """The recipe on synthetic frames and from random weights, once its data sources' names and options are checked."""
     for where, sources in (("data.train", recipe.data.train), ("data.evaluate", recipe.data.evaluate)):
         for number, source in enumerate(sources):
-            options = dict(source)
             place = f"{where}.{number}"
-            check_options(choose(DATASETS, str(options.pop("name", "")), where=place), options, where=place)
+            check_options(*pick(DATASETS, source, where=place), where=place)
     recipe = recipe.model_copy(deep=True)
     for settings in (recipe.teacher, recipe.student):
         if settings is not None:

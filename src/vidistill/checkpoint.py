@@ -45,8 +45,8 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> dict[str, Any]:
 
 def save_student(path: str | Path, student: StatefulNetwork, card: Card, *, half: bool = False) -> None:
     """The student's weights with its card in the header, as safetensors; half: in half precision."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}
-    tensors = {name: tensor.clone() for name, tensor in tensors.items()}  # of a module with two parents one for each
+    state = student.state_dict()  # of a module with two parents, two copies
+    tensors = {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
     if half:
         tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:

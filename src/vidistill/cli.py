@@ -3,18 +3,24 @@
 import json
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 
+from vidistill.cli_values import (
+    choice,
+    data_source,
+    device_named,
+    frame_count,
+    frame_size,
+    print_values,
+    recipe_file,
+    show_results,
+    size_in_words,
+    student_file,
+)  # fmt: skip
 from vidistill.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
-
-    from vidistill.data.video import VideoReader
 
 app = typer.Typer(
     name="vidistill",
@@ -94,7 +100,7 @@ def demo(
     from vidistill.demo import run_demo
 
     results = run_demo(out, video, assignments or [])
-    _show(results, out)
+    show_results(results, out)
     print(f"stream:  {out / 'stream.mp4'}")
 
 
@@ -105,13 +111,13 @@ def train(recipe: RecipeArgument, assignments: Overrides = None) -> None:
     from vidistill.recipe import load_recipe
     from vidistill.run import execute
 
-    settings = load_recipe(_recipe_file(recipe), assignments or [])
+    settings = load_recipe(recipe_file(recipe), assignments or [])
     run = build(settings)
     if run.training.student.plan is not None:
         print(run.training.student.plan)
     results = execute(run)
     if results is not None:
-        _show(results, settings.out)
+        show_results(results, settings.out)
 
 
 @app.command()
@@ -123,7 +129,7 @@ def sweep(
     """Train a recognition recipe at several sizes, with its teacher and alone: accuracy against GMAC and time."""
     from vidistill.sweep import run_sweep, table
 
-    points, page = run_sweep(_recipe_file(recipe), views.split(","), assignments or [])
+    points, page = run_sweep(recipe_file(recipe), views.split(","), assignments or [])
     print(table(points))
     print(f"page:    {page}")
 
@@ -143,19 +149,19 @@ def evaluate(
     from vidistill.scoring import SCORINGS
     from vidistill.scoring.frames import Setting
 
-    model = load_student(_student_file(student))
+    model = load_student(student_file(student))
     card = model.card
     assert card is not None
-    [dataset] = build_datasets([_source(data)], where="--data")
+    [dataset] = build_datasets([data_source(data)], where="--data")
     require_classes(card.class_names, "the student", [dataset])
     setting = Setting(build_task(card.task), card.task.get("num_classes", 0), card.normalisation)
-    other = load_student(_student_file(teacher)) if teacher else None
+    other = load_student(student_file(teacher)) if teacher else None
     interval = key_frame_interval or card.key_frame_interval
     metrics = SCORINGS[card.task["name"]].evaluate(model, other, dataset.sequences, setting, interval)
     if as_json:
         print(json.dumps(metrics, indent=2))
     else:
-        _print_values({name: value for name, value in metrics.items() if value is not None})
+        print_values({name: value for name, value in metrics.items() if value is not None})
 
 
 @app.command()
@@ -183,20 +189,20 @@ def stream(
     from vidistill.progress import track
     from vidistill.stream_outputs import open_sink
 
-    model = load_student(_student_file(student))
+    model = load_student(student_file(student))
     card = model.card
     assert card is not None
     if tile:
         set_tile(model, tile)
     policy = parse_policy(key_frames) if key_frames else None
-    running = streaming.Stream(model, key_frames=policy, height=height, device=_device(device))
+    running = streaming.Stream(model, key_frames=policy, height=height, device=device_named(device))
     if load_state is not None:
         streaming.load_state(running, load_state)
     with VideoReader(video) as reader:
         sink = open_sink(out, fps=reader.fps, card=card, source=video)
         with sink:
             outputs = running(reader, ends=save_state is None)
-            for output in track(outputs, "streaming", total=_length(reader)):
+            for output in track(outputs, "streaming", total=frame_count(reader)):
                 sink.write(output)
     if save_state is not None:
         streaming.save_state(running, save_state)
@@ -218,7 +224,7 @@ def label(
 
     chosen = [name.strip() for name in classes.split(",") if name.strip()]
     opened = open_teacher(teacher, weights)
-    print(label_videos(videos, opened, out, score=score, classes=chosen, height=height, device=_device(device)))
+    print(label_videos(videos, opened, out, score=score, classes=chosen, height=height, device=device_named(device)))
 
 
 @app.command()
@@ -232,8 +238,8 @@ def convert(
     from vidistill.data import BOX_WRITERS
     from vidistill.files import new_folder
 
-    write = _choice(layout, BOX_WRITERS, "--layout")
-    [dataset] = build_datasets([_source(data)], where="DATA")
+    write = choice(layout, BOX_WRITERS, "--layout")
+    [dataset] = build_datasets([data_source(data)], where="DATA")
     with new_folder(out) as folder:
         write(dataset, folder)
     print(out)
@@ -263,22 +269,22 @@ def profile(
 
     if threads:
         torch.set_num_threads(threads)
-    model = load_student(_student_file(student))
+    model = load_student(student_file(student))
     card = model.card
     assert card is not None
     models: dict[str, StatefulNetwork] = {"student": model}
     if card.network and card.form != "per_frame":
         models["teacher"] = stateful(build_network(**card.network), card.view).eval()
-    dtype = _choice(precision, {"float32": torch.float32, "bfloat16": torch.bfloat16}, "--precision")
-    chosen = _choice(runtime, {name: name for name in get_args(Runtime)}, "--runtime")
-    place = _device(device)
+    dtype = choice(precision, {"float32": torch.float32, "bfloat16": torch.bfloat16}, "--precision")
+    chosen = choice(runtime, {name: name for name in get_args(Runtime)}, "--runtime")
+    place = device_named(device)
     models = {name: one.to(place, dtype) for name, one in models.items()}
     interval = key_frame_interval or card.key_frame_interval
-    measuring = Measuring(_size(size), interval, place, dtype, chosen)
+    measuring = Measuring(frame_size(size), interval, place, dtype, chosen)
     measured = SCORINGS[card.task["name"]].profile(models, measuring)
     print(json.dumps(measured, indent=2) if as_json else results_table({**measured, "baselines": {}}))
     if not as_json:
-        print(f"{_size_in_words(measured['student']['size'])}, {precision}, {measured['student']['device']}")
+        print(f"{size_in_words(measured['student']['size'])}, {precision}, {measured['student']['device']}")
 
 
 @app.command()
@@ -291,7 +297,7 @@ def export(
     from vidistill.checkpoint import load_student
     from vidistill.export import export_onnx
 
-    exported = export_onnx(load_student(_student_file(student)), out, size=_size(size))
+    exported = export_onnx(load_student(student_file(student)), out, size=frame_size(size))
     for path in (exported.key, exported.delta):
         if path is not None:
             print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
@@ -310,7 +316,7 @@ def check(
     problems = (
         check_recipe(recipe, assignments or [], alone=alone)
         if recipe.suffix in (".yaml", ".yml")
-        else check_data(_source(str(recipe)))
+        else check_data(data_source(str(recipe)))
     )
     if problems:
         raise UserError(
@@ -333,81 +339,3 @@ def list_names() -> None:
     }  # fmt: skip
     for title, door in doors.items():
         print(f"{title}: {' '.join(door)}")
-
-
-def _show(results: dict[str, Any], folder: Path) -> None:
-    from vidistill.report.table import results_table
-
-    print(results_table(results))
-    for title, name in (("student", "student.safetensors"), ("results", "results.json"), ("page", "report.html")):
-        print(f"{title + ':':8} {folder / name}")
-
-
-def _print_values(values: dict[str, Any]) -> None:
-    for name, value in values.items():
-        if isinstance(value, list) and any(isinstance(v, list) for v in value):
-            continue  # a matrix
-        if isinstance(value, list):
-            value = " ".join(f"{v:.4f}" if isinstance(v, float) else str(v) for v in value)
-        print(f"{name:24} {value:.4f}" if isinstance(value, float) else f"{name:24} {value}")
-
-
-def _length(reader: "VideoReader") -> int | None:
-    """The number of frames; None of a pipe or a live stream, which has none."""
-    try:
-        return reader.num_frames
-    except UserError:
-        return None
-
-
-def _recipe_file(path: Path) -> Path:
-    return path / "recipe.yaml" if path.is_dir() else path
-
-
-def _student_file(path: Path) -> Path:
-    return path / "student.safetensors" if path.is_dir() else path
-
-
-def _source(text: str) -> dict[str, Any]:
-    """A data source from `name,key=value,…`."""
-    import yaml
-
-    name, *options = text.split(",")
-    source: dict[str, Any] = {"name": name}
-    for option in options:
-        key, equals, value = option.partition("=")
-        if not equals:
-            raise UserError(f"'{option}' in '{text}' is not key=value")
-        source[key] = yaml.safe_load(value)
-    return source
-
-
-def _size(text: str) -> tuple[int, int]:
-    """(height, width) from WIDTHxHEIGHT."""
-    width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise UserError(f"--size {text}: give WIDTHxHEIGHT, as in 640x360")
-    return int(height), int(width)
-
-
-def _size_in_words(size: Sequence[int]) -> str:
-    """Of a frame (height, width), or of a clip (frames, 3, height, width)."""
-    *clip, height, width = size
-    return f"clips of {clip[0]} frames, {width}x{height}" if clip else f"{width}x{height}"
-
-
-def _device(name: str) -> "torch.device":
-    """The device by its name. Errors: UserError where it is not here."""
-    import torch
-
-    try:
-        return torch.zeros(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name}: torch cannot use it here ({reason}); choose cpu, cuda or mps") from error
-
-
-def _choice(name: str, choices: dict[str, Any], where: str) -> Any:
-    from vidistill.config import choose
-
-    return choose(choices, name, where=where)

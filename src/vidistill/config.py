@@ -98,6 +98,12 @@ def choose(door: dict[str, T], name: str, *, where: str) -> T:
     return door[name]
 
 
+def pick(door: dict[str, T], values: dict[str, Any], *, where: str) -> tuple[T, dict[str, Any]]:
+    """The entry of a door's dict that `{name, …options}` names, and the options. Errors: as `choose`."""
+    options = dict(values)
+    return choose(door, str(options.pop("name", "")), where=where), options
+
+
 def _sentence(error: pydantic.ValidationError, model: type[pydantic.BaseModel]) -> str:
     choices: list[str] = []
     current: Any = model

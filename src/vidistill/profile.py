@@ -56,7 +56,7 @@ def without_values(function: Callable[[M, str], T], module: M) -> T:
     """
     try:
         return function(on_meta(module), "meta")
-    except (RuntimeError, NotImplementedError):
+    except RuntimeError:
         parameter = next(module.parameters(), None)
         return function(module, "cpu" if parameter is None else str(parameter.device))
 

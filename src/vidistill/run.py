@@ -4,10 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vidistill.build import Run
 from vidistill.checkpoint import load_student, save_student
+from vidistill.distill.processes import is_main_process, leave_processes
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.errors import UserError
 from vidistill.recipe import Recipe, load_recipe, save_recipe
@@ -38,10 +37,11 @@ def execute(run: Run) -> dict[str, Any] | None:
     _refuse_nothing_to_learn(run)
     if (folder / "checkpoint.pt").exists():
         _refuse_another(run.recipe, folder / "recipe.yaml")
-    is_main = int(torch.distributed.get_rank() if torch.distributed.is_initialized() else 0) == 0
+    is_main = is_main_process()
     if is_main:
         save_recipe(run.recipe, folder / "recipe.yaml")
     trained = train(run.training)
+    leave_processes()
     if not is_main:
         return None
     student = run.training.method.finish(trained)

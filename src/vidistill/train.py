@@ -98,7 +98,10 @@ def train(training: Training, *, should_stop: Callable[[int], bool] = lambda ste
     AcceleratorState._reset_state()  # accelerate's settings outlive a run: a second one may want another precision
     may_rest = DistributedDataParallelKwargs(find_unused_parameters=True)  # candidates not chosen, a frozen memory
     accelerator = Accelerator(
-        mixed_precision=optim.precision, gradient_accumulation_steps=optim.accumulate, kwargs_handlers=[may_rest]
+        cpu=not torch.accelerator.is_available(),  # said, or several processes would each train alone
+        mixed_precision=optim.precision,
+        gradient_accumulation_steps=optim.accumulate,
+        kwargs_handlers=[may_rest],
     )
     learner = Learner(training)
     optimizer = _optimizer(training)

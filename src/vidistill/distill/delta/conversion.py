@@ -19,8 +19,6 @@ from vidistill.errors import UserError, nearest
 from vidistill.profile import count_macs, layer_macs, without_values
 
 Granularity = Literal["layer", "block", "stage", "network"]
-
-
 FUNCTIONAL = "(functional layers)"
 
 
@@ -124,10 +122,15 @@ def _targets(
 
 def _other_paths(network: nn.Module) -> dict[str, tuple[str, ...]]:
     """Of each module that several parents hold: its further paths by its first."""
+    return {first: tuple(others) for first, *others in _all_paths(network).values() if others}
+
+
+def _all_paths(network: nn.Module) -> dict[int, list[str]]:
+    """Of each module by its id, in the network's order."""
     paths: dict[int, list[str]] = {}
     for path, module in network.named_modules(remove_duplicate=False):
         paths.setdefault(id(module), []).append(path)
-    return {first: tuple(others) for first, *others in paths.values() if others}
+    return paths
 
 
 def own_patterns(network: nn.Module, selection: Selection) -> tuple[str, ...]:
@@ -204,7 +207,7 @@ def _with_candidates(plan: BlockPlan, block: nn.Module, seen: Seen, students: Se
             except Exception as error:  # a user's block on another size, or without values, may fail in any way
                 reasons.append(f"its {resolved} cannot run ({str(error).splitlines()[0][:120]})")
     is_free = all(spec.rank is None for spec in students)  # a rank that is asked for is meant
-    if candidates and is_free and all(candidate.macs >= _block_macs(block, seen) for candidate in candidates):
+    if candidates and is_free and min(candidate.macs for candidate in candidates) >= _block_macs(block, seen):
         candidates, reasons = [], ["the student would cost as much"]
     if not candidates:
         return replace(plan, reason=reasons[0])
@@ -223,10 +226,8 @@ def _student_macs(spec: StudentSpec, block: nn.Module, channels: tuple[int, int]
     def count(student: BlockStudent, device: str) -> int:
         total = 0
         for call, output in seen.calls:
-            key, key_output = (
-                call.map(partial(_zeros, device=device)),
-                tree_map_only(Tensor, partial(_zeros, device=device), output),
-            )
+            zeros = partial(_zeros, device=device)
+            key, key_output = call.map(zeros), tree_map_only(Tensor, zeros, output)
             with torch.no_grad():
                 folded = student.fold(key, key_output)
             total += count_macs(student.follow, key, folded)
@@ -296,9 +297,7 @@ def replace_blocks(network: nn.Module, plan: Plan, make: Callable[[BlockPlan, nn
     A block that several parents hold is replaced in all of them by one and the same module. Errors: UserError for a
     path that the network does not have.
     """
-    places: dict[int, list[str]] = {}
-    for path, module in network.named_modules(remove_duplicate=False):
-        places.setdefault(id(module), []).append(path)
+    places = _all_paths(network)
     modules = dict(network.named_modules())
     for entry in plan.converted:
         if entry.path == WHOLE:
