@@ -109,6 +109,8 @@ def test_a_plan_survives_its_list(network: TinySegmenter) -> None:
     plan = planned(network)
     assert Plan.from_list(plan.to_list()) == plan
     assert "2 of 4 blocks converted" in str(plan)
+    share = sum(block.macs for block in plan.left) / sum(block.macs for block in plan.blocks)
+    assert f"  first or last layer ({share:.1%}): stem.0, head" in str(plan).splitlines()
 
 
 def test_a_plan_for_another_network_is_refused(network: TinySegmenter) -> None:

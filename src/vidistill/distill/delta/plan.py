@@ -1,5 +1,6 @@
 """What becomes of each block of a network, as plain values that a student's card keeps."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
@@ -102,11 +103,20 @@ class Plan:
         return cls(tuple(_block_from(values) for values in blocks))
 
     def __str__(self) -> str:
-        left = [f"  {block.title}: {block.reason}" for block in self.left]
         head = f"{len(self.converted)} of {len(self.blocks)} blocks converted, {self.share:.1%} of the MACs"
+        left = [self._left_in_words(reason) for reason in dict.fromkeys(block.reason for block in self.left)]
         shared = [f"  {block.title}" for block in self.converted if block.also]
         shown = [head, *(["left as they are:", *left] if left else [])]
         return "\n".join([*shown, *(["held by several parents, with one student:", *shared] if shared else [])])
+
+    def _left_in_words(self, reason: str) -> str:
+        """The blocks that are left for this reason, with their share of the MACs."""
+        blocks = [block for block in self.left if block.reason == reason]
+        share = sum(block.macs for block in blocks) / max(1, sum(block.macs for block in self.blocks))
+        text = f"{reason} ({share:.1%}): {', '.join(block.title for block in blocks)}"
+        return textwrap.fill(
+            text, 110, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+        )
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
