@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test check format lock clean
 
 demo: $(READY)  ## distil, measure and show a real clip
-	$(BIN)/vidistill demo --out runs/demo
+	$(BIN)/vidistill demo --out runs/demo $(if $(VIDEO),--video $(VIDEO))
 
 test: $(READY)  ## style, types and tests
 	$(BIN)/ruff check .
@@ -32,5 +32,5 @@ $(READY): requirements.lock pyproject.toml
 lock: $(READY)  ## pin what is installed now
 	$(BIN)/python -m pip freeze --all --exclude-editable --local | sed 's/+cpu//' | grep -v -e '^-e' -e ' @ ' -e '^pip==' > requirements.lock
 
-clean:
-	rm -rf $(VENV) runs
+clean:  ## what set-up made; runs stay
+	rm -rf $(VENV)

@@ -140,6 +140,7 @@ def evaluate(
     data: Annotated[str, typer.Option(help="A data set and its options: camvid,root=…,split=val.")],
     teacher: Annotated[Path | None, typer.Option(help="A per-frame network to agree with.")] = None,
     key_frame_interval: Annotated[int, typer.Option(help="0 for the student's own.", min=0)] = 0,
+    device: DeviceOption = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score a student: mIoU by distance to the key frame; accuracies; PSNR and SSIM; agreement with a teacher."""
@@ -154,10 +155,11 @@ def evaluate(
     assert card is not None
     [dataset] = build_datasets([data_source(data)], where="--data")
     require_classes(card.class_names, "the student", [dataset])
-    setting = Setting(build_task(card.task), card.task.get("num_classes", 0), card.normalisation)
-    other = load_student(student_file(teacher)) if teacher else None
+    place = device_named(device)
+    setting = Setting(build_task(card.task), card.task.get("num_classes", 0), card.normalisation, place)
+    other = load_student(student_file(teacher)).to(place) if teacher else None
     interval = key_frame_interval or card.key_frame_interval
-    metrics = SCORINGS[card.task["name"]].evaluate(model, other, dataset.sequences, setting, interval)
+    metrics = SCORINGS[card.task["name"]].evaluate(model.to(place), other, dataset.sequences, setting, interval)
     if as_json:
         print(json.dumps(metrics, indent=2))
     else:

@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vidistill.build import Run
 from vidistill.checkpoint import load_student, save_student
 from vidistill.distill.processes import is_main_process, leave_processes
@@ -12,6 +14,7 @@ from vidistill.errors import UserError
 from vidistill.recipe import Recipe, load_recipe, save_recipe
 from vidistill.report.page import write_report
 from vidistill.scoring import SCORINGS
+from vidistill.scoring.frames import CPU
 from vidistill.scoring.results import write_results
 from vidistill.train import train
 
@@ -47,7 +50,9 @@ def execute(run: Run) -> dict[str, Any] | None:
     student = run.training.method.finish(trained)
     plan = student.plan.to_list() if student.plan else []  # a search has chosen since the card was made
     save_student(folder / "student.safetensors", student, replace(run.card, plan=plan))
-    return score(run, load_student(folder / "student.safetensors", None if run.card.network else student.network))
+    device = next((parameter.device for parameter in trained.parameters()), CPU)
+    saved = load_student(folder / "student.safetensors", None if run.card.network else student.network)
+    return score(run, saved, device)
 
 
 def _refuse_nothing_to_learn(run: Run) -> None:
@@ -77,13 +82,19 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def score(run: Run, student: StatefulNetwork) -> dict[str, Any]:
-    """Writes the results, the pictures and the page of a trained student into the run folder."""
+def score(run: Run, student: StatefulNetwork, device: torch.device) -> dict[str, Any]:
+    """Writes the results, the pictures and the page of a trained student into the run folder.
+
+    device: where student and teacher are scored and timed.
+    """
     folder = run.recipe.out
     scoring = SCORINGS[run.setting.task.name]
-    results = {"name": folder.name, **scoring.compare(student, run.teacher, run.evaluation, run.setting)}
+    setting = replace(run.setting, device=device)
+    teacher = run.teacher.to(device) if run.teacher is not None else None
+    student.to(device)
+    results = {"name": folder.name, **scoring.compare(student, teacher, run.evaluation, setting)}
     write_results(results, folder / "results.json")
     if run.evaluation:
-        scoring.show(folder, student, run.teacher, run.evaluation[0].sequences, run.setting)
+        scoring.show(folder, student, teacher, run.evaluation[0].sequences, setting)
     write_report(folder)
     return results

@@ -40,10 +40,10 @@ def write_timeline(
     """
     card = student.card
     assert card is not None
-    streams = {"student": Stream(student)}
+    streams = {"student": Stream(student, device=setting.device)}
     if teacher is not None:
         teacher.card = replace(card, normalisation=teacher.normalisation or card.normalisation)
-        streams["teacher"] = Stream(teacher)
+        streams["teacher"] = Stream(teacher, device=setting.device)
     said: dict[str, list[np.ndarray]] = {name: [] for name in streams}
     truth: list[int] = []
     shown = [(classes, image) for classes, images in _different(sequences).items() for image in images]

@@ -68,6 +68,7 @@ class JsonLines(Sink):
             **self.look.describe(output),
         }
         self._file.write(json.dumps(line) + "\n")
+        self._file.flush()  # whoever reads along sees each frame as it comes
 
     def __enter__(self) -> "JsonLines":
         if self.path is not None:
