@@ -20,11 +20,18 @@ def areas(boxes: Tensor) -> Tensor:
 
 def overlaps(first: Tensor, second: Tensor) -> Tensor:
     """(…, N, M) intersection over union of boxes (…, N, 4) and (…, M, 4); 0 where both are empty."""
-    low = torch.maximum(first[..., :, None, :2], second[..., None, :, :2])
-    high = torch.minimum(first[..., :, None, 2:], second[..., None, :, 2:])
-    shared = (high - low).clamp(min=0).prod(dim=-1)
-    union = areas(first)[..., :, None] + areas(second)[..., None, :] - shared
+    shared, union = _shared_and_union(first, second)
     return torch.where(union > 0, shared / union.clamp(min=torch.finfo(shared.dtype).tiny), shared)
+
+
+def _shared_and_union(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """(…, N, M) areas that boxes share, and cover together; x and y apart and in place, which is faster."""
+    x1, y1, x2, y2 = first.movedim(-1, 0)[..., :, None].contiguous()
+    u1, v1, u2, v2 = second.movedim(-1, 0)[..., None, :].contiguous()
+    width = torch.minimum(x2, u2).sub_(torch.maximum(x1, u1)).clamp_(min=0)
+    height = torch.minimum(y2, v2).sub_(torch.maximum(y1, v1)).clamp_(min=0)
+    shared = width.mul_(height)
+    return shared, (areas(first)[..., :, None] + areas(second)[..., None, :]).sub_(shared)
 
 
 def encode_boxes(boxes: Tensor, anchors: Tensor) -> Tensor:
@@ -107,12 +114,12 @@ def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float
     for image in range(len(boxes)):
         order = scores[image].argsort(descending=True, stable=True)
         found, group = boxes[image, order].float(), groups[image, order]
-        falls = (overlaps(found, found) > iou_threshold) & (group[:, None] == group)
-        falls = falls.triu(diagonal=1)
+        shared, union = _shared_and_union(found, found)
+        falls = ((shared > iou_threshold * union) & (group[:, None] == group)).triu_(diagonal=1).float()
         solid = (found[:, 2:] > found[:, :2]).all(dim=1)
         keeps, before = solid, torch.zeros_like(solid)
         while not torch.equal(keeps, before):
-            keeps, before = solid & ~(falls & keeps[:, None]).any(dim=0), keeps
+            keeps, before = solid & (keeps.float() @ falls == 0), keeps
         best = order[keeps][:num_kept]
         kept[image, : len(best)] = best
     return kept
