@@ -76,12 +76,11 @@ def detections(
     best, places = scores.flatten(1).topk(most, dim=1)
     labels = places % num_classes
     chosen = _gather(boxes, places // num_classes if boxes.shape[1] == scores.shape[1] else places)
-    chosen = clip_boxes(chosen, size)
+    chosen = clip_boxes(chosen, size) * (best > score_threshold)[..., None]  # an empty box is never kept
     kept = suppress(chosen, best, labels, iou_threshold, max_detections)
     found: list[Detections] = []
     for image, indices in enumerate(kept):
         indices = indices[indices >= 0]
-        indices = indices[best[image, indices] > score_threshold]
         found.append(
             {"boxes": chosen[image, indices], "scores": best[image, indices], "labels": labels[image, indices]}
         )

@@ -112,14 +112,16 @@ def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float
     """
     kept = torch.full((len(boxes), num_kept), -1, dtype=torch.int64, device=boxes.device)
     for image in range(len(boxes)):
+        solid = (boxes[image, :, 2:] > boxes[image, :, :2]).all(dim=1)
         order = scores[image].argsort(descending=True, stable=True)
+        order = order[solid[order]]
         found, group = boxes[image, order].float(), groups[image, order]
         shared, union = _shared_and_union(found, found)
         falls = ((shared > iou_threshold * union) & (group[:, None] == group)).triu_(diagonal=1).float()
-        solid = (found[:, 2:] > found[:, :2]).all(dim=1)
-        keeps, before = solid, torch.zeros_like(solid)
+        keeps = torch.ones_like(order, dtype=torch.bool)
+        before = torch.zeros_like(keeps)
         while not torch.equal(keeps, before):
-            keeps, before = solid & (keeps.float() @ falls == 0), keeps
+            keeps, before = keeps.float() @ falls == 0, keeps
         best = order[keeps][:num_kept]
         kept[image, : len(best)] = best
     return kept
