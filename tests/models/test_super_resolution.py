@@ -97,6 +97,25 @@ def test_a_new_network_enlarges_the_centre_frame(name: str) -> None:
 
 
 @every_network
+@torch.no_grad()
+def test_mixed_precision_rounds_the_residual_alone(name: str) -> None:
+    """A new network, whose residual is zero, enlarges a frame wider than bfloat16 counts as precisely as ever."""
+    network = tiny(name, 2)
+    windows = torch.rand(1, network.window, 3, 4, 300)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = network(windows)
+    torch.testing.assert_close(mixed, network(windows), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_mixed_precision_keeps_motion_in_place() -> None:
+    network = tiny("vespcn").get_submodule("motion")
+    target, source = torch.rand(2, 1, 3, 8, 600)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(network(target, source), source, atol=1e-3, rtol=0)
+
+
+@every_network
 def test_every_frame_and_every_parameter_counts(name: str) -> None:
     network = shaken(tiny(name)).train()
     windows = torch.rand(1, network.window, 3, 8, 8, requires_grad=True)

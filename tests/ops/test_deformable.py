@@ -46,3 +46,29 @@ def test_whole_offsets_shift_the_frame() -> None:
     ours = deformable_convolution(x, offsets.flatten(1, 2), torch.full((1, 9, 6, 6), 0.5), weight, torch.zeros(2))
     expected = F.conv2d(shifted, weight, padding=1) / 2
     torch.testing.assert_close(ours[..., 1:-2, 3:-1], expected[..., 1:-2, 3:-1], atol=1e-5, rtol=1e-5)
+
+
+def test_places_are_exact_under_autocast() -> None:
+    """In bfloat16 the columns of a wide frame are more than a pixel apart. The weights pass the middle tap on."""
+    x, weight = torch.rand(1, 2, 3, 700), torch.zeros(2, 2, 3, 3)
+    weight[0, 0, 1, 1] = weight[1, 1, 1, 1] = 1
+    offsets = torch.zeros(1, 9, 2, 3, 700)
+    offsets[:, :, 1] = 2
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        moved = deformable_convolution(
+            x, offsets.flatten(1, 2).bfloat16(), torch.ones(1, 9, 3, 700).bfloat16(), weight, torch.zeros(2)
+        )
+    torch.testing.assert_close(moved[..., :-2].float(), x[..., 2:], atol=5e-3, rtol=0)
+
+
+def test_it_is_torchvisions() -> None:
+    try:
+        from torchvision.ops import deform_conv2d
+
+        torch.ops.torchvision.deform_conv2d  # noqa: B018 - missing where the wheel was built for another torch
+    except (ImportError, AttributeError, RuntimeError):
+        pytest.skip("torchvision's own operators do not load here")
+    x, weight, bias = torch.randn(2, 4, 5, 6), torch.randn(3, 4, 3, 3), torch.randn(3)
+    offsets, mask = 3 * torch.randn(2, 36, 5, 6), torch.rand(2, 18, 5, 6)
+    theirs = deform_conv2d(x, offsets, weight, bias, padding=1, mask=mask)
+    torch.testing.assert_close(deformable_convolution(x, offsets, mask, weight, bias), theirs, atol=1e-4, rtol=1e-4)

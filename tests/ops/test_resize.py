@@ -83,6 +83,14 @@ def test_upsampling_as_a_convolution_is_the_same(scale: int, size: tuple[int, in
     torch.testing.assert_close(upsample_bicubic(frames, scale), resize_bicubic(frames, scale), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("scale", [2, 4])
+def test_upsampling_keeps_its_precision_under_autocast(scale: int) -> None:
+    frames = torch.rand(1, 3, 5, 7)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        enlarged = upsample_bicubic(frames, scale)
+    torch.testing.assert_close(enlarged, resize_bicubic(frames, scale), atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_bicubic_degradation_to_the_grey_level(scale: int) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (2, 12, 24), dtype=np.uint8)

@@ -16,16 +16,17 @@ def deformable_convolution(x: Tensor, offsets: Tensor, mask: Tensor, weight: Ten
 
     x: (B, C, H, W); offsets: (B, 2·G·k², H, W) pixels, y before x, tap by tap, group by group; mask: (B, G·k², H, W);
     weight: (K, C, k, k), k odd. Group g of the offsets serves the g-th of G equal parts of the channels. Between pixels
-    bilinear, beyond the border 0. Source: Zhu et al. 2019 (arXiv 1811.11168), eq. 1.
+    bilinear, beyond the border 0. Places are at least float32, whatever the offsets are: in bfloat16, columns from 256 on
+    are two apart. Source: Zhu et al. 2019 (arXiv 1811.11168), eq. 1.
     """
     batch, channels, height, width = x.shape
     kernel = weight.shape[-1]
     taps = kernel**2
     groups = mask.shape[1] // taps
     grid = _places(offsets.reshape(batch * groups, taps, 2, height, width), kernel)
-    parts = x.reshape(batch * groups, channels // groups, height, width)
+    parts = x.reshape(batch * groups, channels // groups, height, width).to(grid.dtype)
     sampled = F.grid_sample(parts, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    columns = sampled.reshape(batch, groups, channels // groups, taps, height, width)
+    columns = sampled.to(x.dtype).reshape(batch, groups, channels // groups, taps, height, width)
     columns = columns * mask.reshape(batch, groups, 1, taps, height, width)
     result = weight.reshape(-1, channels * taps) @ columns.reshape(batch, channels * taps, height * width)
     return result.reshape(batch, -1, height, width) + bias[:, None, None]
@@ -34,6 +35,7 @@ def deformable_convolution(x: Tensor, offsets: Tensor, mask: Tensor, weight: Ten
 def _places(offsets: Tensor, kernel: int) -> Tensor:
     """(N, k²·H, W, 2) where each tap looks, x before y, in grid_sample's coordinates, from (N, k², 2, H, W) offsets."""
     count, taps, _, height, width = offsets.shape
+    offsets = offsets.to(torch.promote_types(offsets.dtype, torch.float32))
     rows = torch.arange(height, device=offsets.device, dtype=offsets.dtype)[:, None]
     columns = torch.arange(width, device=offsets.device, dtype=offsets.dtype)
     tap = torch.arange(taps, device=offsets.device)[:, None, None]

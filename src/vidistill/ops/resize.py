@@ -2,6 +2,8 @@
 
 import functools
 import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,14 +65,24 @@ def _cubic(x: Tensor) -> Tensor:
 
 
 def upsample_bicubic(frames: Tensor, scale: int) -> Tensor:
-    """(B, C, scale·H, scale·W): `resize_bicubic` by a whole number, as one convolution that exports and compiles."""
+    """(B, C, scale·H, scale·W): `resize_bicubic` by a whole number, as one convolution that exports and compiles.
+
+    In the precision of the frames, under autocast too: what a network learns is added to it.
+    """
     batch, channels, height, width = frames.shape
     padded = _mirror(_mirror(frames, -1), -2).reshape(batch * channels, 1, height + 4, width + 4)
     offsets = (torch.arange(scale, dtype=torch.float64) + 0.5) / scale - 0.5
     taps = _cubic(offsets[:, None] - torch.arange(-2, 3))  # (scale, 5)
     kernels = torch.einsum("ik,jl->ijkl", taps, taps).reshape(scale**2, 1, 5, 5)
-    fine = F.pixel_shuffle(F.conv2d(padded, kernels.to(frames)), scale)
+    with _without_autocast(frames.device.type):
+        fine = F.pixel_shuffle(F.conv2d(padded, kernels.to(frames)), scale)
     return fine.reshape(batch, channels, scale * height, scale * width)
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
+    """Convolutions inside keep the precision of what they are given; the meta device has no autocast at all."""
+    known = torch.amp.is_autocast_available(device_type)
+    return torch.autocast(device_type, enabled=False) if known else nullcontext()
 
 
 def _mirror(frames: Tensor, axis: int) -> Tensor:
