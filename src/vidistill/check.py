@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vidistill.build import build, build_datasets, latency_table_path
-from vidistill.config import check_options, pick
+from vidistill.build import build, build_datasets, build_task, latency_table_path
+from vidistill.config import check_options, pick, validate
 from vidistill.data import DATASETS
 from vidistill.data.boxes import BoxedSequence
 from vidistill.data.clip import VideoDataset
@@ -13,6 +13,7 @@ from vidistill.ops.clip_view import WindowView
 from vidistill.profile import stateful_gmacs
 from vidistill.progress import track
 from vidistill.recipe import Recipe, load_recipe
+from vidistill.tasks.super_resolution import SuperResolution
 
 
 def check_data(source: dict[str, Any]) -> list[str]:
@@ -68,8 +69,17 @@ def without_files(recipe: Recipe) -> Recipe:
             settings.checkpoint = None if settings.name is not None else settings.checkpoint
     if recipe.teacher is not None:
         recipe.teacher.cache = None
-    recipe.data.train, recipe.data.evaluate, recipe.data.labels = [{"name": "synthetic"}], [], "none"
+    recipe.data.train, recipe.data.evaluate, recipe.data.labels = [_stand_in(recipe)], [], "none"
     return recipe
+
+
+def _stand_in(recipe: Recipe) -> dict[str, Any]:
+    """Synthetic frames, for super-resolution so large that a patch fits."""
+    if recipe.task.get("name") != SuperResolution.name:
+        return {"name": "synthetic"}
+    settings = validate(SuperResolution.clip_settings, recipe.data.clip, where="data.clip")
+    side = max(64, settings.patch * build_task(recipe.task).network_options["scale"])
+    return {"name": "synthetic", "size": [side, side]}
 
 
 def _problems(datasets: list[VideoDataset]) -> list[str]:

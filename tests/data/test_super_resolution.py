@@ -150,6 +150,16 @@ def test_any_folder_with_counterparts(tmp_path: Path) -> None:
     assert low.shape == (2, 3, 3)
 
 
+def test_counterparts_inside_the_root_are_no_ground_truth(tmp_path: Path) -> None:
+    write_clips(tmp_path / "high", "a", "lows")
+    write_clips(tmp_path / "low", "high/a", "high/lows", size=(2, 3))
+    dataset = high_resolution(tmp_path, low="low")
+    assert [s.name for s in dataset.sequences] == ["high/a", "high/lows"]
+    assert dataset.problems() == []
+    with pytest.raises(UserError, match="there are no videos in it beside those of"):
+        high_resolution(tmp_path / "low", low=".")
+
+
 def test_too_short_and_read_for_another_scale(tmp_path) -> None:
     sequence = HighResolutionSequence(ImageSequence("a", [tmp_path / f"{i}.png" for i in range(4)]), 4)
     check_length(sequence, 4)

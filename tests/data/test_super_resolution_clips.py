@@ -131,10 +131,42 @@ def test_what_cannot_be_drawn_is_said_before_training() -> None:
         clips_of(numbered(4), window=5)
     with pytest.raises(UserError, match="the training data has no videos"):
         clips_of(VideoDataset("none", []))
-    with pytest.raises(UserError, match="a patch of 40 does not fit"):
-        clips_of(numbered(6), patch=40)[SampleKey(0, 0, 0)]
+    with pytest.raises(UserError, match="a: a patch of 9 does not fit frames of 10×8; take a smaller patch"):
+        clips_of(numbered(6), patch=9)
+    clips_of(numbered(6), patch=8)
     with pytest.raises(UserError, match=r"data\.clip: 'window'.*odd number of frames"):
         validate(SuperResolutionClipSettings, {"window": 4}, where="data.clip")
+
+
+@dataclass(frozen=True)
+class Mixed(Frames):
+    """From frame 3 on, two columns are missing."""
+
+    def image(self, index: int) -> np.ndarray:
+        return self.frames[index][:, : -2 if index >= 3 else None]
+
+    def images(self):
+        return (self.image(index) for index in range(len(self)))
+
+
+def test_frames_of_several_sizes_are_named() -> None:
+    """Without the check, patches of the two sizes would not show one place, or numpy would end the worker."""
+    high, low = np.zeros((6, 16, 20, 3), np.uint8), np.zeros((6, 8, 10, 3), np.uint8)
+    sentence = "a: frame 3 is {}, those before it {}; give the frames of each size a video or folder of their own"
+    for sequence, sizes in (
+        (HighResolutionSequence(Mixed(high), 2), ("18×16", "20×16")),
+        (HighResolutionSequence(Mixed(high), 2, Frames(low)), ("18×16", "20×16")),
+        (HighResolutionSequence(Frames(high), 2, Mixed(low)), ("8×8", "10×8")),
+    ):
+        clips = clips_of(VideoDataset("mixed", [sequence]), window=3)
+        assert clips[SampleKey(0, 0, 1)][1].shape == (3, 4, 4, 3)
+        with pytest.raises(UserError, match=sentence.format(*sizes)):
+            clips[SampleKey(0, 0, 2)]
+    with pytest.raises(UserError, match=sentence.format("18×16", "20×16")):
+        list(HighResolutionSequence(Mixed(high), 2).pairs(Degradation(2)))
+    pairs = HighResolutionSequence(Mixed(high), 2, Mixed(low)).pairs(Degradation(2))
+    with pytest.raises(UserError, match=sentence.format("18×16", "20×16")):
+        list(pairs)
 
 
 def test_a_network_says_how_long_its_window_is() -> None:

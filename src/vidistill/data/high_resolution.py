@@ -1,6 +1,6 @@
 """High-resolution sequences as ground truth, cropped to the scale, with low-resolution counterparts where stored."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -9,6 +9,8 @@ import numpy as np
 from vidistill.data.clip import FrameSequence, Image, LabelMap
 from vidistill.data.degradation import Degradation
 from vidistill.errors import UserError
+
+MOST_LOOKED_AT = 100  # videos of a data set, of which the first frames are read before a run
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,14 @@ class HighResolutionSequence:
     def pairs(self, degrade: Degradation) -> Iterator[tuple[Image, Image]]:
         """Every frame in order, in constant memory: low resolution, stored or made by `degrade`, and high resolution.
 
-        Errors: UserError where a stored one has another size, or there are more or fewer.
+        Errors: UserError where a stored one has another size, there are more or fewer, or the frames have several.
         """
+        highs = of_one_size(self.name, enumerate(self.images()))
         if self.low is None:
-            yield from ((degrade(high[None])[0], high) for high in self.images())
+            yield from ((degrade(high[None])[0], high) for high in highs)
             return
         self.check_numbers()
-        for low, high in zip(self.low.images(), self.images(), strict=True):
+        for low, high in zip(self.low.images(), highs, strict=True):
             self._check(low, high)
             yield low, high
 
@@ -111,6 +114,23 @@ class HighResolutionSequence:
                 f"cropping, which is not {self.scale} times as large; check the scale and the folder of "
                 "low-resolution frames"
             )
+
+
+def of_one_size(name: str, frames: Iterable[tuple[int, Image]]) -> Iterator[Image]:
+    """The images of (index, image), one by one.
+
+    Errors: UserError, with the sequence's name, at the first frame that is not of the first one's size.
+    """
+    began: tuple[int, ...] | None = None
+    for index, image in frames:
+        began = began or image.shape
+        if image.shape != began:
+            found, wanted = (f"{shape[1]}×{shape[0]}" for shape in (image.shape, began))
+            raise UserError(
+                f"{name}: frame {index} is {found}, those before it {wanted}; give the frames of each size a video or "
+                "folder of their own"
+            )
+        yield image
 
 
 def as_high_resolution(sequence: FrameSequence, scale: int) -> HighResolutionSequence:

@@ -54,10 +54,15 @@ def draw_degraded_patch(
     return np.ascontiguousarray(low), np.ascontiguousarray(turned[(slice(None), *places)])
 
 
+def check_patch(size: int, height: int, width: int, *, where: str = "") -> None:
+    """Errors: UserError, which begins with `where`, where low-resolution frames are smaller than a patch."""
+    if min(height, width) < size:
+        raise UserError(f"{where}a patch of {size} does not fit frames of {width}×{height}; take a smaller patch")
+
+
 def _draw(height: int, width: int, size: int, rng: np.random.Generator) -> tuple[int, int, Turn]:
     """Top, left and turn of a patch."""
-    if min(height, width) < size:
-        raise UserError(f"a patch of {size} does not fit frames of {width}×{height}; take a smaller patch")
+    check_patch(size, height, width)
     top, left = int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
     return top, left, rng.integers(2, size=4).astype(bool)
 

@@ -22,8 +22,8 @@ SEPTUPLET = 7
 def vimeo90k(root: str | Path, *, split: str = "train", scale: int = 4, low: str | Path | None = None) -> VideoDataset:
     """Septuplets `sequences/00001/0001/im1…7.png` (Xue et al. 2019) of `sep_trainlist.txt` or `sep_testlist.txt`.
 
-    Of the test split the centre frames alone are scored, as the field does; for windows of up to 9 frames the mirrored
-    septuplets of the field show what ours do. low: the folder that stands for `sequences`.
+    Of the test split the centre frames alone are scored, as the field does; windows of up to 7 frames lie inside the
+    septuplet, so that how the field continues it does not count. low: the folder that stands for `sequences`.
     Errors: no such list; a broken line; the folder of low frames missing.
     """
     root = Path(root)
@@ -78,11 +78,14 @@ def high_resolution(
 ) -> VideoDataset:
     """Every video and folder of frames in `root`, as `videos` finds them.
 
-    halved: frames are averaged to half their size first, for sources that were compressed. low: the same videos.
-    Errors: those of `videos`; a video without its counterpart.
+    halved: frames are averaged to half their size first, for sources that were compressed. low: the same videos; where
+    their folder lies inside `root`, it is none of the high-resolution ones.
+    Errors: those of `videos`; a video without its counterpart; nothing but low-resolution frames.
     """
     high = videos(root, frames=frames).sequences
     low_root = _low_root(Path(root), low)
+    if low_root:
+        high = _outside(low_root, Path(root), high)
     counterparts: dict[str, FrameSequence] = {}
     if low_root:
         counterparts = {sequence.name: sequence for sequence in videos(low_root, frames=frames).sequences}
@@ -93,6 +96,14 @@ def high_resolution(
             )
     sequences = [HighResolutionSequence(s, scale, counterparts.get(s.name), halved) for s in high]
     return VideoDataset("high_resolution", sequences)
+
+
+def _outside(low_root: Path, root: Path, sequences: Sequence[FrameSequence]) -> list[FrameSequence]:
+    """Those of `root`, named by their paths in it, that do not lie in `low_root`."""
+    found = [s for s in sequences if not (root / s.name).resolve().is_relative_to(low_root.resolve())]
+    if not found:
+        raise UserError(f"{root}: there are no videos in it beside those of {low_root}; give the high-resolution ones")
+    return found
 
 
 def _septuplet_names(path: Path) -> list[str]:

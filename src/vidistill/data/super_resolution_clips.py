@@ -11,10 +11,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vidistill.config import Settings
-from vidistill.data.clip import Batch, SampleKey, VideoDataset
+from vidistill.data.clip import Batch, FrameSequence, Image, SampleKey, VideoDataset
 from vidistill.data.degradation import Degradation
-from vidistill.data.high_resolution import HighResolutionSequence, as_high_resolution, check_length
-from vidistill.data.patches import draw_degraded_patch, draw_patch
+from vidistill.data.high_resolution import (
+    MOST_LOOKED_AT,
+    HighResolutionSequence,
+    as_high_resolution,
+    check_length,
+    of_one_size,
+)
+from vidistill.data.patches import check_patch, draw_degraded_patch, draw_patch
 from vidistill.data.training import FrameCache
 from vidistill.errors import UserError
 from vidistill.ops.clip_view import WindowView
@@ -47,7 +53,7 @@ class SuperResolutionClips(Dataset[Sample]):
     Indexed by a `SampleKey`, on which every draw depends and on nothing else. use_labels: False to leave the
     high-resolution frames out.
     Errors: UserError for a sequence of fewer frames than a window or a clip has, or of more or fewer than its stored
-    low-resolution counterpart.
+    low-resolution counterpart, or whose first frame holds no patch; of a large data set only the first are looked into.
     """
 
     def __init__(
@@ -64,10 +70,12 @@ class SuperResolutionClips(Dataset[Sample]):
         self.cache = FrameCache()
         self.anchors: list[tuple[HighResolutionSequence, int]] = []
         for dataset in datasets:
-            for sequence in dataset.sequences:
+            for number, sequence in enumerate(dataset.sequences):
                 check_length(sequence, max(settings.window, settings.num_frames))
                 truth = as_high_resolution(sequence, degradation.scale)
                 truth.check_numbers()
+                if number < MOST_LOOKED_AT:
+                    self._check_patch(truth)
                 self.anchors += [(truth, start) for start in range(len(sequence) - settings.num_frames + 1)]
         if not self.anchors:
             raise UserError("the training data has no videos; check data.train with `vidistill check`")
@@ -79,14 +87,22 @@ class SuperResolutionClips(Dataset[Sample]):
         rng, (sequence, start) = key.generator(), self.anchors[key.sample]
         margin, length = self.settings.window // 2, self.settings.num_frames
         indices = np.arange(start - margin, start + length + margin).clip(0, len(sequence) - 1).tolist()
-        high = [self.cache.image(sequence, index) for index in indices]
+        high = self._images(sequence, indices)
         options: dict[str, Any] = {"size": self.settings.patch, "scale": self.degradation.scale, "rng": rng}
         if sequence.low is None:
             low, truth = draw_degraded_patch(high, self.degradation, **options)
         else:
-            stored = np.stack([self.cache.image(sequence.low, index) for index in indices])
+            stored = np.stack(self._images(sequence.low, indices))
             low, truth = draw_patch(stored, np.stack(high), **options)
         return key, low, truth[margin : margin + length]
+
+    def _images(self, sequence: FrameSequence, indices: Sequence[int]) -> list[Image]:
+        return list(of_one_size(sequence.name, ((index, self.cache.image(sequence, index)) for index in indices)))
+
+    def _check_patch(self, sequence: HighResolutionSequence) -> None:
+        """Errors: UserError where the first frame is smaller than a patch."""
+        height, width = (length // sequence.scale for length in sequence.image(0).shape[:2])
+        check_patch(self.settings.patch, height, width, where=f"{sequence.name}: ")
 
     def view_of(self, changes: dict[str, Any]) -> WindowView:
         """The window of a network that says how long its is. Errors: UserError where it says nothing, or too long."""
