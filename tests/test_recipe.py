@@ -10,9 +10,11 @@ from vidistill.check import check_recipe, without_files
 from vidistill.checkpoint import load_student, save_student
 from vidistill.data.clip import SampleKey
 from vidistill.distill.card import Card
+from vidistill.distill.look_ahead import LookAhead
 from vidistill.distill.stateful import PerFrame
 from vidistill.errors import UserError
 from vidistill.models import MODELS, build_network
+from vidistill.ops.clip_view import WindowView
 from vidistill.ops.normalise import Normalisation
 from vidistill.recipe import Recipe, load_recipe, save_recipe
 from vidistill.run import execute
@@ -206,3 +208,70 @@ def test_a_student_sees_frames_as_its_teacher_was_trained(tmp_path: Path) -> Non
     )
     run = build(recipe)
     assert run.training.normalisation == run.card.normalisation == half
+
+
+def restoring(**values: Any) -> Recipe:
+    """A recipe of super-resolution on synthetic frames of 48×32."""
+    source = {"name": "synthetic", "num_frames": 4, "size": [32, 48]}
+    tiny = {"name": "vsrnet", "options": {"window": 3, "channels": 4, "feature_channels": 4}}
+    given = {
+        "task": {"name": "super_resolution", "scale": 2},
+        "student": tiny,
+        "data": {"train": [source], "evaluate": [source], "clip": {"window": 3, "patch": 8}},
+    }
+    return Recipe.model_validate(given | values)
+
+
+def test_what_super_resolution_cannot_use_is_said_before_training() -> None:
+    build(restoring())
+    given = restoring().data.model_dump()
+    short = {"name": "synthetic", "num_frames": 2, "size": [32, 48]}
+    with pytest.raises(UserError, match="synthetic_0000: has 2 frames and 3 are looked at together"):
+        build(restoring(data=given | {"evaluate": [short]}))
+    with pytest.raises(UserError, match="synthetic_0000: a patch of 17 does not fit frames of 24×16"):
+        build(restoring(data=given | {"clip": {"window": 3, "patch": 17}}))
+
+
+@pytest.mark.parametrize(
+    ("trained", "sentence"),
+    [
+        ({"scale": 4}, r"frames of BI ×4: .*, and the recipe's task has BI ×2"),
+        ({"scale": 2, "degradation": "blur"}, r"frames of BD ×2: .*, and the recipe's task has BI ×2"),
+        ({"scale": 2, "channels": "rgb"}, None),
+    ],
+)
+def test_a_teacher_restores_the_same_frames(tmp_path: Path, trained: dict[str, Any], sentence: str | None) -> None:
+    options = {"scale": trained["scale"], "window": 3, "channels": 4, "feature_channels": 4}
+    spec = {"name": "vsrnet", "library": "vidistill", "options": options}
+    card = Card(spec, "per_frame", {"name": "super_resolution", **trained}, view=WindowView(3))
+    network = LookAhead(build_network("vsrnet", options=options), WindowView(3))
+    save_student(tmp_path / "teacher.safetensors", network, card)
+    recipe = restoring(teacher={"checkpoint": str(tmp_path / "teacher.safetensors")}, method={"name": "space_time"})
+    if sentence is None:
+        assert build(recipe).teacher is not None
+        return
+    with pytest.raises(UserError, match=sentence):
+        build(recipe)
+
+
+def test_a_teacher_of_another_task_restores_nothing(tmp_path: Path) -> None:
+    spec = {"name": "ddrnet_23_slim", "library": "vidistill", "options": {"num_classes": 4}}
+    card = Card(spec, "per_frame", {"name": "segmentation", "num_classes": 4})
+    save_student(
+        tmp_path / "teacher.safetensors", PerFrame(build_network("ddrnet_23_slim", options=spec["options"])), card
+    )
+    with pytest.raises(
+        UserError, match=r"teacher\.checkpoint: was trained for segmentation; take one of super_resolut"
+    ):
+        build(restoring(teacher={"checkpoint": str(tmp_path / "teacher.safetensors")}))
+
+
+def test_a_cache_is_for_clips_that_come_again() -> None:
+    teacher = {"name": "vespcn", "options": {"channels": 4, "feature_channels": 4}, "cache": "nowhere"}
+    with pytest.raises(UserError, match=r"clips of super_resolution have no data\.clip\.draws, .*; leave it out"):
+        build(restoring(teacher=teacher))
+
+
+def test_alone_a_patch_of_any_size_has_a_frame(tmp_path: Path) -> None:
+    save_recipe(restoring(data={"clip": {"window": 3, "patch": 80}}), tmp_path / "recipe.yaml")
+    assert check_recipe(tmp_path / "recipe.yaml", (), alone=True) == []

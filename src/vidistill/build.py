@@ -26,8 +26,10 @@ from vidistill.models.backbone_weights import load_backbone
 from vidistill.ops.clip_view import ClipView, View
 from vidistill.ops.normalise import Normalisation
 from vidistill.recipe import NetworkSettings, Recipe, TeacherSettings
+from vidistill.scoring import SCORINGS
 from vidistill.scoring.frames import Setting
 from vidistill.tasks import TASKS, Task
+from vidistill.tasks.super_resolution import SuperResolution
 from vidistill.train import Training
 
 PSEUDO_CONFIDENCE = 0.9  # unless the task says otherwise
@@ -60,6 +62,7 @@ def build(recipe: Recipe) -> Run:
     task_options = _task_options(recipe, labelled, card)
     pseudo = {"confidence": PSEUDO_CONFIDENCE} if recipe.data.labels == "pseudo" else {}
     task = build_task(pseudo | task_options)
+    _refuse_other_frames(card, task)
     clips = _clips(recipe, task, train_sets)
     normalisation, teacher_normalisation = _normalisations(recipe, task, card)
     recipe.normalisation = dict(normalisation.to_dict())
@@ -84,6 +87,7 @@ def build(recipe: Recipe) -> Run:
         named.class_names if named else (), named.palette if named else (), _interval(method, view), view,
     )  # fmt: skip
     setting = Setting(task, task_options.get("num_classes", 0), normalisation)
+    SCORINGS[task.name].check([view, teacher.view if teacher is not None else None], evaluation, setting)
     return Run(recipe, training, teacher, own_card, evaluation, setting)
 
 
@@ -131,9 +135,28 @@ def _teacher(
     return stateful(network, view).eval()
 
 
+def _refuse_other_frames(teacher: Card | None, task: Task) -> None:
+    """Errors: UserError for a teacher that was trained to restore frames of another scale or degradation."""
+    if teacher is None or not isinstance(task, SuperResolution):
+        return
+    trained = build_task(teacher.task)
+    if not isinstance(trained, SuperResolution):
+        raise UserError(f"teacher.checkpoint: was trained for {trained.name}; take one of {task.name}")
+    if trained.degradation != task.degradation:
+        raise UserError(
+            f"teacher.checkpoint: was trained on frames of {trained.degradation}, and the recipe's task has "
+            f"{task.degradation}; take another teacher, or give the task the teacher's scale and degradation"
+        )
+
+
 def _cache(recipe: Recipe) -> TeacherCache | None:
     if recipe.teacher is None or recipe.teacher.cache is None:
         return None
+    if "draws" not in recipe.data.clip:
+        raise UserError(
+            f"teacher.cache: training clips of {recipe.task['name']} have no data.clip.draws, so that hardly one would "
+            "come again; leave it out"
+        )
     if not recipe.data.clip.get("draws"):
         raise UserError(
             "teacher.cache: no clip would ever come again; say with data.clip.draws how many may be drawn of each video"

@@ -11,6 +11,7 @@ import torch
 from tests.data.test_super_resolution_clips import Frames
 from tests.networks import TinyWindows
 from vidistill.build import build
+from vidistill.data.clip import VideoDataset
 from vidistill.data.high_resolution import HighResolutionSequence
 from vidistill.data.video_writer import VideoWriter
 from vidistill.distill.look_ahead import LookAhead
@@ -82,6 +83,25 @@ def test_models_of_different_windows_are_scored_on_the_same_frames() -> None:
         evaluate_super_resolution(models, [moving(4, 0)], setting, interval=1)
     with pytest.raises(UserError, match=r"clip0: has frames of 40×10 pixels; SSIM looks at squares of 11"):
         evaluate_super_resolution(models, [moving(5, 0, (10, 40))], setting, interval=1)
+
+
+def test_videos_that_cannot_be_scored_are_refused_beforehand() -> None:
+    setting, views = setting_of(), [WindowView(3), None, WindowView(5)]
+
+    def check(*sequences) -> None:
+        SCORINGS["super_resolution"].check(views, [VideoDataset("a", list(sequences))], setting)
+
+    fine = moving(5, 0)
+    check(fine, HighResolutionSequence(fine, 2))
+    with pytest.raises(UserError, match="clip1: has 4 frames and 5 are looked at together"):
+        check(fine, moving(4, 1))
+    with pytest.raises(UserError, match=r"clip1: has frames of 40×10 pixels; SSIM looks at squares of 11"):
+        check(fine, moving(5, 1, (10, 40)))
+    with pytest.raises(UserError, match="clip1: is read for ×4 and the task is ×2"):
+        check(fine, HighResolutionSequence(moving(5, 1), 4))
+    low = Frames(np.zeros((5, 17, 20, 3), np.uint8))
+    with pytest.raises(UserError, match="clip1: the low-resolution frames are 20×17"):
+        check(fine, HighResolutionSequence(moving(5, 1), 2, low))
 
 
 def test_of_a_vimeo_septuplet_the_centre_frame_is_scored() -> None:

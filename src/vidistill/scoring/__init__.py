@@ -11,6 +11,7 @@ import torch
 from vidistill.data.clip import FrameSequence, VideoDataset
 from vidistill.distill.stateful import PerFrame, StatefulNetwork
 from vidistill.errors import UserError
+from vidistill.ops.clip_view import View
 from vidistill.profile import Runtime
 from vidistill.scoring.clip_results import compare_clips, profile_clip_models
 from vidistill.scoring.clips import evaluate_clips
@@ -22,23 +23,29 @@ from vidistill.scoring.showcase import write_showcase
 from vidistill.scoring.timeline import write_timeline
 from vidistill.scoring.window_results import compare_super_resolution, profile_windows
 from vidistill.scoring.window_showcase import write_super_resolution_showcase
-from vidistill.scoring.windows import evaluate_super_resolution, window_of
+from vidistill.scoring.windows import check_videos, evaluate_super_resolution, window_of
 
 Networks = dict[str, StatefulNetwork]
 Metrics = dict[str, Any]
+
+
+def _nothing_to_check(views: Sequence[View | None], datasets: Sequence[VideoDataset], setting: Setting) -> None:
+    """Of a task whose videos may be of any size and length."""
 
 
 @dataclass(frozen=True)
 class Scoring:
     """evaluate: a student, and perhaps a teacher, over videos → metrics. compare: student and teacher over data sets →
     what `results.json` holds. show: pictures and a video of some videos into the run folder. profile: what networks
-    cost on frames of a size, key frames coming at an interval; those of clips know their own size.
+    cost on frames of a size, key frames coming at an interval; those of clips know their own size. check: networks of
+    these views over data sets, before any training; UserError for what would end `compare` after it.
     """
 
     evaluate: Callable[[StatefulNetwork, StatefulNetwork | None, Sequence[FrameSequence], Setting, int], Metrics]
     compare: Callable[[StatefulNetwork, StatefulNetwork | None, Sequence[VideoDataset], Setting], dict[str, Any]]
     show: Callable[[Path, StatefulNetwork, StatefulNetwork | None, Sequence[FrameSequence], Setting], None]
     profile: Callable[["Networks", "Measuring"], dict[str, Metrics]]
+    check: Callable[[Sequence[View | None], Sequence[VideoDataset], Setting], None] = _nothing_to_check
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,7 @@ SCORINGS: dict[str, Scoring] = {
     "segmentation": Scoring(_evaluate_frames, compare, _show_frames, _profile_frames),
     "recognition": Scoring(_evaluate_clips, compare_clips, write_timeline, _profile_clips),
     "super_resolution": Scoring(
-        _evaluate_windows, compare_super_resolution, write_super_resolution_showcase, _profile_windows
+        _evaluate_windows, compare_super_resolution, write_super_resolution_showcase, _profile_windows, check_videos
     ),
     "detection": Scoring(
         _evaluate_detections,

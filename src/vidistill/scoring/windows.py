@@ -9,11 +9,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vidistill.data.clip import FrameSequence, Image
-from vidistill.data.high_resolution import HighResolutionSequence, as_high_resolution, check_length
+from vidistill.data.clip import FrameSequence, Image, VideoDataset
+from vidistill.data.high_resolution import (
+    MOST_LOOKED_AT,
+    HighResolutionSequence,
+    as_high_resolution,
+    check_length,
+)
 from vidistill.distill.stateful import StatefulNetwork, without_key_frame
 from vidistill.errors import UserError
-from vidistill.ops.clip_view import WindowView
+from vidistill.ops.clip_view import View, WindowView
 from vidistill.ops.flow import FLOW_SOURCE, Correspondence, estimate_correspondence
 from vidistill.ops.image_quality import SSIM_SIZE, Plane, luma, psnr, ssim
 from vidistill.progress import track
@@ -32,6 +37,21 @@ class _ClipScores:
     ssim: list[float] = field(default_factory=list)
     agreement: list[float] = field(default_factory=list)
     warped: list[float] = field(default_factory=list)
+
+
+def check_videos(views: Sequence[View | None], datasets: Sequence[VideoDataset], setting: Setting) -> None:
+    """Errors: UserError for a video that `evaluate_super_resolution` would refuse, as far as its first frame tells.
+
+    views: of the networks. Of a large data set, the first videos' frames are read and the lengths of all.
+    """
+    window = max((view.window for view in views if isinstance(view, WindowView)), default=1)
+    for dataset in datasets:
+        for number, sequence in enumerate(dataset.sequences):
+            check_length(sequence, window)
+            truth = as_high_resolution(sequence, _task(setting).scale)
+            truth.check_numbers()
+            if number < MOST_LOOKED_AT:
+                _check_size(truth, truth.pair(0)[1])
 
 
 def evaluate_super_resolution(
@@ -75,12 +95,17 @@ def restored(
         for model, copy in zip(models.values(), copies, strict=True)
     ]
     for (_, high), *images in zip(pairs, *streams, strict=True):
-        if min(high.shape[:2]) < SSIM_SIZE:
-            raise UserError(
-                f"{sequence.name}: has frames of {high.shape[1]}×{high.shape[0]} pixels; SSIM looks at squares of "
-                f"{SSIM_SIZE}, so leave the clip out"
-            )
+        _check_size(truth, high)
         yield {TRUTH: high, **dict(zip(models, images, strict=True))}
+
+
+def _check_size(truth: HighResolutionSequence, image: Image) -> None:
+    """Errors: UserError for a frame that is too small to score."""
+    if min(image.shape[:2]) < SSIM_SIZE:
+        raise UserError(
+            f"{truth.name}: has frames of {image.shape[1]}×{image.shape[0]} pixels; SSIM looks at squares of "
+            f"{SSIM_SIZE}, so leave the clip out"
+        )
 
 
 def super_resolved(
