@@ -85,6 +85,26 @@ def test_models_of_different_windows_are_scored_on_the_same_frames() -> None:
         evaluate_super_resolution(models, [moving(5, 0, (10, 40))], setting, interval=1)
 
 
+def test_frames_that_equal_the_truth_are_left_out_of_its_mean_alone() -> None:
+    """Bicubic enlargement makes a grey frame what it was."""
+    setting = setting_of()
+    textured, grey = moving(3, 0, (34, 46)), np.full((34, 46, 3), 90, np.uint8)
+    mixed = Frames(np.concatenate([textured.frames, grey[None]]), name="mixed")
+    still = Frames(np.stack([grey, grey]), name="still")
+
+    def scores(*sequences: Frames):
+        return evaluate_super_resolution({"bicubic": bicubic_of(setting)}, sequences, setting, interval=1)["bicubic"]
+
+    found, plain = scores(mixed, still), scores(textured)
+    assert found["psnr"] == pytest.approx(plain["psnr"])
+    assert found["ssim"] == pytest.approx(((3 * plain["ssim"] + 1) / 4 + 1) / 2)
+    assert found["by_clip"]["still"]["psnr"] is None
+    assert found["num_scored"] == 6
+    assert found["protocol"].endswith("Left out of the mean PSNR to the truth: 3 frames that equal it.")
+    assert "Left out" not in plain["protocol"]
+    assert scores(still)["psnr"] is None
+
+
 def test_videos_that_cannot_be_scored_are_refused_beforehand() -> None:
     setting, views = setting_of(), [WindowView(3), None, WindowView(5)]
 

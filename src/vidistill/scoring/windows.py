@@ -176,24 +176,34 @@ def _metrics(
     teacher: bool,
 ) -> dict[str, Any]:
     own = [scores[model] for scores in found]
+    agreement = [c.agreement for c in own] if teacher and model != TEACHER else []
     names = [clip.name for clip in clips]
     return {
         "psnr": _mean([c.psnr for c in own]),
         "ssim": _mean([c.ssim for c in own]),
-        "agreement_psnr": _mean([c.agreement for c in own]) if teacher and model != TEACHER else None,
+        "agreement_psnr": _mean(agreement),
         "warped_difference": _mean([c.warped for c in own]),
         "warped_difference_of_truth": _mean([scores[TRUTH].warped for scores in found]),
         "by_clip": {n: {"psnr": _mean([c.psnr]), "ssim": _mean([c.ssim])} for n, c in zip(names, own, strict=True)},
         "num_scored": sum(len(c.psnr) for c in own),
         "num_frames": sum(len(clip) for clip in clips),
-        "protocol": _protocol(task, clips, sum(len(c.psnr) for c in own)),
+        "protocol": _protocol(task, clips, sum(len(c.psnr) for c in own))
+        + _left_out("to the truth", [c.psnr for c in own])
+        + _left_out("to the teacher", agreement),
     }
 
 
 def _mean(clips: list[list[float]]) -> float | None:
-    """The mean over frames of each clip, then over clips; None where that is no number, as for equal images."""
-    means: NDArray[np.float64] = np.array([np.mean(values) for values in clips if values])
+    """The mean over frames of each clip, then over clips, less what is infinite; None where nothing is left."""
+    finite = [[value for value in values if not np.isinf(value)] for values in clips]
+    means: NDArray[np.float64] = np.array([np.mean(values) for values in finite if values])
     return float(means.mean()) if len(means) and np.isfinite(means).all() else None
+
+
+def _left_out(what: str, clips: list[list[float]]) -> str:
+    """How many PSNRs are infinite, as a sentence; nothing where none is."""
+    infinite = sum(int(np.isinf(values).sum()) for values in clips)
+    return f" Left out of the mean PSNR {what}: {infinite} frames that equal it." if infinite else ""
 
 
 def _protocol(task: SuperResolution, clips: Sequence[HighResolutionSequence], num_scored: int) -> str:
