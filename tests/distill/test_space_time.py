@@ -1,5 +1,7 @@
 import copy
+import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -7,7 +9,6 @@ from tests.data.test_super_resolution_clips import clips_of, numbered
 from tests.networks import TinyWindows
 from vidistill.data.clip import Batch
 from vidistill.distill.space_time import BALANCED_BATCHES, SpaceTime, run_with_feature
-from vidistill.distill.space_time_losses import space_gap
 from vidistill.distill.teacher import FrozenTeacher
 from vidistill.errors import UserError
 from vidistill.ops.clip_view import WindowView
@@ -53,7 +54,11 @@ def test_with_given_weights_the_loss_is_that_of_the_equations() -> None:
     student.network.second[1].eval()
     losses = method.losses(student, teacher, TASK, batch, progress=0.0)
     assert set(losses) == {"task", "space"}
-    torch.testing.assert_close(losses["space"], 2 * space_gap(ours, theirs))
+    gap = 0.0
+    for first, second in zip(ours.double().detach().numpy(), theirs.double().detach().numpy(), strict=True):
+        for y, x in np.ndindex(first.shape[1:]):
+            gap += ((first[:, y, x] ** 2).sum() - (second[:, y, x] ** 2).sum()) ** 2
+    assert losses["space"].item() == pytest.approx(2 * gap / (len(ours) * 12 * 16), rel=1e-4)
 
 
 def test_a_balanced_loss_begins_as_a_tenth_of_the_reconstruction_and_is_then_held() -> None:
@@ -73,6 +78,37 @@ def test_a_balanced_loss_begins_as_a_tenth_of_the_reconstruction_and_is_then_hel
     assert {k: v for k, v in method.observations().items() if k.endswith("_weight")} == {
         k: v for k, v in held.items() if k.endswith("_weight")
     }
+
+
+def test_a_copy_of_the_teacher_is_balanced_as_one_that_differs_by_a_hundredth() -> None:
+    """Its gaps are 0, or so near that a tenth of the reconstruction loss would take a weight of 1e10."""
+    method, network = SpaceTime(), TinyWindows().eval()
+    teacher = FrozenTeacher(copy.deepcopy(network), WindowView(3))
+    student = method.prepare(network, torch.zeros(1, 3, 3, *SIZE), view=WindowView(3), teacher=teacher).eval()
+    batch, cells = batch_of(), []
+    student.training_parts["cell"].register_forward_hook(lambda *call: cells.append(call[-1].detach()))
+    losses = method.losses(student, teacher, TASK, batch, progress=0.0)
+    feature = run_with_feature(teacher.network, batch.student.flatten(0, 1))[1].detach().double().numpy()
+    energy = np.mean([(f[:, y, x] ** 2).sum() ** 2 for f in feature for y, x in np.ndindex(f.shape[1:])])
+    found = method.observations()
+    assert found["space_weight"] == pytest.approx(0.1 * losses["task"].item() / (1e-4 * energy), rel=1e-3)
+    cell_energy = (cells[-1].double() ** 2).mean().item()
+    assert found["time_weight"] == pytest.approx(0.1 * losses["task"].item() / (1e-4 * cell_energy), rel=1e-3)
+    with torch.no_grad():
+        network.up.bias.add_(10)
+    losses = method.losses(student, teacher, TASK, batch, progress=0.0)
+    assert losses["space"] > 0
+    assert method.observations()["space_weight"] < found["space_weight"]
+
+
+def test_a_teacher_without_features_is_not_balanced() -> None:
+    method = SpaceTime(normalised=False, time=0)
+    student, teacher = prepared(method)
+    for network in (student.network, teacher.network):
+        torch.nn.init.zeros_(network.up.weight)
+        torch.nn.init.zeros_(network.up.bias)
+    losses_of(method, student, teacher)
+    assert method.observations()["space_weight"] == 1
 
 
 @pytest.mark.parametrize("width", [8, 12])
@@ -171,9 +207,16 @@ def test_mistakes() -> None:
         ({"freeze_below": -1.0}, "freeze_below is -1"),
         ({"time": -0.1}, "time is -0.1"),
         ({"pool": 0}, "pool is 0"),
+        ({"space": math.nan}, "space is nan"),
+        ({"freeze_below": math.nan}, "freeze_below is nan"),
     ):
         with pytest.raises(ValueError, match=sentence):
             SpaceTime(**options)
+    with pytest.raises(UserError, match=r"method\.pool is 13 and the feature of a training patch 12 pixels wide"):
+        prepared(SpaceTime(pool=13))
+    method = SpaceTime(pool=12)
+    assert torch.isfinite(losses_of(method, *prepared(method))["time"])
+    prepared(SpaceTime(pool=13, time=0))
     with pytest.raises(UserError, match="needs a teacher"):
         SpaceTime().prepare(TinyWindows(), torch.zeros(1, 3, 3, *SIZE), view=WindowView(3))
     plain = TinyWindows()

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidistill.distill.conv_lstm import ConvLSTM
-from vidistill.distill.space_time_losses import attention_map, space_gap, time_gap
+from vidistill.distill.space_time_losses import attention_map, space_energy, space_gap, time_gap
 
 
 def test_attention_map_by_hand() -> None:
@@ -19,6 +19,8 @@ def test_space_gap_by_hand() -> None:
     assert space_gap(student, teacher).item() == pytest.approx(((10 - 9) ** 2 + 4**2) / 2)
     # unit maps: (10, 4) / √116 and (1, 0); 2 - 2 cos
     assert space_gap(student, teacher, normalised=True).item() == pytest.approx(2 - 2 * 10 / 116**0.5)
+    assert space_energy(student).item() == pytest.approx((10**2 + 4**2) / 2)
+    assert space_energy(student, normalised=True).item() == 1
 
 
 @given(st.integers(1, 3), st.integers(1, 4), st.booleans())

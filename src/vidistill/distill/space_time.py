@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from vidistill.data.clip import Batch
 from vidistill.distill.conv_lstm import ConvLSTM
 from vidistill.distill.processes import mean_over_processes
-from vidistill.distill.space_time_losses import space_gap, time_gap
+from vidistill.distill.space_time_losses import space_energy, space_gap, time_gap
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.supervised import Supervised
 from vidistill.distill.taps import tapped
@@ -26,6 +26,7 @@ from vidistill.ops.clip_view import View
 
 SHARE = 0.1  # of the reconstruction loss, that a balanced loss begins with
 BALANCED_BATCHES = 20
+LEAST_GAP = 1e-4  # of the teacher's energy, that a gap counts as in the balance: features alike to a hundredth
 
 
 @dataclass(kw_only=True)
@@ -33,7 +34,8 @@ class SpaceTime(Supervised):
     """Charbonnier loss + λ1 · space + λ2 · time, on the feature before the last convolution of both networks.
 
     space, time: λ1 and λ2; by default each is such that its loss was a tenth of the reconstruction loss over the first
-    batches, and is held from then on [ours]; 0 leaves the loss out.
+    batches, and is held from then on [ours]; 0 leaves the loss out. A gap that begins near 0, as that of a copy of the
+    teacher does, counts as `LEAST_GAP` there, so that λ stays steady; where the teacher's features are 0, λ is 1.
     normalised: compare attention maps of unit norm; by default where the channel counts differ [ours].
     pool: average-pooling before the ConvLSTM, whose cost falls with its square [ours].
     freeze_below: the mean time gap below which the ConvLSTM is frozen for good; None never to.
@@ -56,8 +58,9 @@ class SpaceTime(Supervised):
 
     def __post_init__(self) -> None:
         for name in ("space", "time", "freeze_below"):
-            if (getattr(self, name) or 0) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it is 0 or more")
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name} is {value}; it is 0 or more")
         if self.pool < 1:
             raise ValueError(f"pool is {self.pool}; it is 1 for none, or more")
 
@@ -77,6 +80,11 @@ class SpaceTime(Supervised):
         if self.normalised is None:
             self.normalised = ours != theirs
         if self.time != 0:
+            side = min(example.shape[-2:]) * int(getattr(network, "scale", 1))
+            if self.pool > side:
+                raise UserError(
+                    f"method.pool is {self.pool} and the feature of a training patch {side} pixels wide; pool less"
+                )
             cell = ConvLSTM(theirs).requires_grad_(not self.random_cell)
             adapter = nn.Conv2d(ours, theirs, 1) if ours != theirs else nn.Identity()
             student.training_parts = nn.ModuleDict({"cell": cell, "adapter": adapter})
@@ -98,17 +106,22 @@ class SpaceTime(Supervised):
         clips = batch.student.shape[:2]
         ours, theirs = ours.float().unflatten(0, clips), theirs.float().unflatten(0, clips)
         losses: dict[str, Tensor] = task.supervise(outputs, labels)
-        gaps = {}
+        gaps, energies = {}, {}
         with torch.autocast(ours.device.type, enabled=False):  # in half precision 1e-8 is nothing
             if self.space != 0:
                 gaps["space"] = space_gap(ours, theirs, normalised=bool(self.normalised))
+                energies["space"] = space_energy(theirs, normalised=bool(self.normalised))
             if self.time != 0:
-                gaps["time"] = self._time_gap(student, ours, theirs)
-        self._balance(losses["task"], gaps)
+                gaps["time"], energies["time"] = self._time_gap(student, ours, theirs)
+        floors = {name: torch.maximum(gap.detach(), LEAST_GAP * energies[name]) for name, gap in gaps.items()}
+        self._balance({"task": losses["task"], **floors})
         return losses | {name: self._weight(name) * gap for name, gap in gaps.items()}
 
-    def _time_gap(self, student: StatefulNetwork, ours: Tensor, theirs: Tensor) -> Tensor:
-        """L_TD, unweighted; freezes the ConvLSTM once its mean over all processes is small enough."""
+    def _time_gap(self, student: StatefulNetwork, ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+        """L_TD, unweighted, and the energy of the teacher's cell, its mean square.
+
+        Freezes the ConvLSTM once L_TD's mean over all processes is small enough.
+        """
         parts = student.training_parts
         assert isinstance(parts, nn.ModuleDict)
         cell = parts["cell"]
@@ -118,7 +131,7 @@ class SpaceTime(Supervised):
         self._seen = {"time_gap": mean_over_processes(gap), "cell_variance": float(cells[1].detach().float().var())}
         if self.freeze_below is not None and self._frozen is None and self._seen["time_gap"] < self.freeze_below:
             self._frozen = {name: tensor.detach().clone() for name, tensor in cell.named_parameters()}
-        return gap
+        return gap, cells[1].detach().square().mean()
 
     def _remember(self, cell: nn.Module, features: Tensor) -> Tensor:
         if self._frozen is None:
@@ -135,16 +148,19 @@ class SpaceTime(Supervised):
             return features
         return F.avg_pool2d(features.flatten(0, 1), self.pool).unflatten(0, features.shape[:2])
 
-    def _balance(self, reconstruction: Tensor, gaps: dict[str, Tensor]) -> None:
+    def _balance(self, values: dict[str, Tensor]) -> None:
+        """Adds the reconstruction loss and the gaps of one of the first batches to what λ is made of."""
         if self._batches == BALANCED_BATCHES:
             return
         self._batches += 1
-        for name, value in {"task": reconstruction, **gaps}.items():
+        for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + mean_over_processes(value)
 
     def _weight(self, name: str) -> float:
         given: float | None = getattr(self, name)
-        return SHARE * self._sums["task"] / max(self._sums[name], 1e-12) if given is None else given
+        if given is not None:
+            return given
+        return SHARE * self._sums["task"] / self._sums[name] if self._sums[name] > 0 else 1.0
 
     def observations(self) -> dict[str, float]:
         weights = {f"{name}_weight": self._weight(name) for name in ("space", "time") if name in self._sums}

@@ -29,6 +29,11 @@ def space_gap(student: Tensor, teacher: Tensor, *, normalised: bool = False) -> 
     return (ours - theirs).square().sum(dim=-1).mean()
 
 
+def space_energy(teacher: Tensor, *, normalised: bool = False) -> Tensor:
+    """What `space_gap` would be of a student whose maps are 0: mean square of the teacher's (…, C, H, W), or 1."""
+    return teacher.new_ones(()) if normalised else attention_map(teacher.detach()).square().mean()
+
+
 def time_gap(student_cell: Tensor, teacher_cell: Tensor) -> Tensor:
     """Mean squared gap between two memory cells (B, C, H, W) of one shared `ConvLSTM`; 0 for equal cells.
 

@@ -16,8 +16,8 @@ def deformable_convolution(x: Tensor, offsets: Tensor, mask: Tensor, weight: Ten
 
     x: (B, C, H, W); offsets: (B, 2·G·k², H, W) pixels, y before x, tap by tap, group by group; mask: (B, G·k², H, W);
     weight: (K, C, k, k), k odd. Group g of the offsets serves the g-th of G equal parts of the channels. Between pixels
-    bilinear, beyond the border 0. Places are at least float32, whatever the offsets are: in bfloat16 those beyond column
-    256 are two apart. Source: Zhu et al. 2019 (arXiv 1811.11168), eq. 1.
+    bilinear, beyond the border 0. Places are at least float32, whatever the offsets are: beyond column 256, those of
+    bfloat16 are two apart. Source: Zhu et al. 2019 (arXiv 1811.11168), eq. 1.
     """
     batch, channels, height, width = x.shape
     kernel = weight.shape[-1]
