@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+import weakref
 from fractions import Fraction
 from pathlib import Path
 
@@ -127,6 +128,19 @@ def test_ten_times_as_long_takes_no_more_memory(path) -> None:
 
     peak(8)
     assert peak(60) <= 1.05 * peak(6)
+
+
+def test_ten_times_as_long_keeps_no_more_images(path) -> None:
+    """Frames are numpy's, of which torch knows nothing: each is new here, and gone once nothing refers to it."""
+    kept: list[weakref.ref[np.ndarray]] = []
+    running = stream(path)
+    for image in images_of(60):
+        kept.append(weakref.ref(fresh := image.copy()))
+        running.push(fresh)
+        del fresh
+        assert sum(reference() is not None for reference in kept) <= WINDOW // 2 + 1
+    assert len(running.flush()) == WINDOW // 2
+    assert all(reference() is None for reference in kept)
 
 
 def write_video(path: Path, milliseconds: list[int], *, sound: str = "aac") -> None:

@@ -8,6 +8,7 @@ from vidistill.distill.look_ahead import LookAhead, set_tile
 from vidistill.distill.stateful import PerFrame
 from vidistill.errors import UserError
 from vidistill.export import export_onnx
+from vidistill.models.vespcn import vespcn
 from vidistill.ops.clip_view import WindowView
 
 
@@ -89,10 +90,19 @@ def test_tiles_are_refused_where_they_make_no_sense() -> None:
         set_tile(LookAhead(Numbers(), WindowView(3)), 6)
 
 
-def test_exported_graphs_carry_the_window(tmp_path) -> None:
+def moving_vespcn() -> nn.Module:
+    """With flows, so that frames are really warped."""
+    network = vespcn(2, channels=4, feature_channels=4).eval()
+    for parameter in network.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    return network
+
+
+@pytest.mark.parametrize("build", [lambda: TinyWindows().eval(), moving_vespcn], ids=["tiny", "vespcn"])
+def test_exported_graphs_carry_the_window(build, tmp_path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    network = TinyWindows().eval()
+    network = build()
     exported = export_onnx(LookAhead(network, WindowView(3)), tmp_path, size=(6, 8))
     frames = torch.rand(4, 1, 3, 6, 8)
     key, delta = (onnxruntime.InferenceSession(str(path)) for path in (exported.key, exported.delta))

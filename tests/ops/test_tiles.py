@@ -36,6 +36,42 @@ def test_tiles_are_the_whole(height: int, width: int, tile: int) -> None:
     torch.testing.assert_close(tiled, network(windows), atol=1e-5, rtol=1e-5)
 
 
+class Strided(nn.Module):
+    """(B, T, 3, h, w) → (B, 3, 2h, 2w) through a quarter of the size, frames continued to a multiple of 4.
+
+    A cell of 4 pixels depends on those from 3 before its first one to its last.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(6, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(4, 3 * 64, 3, stride=2, padding=1),
+            nn.PixelShuffle(8),
+        )  # fmt: skip
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        height, width = windows.shape[-2:]
+        padded = nn.functional.pad(windows.flatten(1, 2), (0, -width % 4, 0, -height % 4), mode="replicate")
+        return self.layers(padded)[..., : 2 * height, : 2 * width]
+
+
+@settings(max_examples=15)
+@given(height=st.integers(1, 30), width=st.integers(1, 30), tile=st.sampled_from([4, 8, 12, 20]))
+@torch.no_grad()
+def test_tiles_of_a_network_with_strides_are_the_whole(height: int, width: int, tile: int) -> None:
+    network, windows = Strided(), torch.rand(1, 2, 3, height, width)
+    tiled = run_in_tiles(network, windows, tile=tile, overlap=4, scale=2)
+    torch.testing.assert_close(tiled, network(windows), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(10, 4), (8, 6), (8, 0)])
+@torch.no_grad()
+def test_tiles_off_the_strides_are_not(tile: int, overlap: int) -> None:
+    network, windows = Strided(), torch.rand(1, 2, 3, 24, 24)
+    tiled = run_in_tiles(network, windows, tile=tile, overlap=overlap, scale=2)
+    assert (tiled - network(windows)).abs().max() > 1e-3
+
+
 @torch.no_grad()
 def test_too_little_overlap_shows_at_the_seams_only() -> None:
     network, windows = Enlarger(), torch.rand(1, 2, 3, 24, 24)
