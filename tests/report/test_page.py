@@ -1,5 +1,6 @@
 """The page of a run: whole, self-contained, and true to its numbers; with any part missing, and with hostile text."""
 
+import base64
 import copy
 import json
 import re
@@ -14,8 +15,9 @@ import pytest
 import yaml
 
 from vidistill.errors import UserError
-from vidistill.report import figures
+from vidistill.report import cell_figure, figures
 from vidistill.report import page as page_module
+from vidistill.report.cell_figure import memory_cell
 from vidistill.report.figures import Picture
 from vidistill.report.page import write_report
 from vidistill.report.table import headline, results_table
@@ -354,3 +356,36 @@ def test_figures_say_their_numbers_in_words(results: dict[str, Any]) -> None:
     picture = figures.latencies(results)
     assert picture is not None
     assert "delta frame 38.2; amortised 44.7; teacher 76.4" in picture.alt
+
+
+def test_the_memory_cell_has_a_figure_of_its_own() -> None:
+    """Neither what its cell does nor the moment when it froze is a loss."""
+    log = [
+        {"step": 10 * i, "loss": 2 / i, "time": 0.5 / i, "time_gap": 1e-7 / i, "cell_variance": 0.1, "cell_frozen": 0}
+        for i in range(1, 6)
+    ]
+    losses = figures.loss_curves(log)
+    assert losses is not None
+    assert "loss from" in losses.alt
+    assert "time from" in losses.alt
+    assert not re.search("gap|variance|frozen", losses.alt)
+    running = memory_cell(log)
+    assert running is not None
+    assert "it did not freeze" in running.caption
+    assert "time gap, unweighted from 1e-07 to 2e-08; variance of the teacher's cell from 0.1 to 0.1" in running.alt
+    for line in log[3:]:
+        line["cell_frozen"] = 1
+    frozen = memory_cell(log)
+    assert frozen is not None
+    assert "frozen from step 40 on" in frozen.caption
+    pictures = [base64.b64decode(found.light.partition(",")[2]) for found in (running, frozen)]
+    assert [picture.count(b"stroke-dasharray") > 0 for picture in pictures] == [False, True]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_only_a_space_time_run_has_a_memory_cell(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cell_figure, "picture", figures.picture)
+    assert "memory cell" not in Page(write_report(folder)).text
+    lines = [{"step": i, "loss": 1.0, "time_gap": 0.1, "cell_variance": 0.2, "cell_frozen": 0.0} for i in range(1, 4)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "The memory cell of the time loss, it did not freeze" in Page(write_report(folder)).text

@@ -35,7 +35,10 @@ QUALITIES = {
     "miou": "mIoU", "ap50": "AP50", "top1": "Top-1 accuracy", "map": "Mean average precision",
     "psnr": "PSNR, dB", "agreement": "Agreement with the teacher",
 }  # fmt: skip
-NO_RATES = ("step", "learning_rate", "samples_per_second", "space_weight", "time_weight", "cell_frozen")
+NO_LOSSES = (
+    "step", "learning_rate", "samples_per_second", "space_weight", "time_weight", "time_gap", "cell_variance",
+    "cell_frozen",
+)  # fmt: skip
 MOST_POINTS = 600  # of a training curve
 PLACES = ((9, 0, "left"), (-9, 0, "right"), (0, 13, "center"), (0, -13, "center"), (9, 13, "left"), (9, -13, "left"))
 
@@ -210,19 +213,33 @@ def _bars(axes: "Axes", bars: dict[str, list[float | None]], teacher: float | No
 def loss_curves(log: list[dict[str, float]]) -> Picture | None:
     """Every loss that was logged, raw and smoothed, on a log axis; None for fewer than two steps."""
     found = dict.fromkeys(name for line in log for name in line)
-    names = [name for name in found if name not in NO_RATES and not name.startswith("weight_")]
-    curves = {name: np.array([_nan(line.get(name)) for line in log]) for name in sorted(names, key="loss".__ne__)}
-    curves = {name: np.where(curve > 0, curve, math.nan) for name, curve in curves.items()}
-    curves = {name: curve for name, curve in curves.items() if (curve > 0).sum() > 1}
+    names = [name for name in found if name not in NO_LOSSES and not name.startswith("weight_")]
+    curves = logged(log, sorted(names, key="loss".__ne__))
     if not curves:
         return None
     if len(curves) == 2 and "loss" in curves and len({curve.tobytes() for curve in curves.values()}) == 1:
         del curves["loss"]  # the one loss there is
-    steps = np.array([_nan(line.get("step")) for line in log])
-    words = "; ".join(f"{name} {_span(_smooth(curve).tolist())}" for name, curve in curves.items())
-    alt = f"Losses over {len(log)} training steps, smoothed: {words}"
+    alt = f"Losses over {len(log)} training steps, smoothed: {curve_words(curves)}"
     caption = "Losses in training, smoothed; single steps faint"
-    return picture(partial(_curves, steps=steps, curves=curves), alt, caption)
+    return picture(partial(draw_curves, steps=steps_of(log), curves=curves, ylabel="loss"), alt, caption)
+
+
+def logged(log: list[dict[str, float]], names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """What was logged by these names, a value a step, NaN where it is no positive one; only what has two or more."""
+    curves = {name: np.array([_nan(line.get(name)) for line in log]) for name in names}
+    curves = {name: np.where(curve > 0, curve, math.nan) for name, curve in curves.items()}
+    return {name: curve for name, curve in curves.items() if (curve > 0).sum() > 1}
+
+
+def steps_of(log: list[dict[str, float]]) -> NDArray[np.float64]:
+    """The step of each line."""
+    return np.array([_nan(line.get("step")) for line in log])
+
+
+def curve_words(curves: dict[str, NDArray[np.float64]]) -> str:
+    """Where each curve, smoothed, begins and ends."""
+    ends = {name: _smooth(curve)[np.isfinite(_smooth(curve))][[0, -1]] for name, curve in curves.items()}
+    return "; ".join(f"{name} from {first:.3g} to {last:.3g}" for name, (first, last) in ends.items())
 
 
 def _smooth(curve: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -234,7 +251,10 @@ def _smooth(curve: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(weight > 0, total / np.maximum(weight, 1), math.nan)
 
 
-def _curves(axes: "Axes", steps: NDArray[np.float64], curves: dict[str, NDArray[np.float64]]) -> None:
+def draw_curves(
+    axes: "Axes", *, steps: NDArray[np.float64], curves: dict[str, NDArray[np.float64]], ylabel: str
+) -> None:
+    """Curves over the training's steps, raw and smoothed, on a log axis."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     colours = dict(zip(curves, cycle((STUDENT, *BASELINES)), strict=False))
@@ -243,7 +263,7 @@ def _curves(axes: "Axes", steps: NDArray[np.float64], curves: dict[str, NDArray[
         axes.plot(steps[::stride], curve[::stride], color=colours[name], alpha=0.22, linewidth=0.7)
         label = name.lstrip("_")
         axes.plot(steps[::stride], _smooth(curve)[::stride], color=colours[name], linewidth=1.6, label=label)
-    axes.set(yscale="log", xlabel="step", ylabel="loss")
+    axes.set(yscale="log", xlabel="step", ylabel=ylabel)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import yaml
 
 from vidistill.errors import UserError
-from vidistill.report import clip_figures, crops, figures
+from vidistill.report import cell_figure, clip_figures, crops, figures
 from vidistill.report.figures import Picture
 from vidistill.report.table import headline, networks, number, part_of, results_table, table_rows
 from vidistill.training_log import read_log
@@ -145,6 +145,7 @@ def _figures(run: _Run) -> str:
         *figures.quality_by_distance(run.results),
         figures.latencies(run.results),
         figures.loss_curves(run.log),
+        cell_figure.memory_cell(run.log),
         clip_figures.learned_weights(run.log),
         clip_figures.confusions(run.results),
         *(run.read("timeline.npz", clip_figures.timelines) or []),
