@@ -42,14 +42,14 @@ class TinyDetector(Detector):
         super().__init__()
         self.num_classes = num_classes
         first, second = nn.Conv2d(3, width, 3, stride=2, padding=1), nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
-        self.stem = nn.Sequential(first, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
-        self.body = nn.Sequential(second, nn.BatchNorm2d(2 * width), nn.ReLU())
+        stem = nn.Sequential(first, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.backbone = nn.Sequential(stem, nn.Sequential(second, nn.BatchNorm2d(2 * width), nn.ReLU()))
         self.logits = nn.Conv2d(2 * width, 2 * num_classes, 1)
         self.offsets = nn.Conv2d(2 * width, 2 * 4, 1)
         settle_norms(self)
 
     def forward(self, frames: Tensor) -> Outputs:
-        features = self.body(self.stem(frames))
+        features = self.backbone(frames)
         shapes = torch.tensor([[-4.0, -4, 4, 4], [-8, -8, 8, 8]])
         return {
             "logits": flatten_level(self.logits(features), self.num_classes),
