@@ -62,7 +62,7 @@ def build(recipe: Recipe) -> Run:
     task_options = _task_options(recipe, labelled, card)
     pseudo = {"confidence": PSEUDO_CONFIDENCE} if recipe.data.labels == "pseudo" else {}
     task = build_task(pseudo | task_options)
-    _refuse_other_frames(card, task)
+    _refuse_teacher_of_another_task(card, task)
     clips = _clips(recipe, task, train_sets)
     normalisation, teacher_normalisation = _normalisations(recipe, task, card)
     recipe.normalisation = dict(normalisation.to_dict())
@@ -135,13 +135,18 @@ def _teacher(
     return stateful(network, view).eval()
 
 
-def _refuse_other_frames(teacher: Card | None, task: Task) -> None:
-    """Errors: UserError for a teacher that was trained to restore frames of another scale or degradation."""
-    if teacher is None or not isinstance(task, SuperResolution):
+def _refuse_teacher_of_another_task(teacher: Card | None, task: Task) -> None:
+    """Errors: UserError for a teacher of another task, or that restores frames of another scale or degradation."""
+    if teacher is None:
         return
     trained = build_task(teacher.task)
-    if not isinstance(trained, SuperResolution):
+    if trained.name != task.name:
         raise UserError(f"teacher.checkpoint: was trained for {trained.name}; take one of {task.name}")
+    if isinstance(trained, SuperResolution) and isinstance(task, SuperResolution):
+        _refuse_other_frames(trained, task)
+
+
+def _refuse_other_frames(trained: SuperResolution, task: SuperResolution) -> None:
     if trained.degradation != task.degradation:
         raise UserError(
             f"teacher.checkpoint: was trained on frames of {trained.degradation}, and the recipe's task has "
