@@ -227,6 +227,15 @@ def test_what_a_video_is(clips: Path) -> None:
 # Where a stream begins and ends
 
 
+def test_a_path_may_lead_back_out_of_a_link(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "far" / "labels").mkdir(parents=True)
+    (tmp_path / "labels").symlink_to(tmp_path / "far" / "labels")
+    (tmp_path / "far" / "clip.mp4").symlink_to(next(clips.glob("*.mp4")))
+    monkeypatch.chdir(tmp_path)
+    with VideoReader("labels/../clip.mp4") as reader:
+        assert reader.num_frames > 0
+
+
 def test_frames_outside_the_edit_list_are_not_shown(clips: Path, tmp_path: Path) -> None:
     path = tmp_path / "edited.mp4"
     with (

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -33,8 +34,8 @@ def open_video(path: str) -> tuple[InputContainer, VideoStream]:
             raise UserError(f"there is no video {path}: check the path")
         if os.path.isfile(path) and os.path.getsize(path) == 0:
             raise UserError(f"{path} is empty (0 bytes): copy or download it again")
-    # A colon in a relative path would pass for a protocol.
-    name = path if "://" in path else os.path.abspath(path)
+    # A colon in a relative path would pass for a protocol; `..` behind a link is what the system says it is.
+    name = path if "://" in path else str(Path(path).absolute())
     try:
         container = av.open(name, metadata_errors="ignore")
     except (FFmpegError, OSError) as error:
