@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test check format lock clean
 
 demo: $(READY)  ## distil, measure and show a real clip
-	$(BIN)/vidistill demo --out runs/demo $(if $(VIDEO),--video $(VIDEO))
+	$(BIN)/vidistill demo --out runs/demo $(if $(VIDEO),--video "$(VIDEO)")
 
 test: $(READY)  ## style, types and tests
 	$(BIN)/ruff check .

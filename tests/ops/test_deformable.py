@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from vidistill.models.libraries import import_torchvision
 from vidistill.ops.deformable import deformable_convolution
 
 
@@ -62,13 +63,10 @@ def test_places_are_exact_under_autocast() -> None:
 
 
 def test_it_is_torchvisions() -> None:
-    try:
-        from torchvision.ops import deform_conv2d
-
-        torch.ops.torchvision.deform_conv2d  # noqa: B018 - missing where the wheel was built for another torch
-    except (ImportError, AttributeError, RuntimeError):
+    ops = import_torchvision().ops
+    if not hasattr(torch.ops.torchvision, "deform_conv2d"):  # the wheel was built for another torch
         pytest.skip("torchvision's own operators do not load here")
     x, weight, bias = torch.randn(2, 4, 5, 6), torch.randn(3, 4, 3, 3), torch.randn(3)
     offsets, mask = 3 * torch.randn(2, 36, 5, 6), torch.rand(2, 18, 5, 6)
-    theirs = deform_conv2d(x, offsets, weight, bias, padding=1, mask=mask)
+    theirs = ops.deform_conv2d(x, offsets, weight, bias, padding=1, mask=mask)
     torch.testing.assert_close(deformable_convolution(x, offsets, mask, weight, bias), theirs, atol=1e-4, rtol=1e-4)
