@@ -73,3 +73,17 @@ def test_it_has_a_shape_without_values() -> None:
     features = [torch.empty(2, 8, 16, 16, device="meta"), torch.empty(2, 8, 8, 8, device="meta")]
     boxes = torch.empty(2, 5, 4, device="meta")
     assert pool_regions(features, boxes, strides=[4, 8]).shape == (2, 5, 8, 7, 7)
+
+
+def test_exported_it_is_the_same_without_a_loop_over_bins() -> None:
+    class Pooling(torch.nn.Module):
+        def forward(self, feature: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+            return pool_regions([feature], boxes, strides=[4])
+
+    generator = torch.Generator().manual_seed(0)
+    feature = torch.randn(2, 3, 16, 16, generator=generator)
+    corner = torch.rand(2, 5, 2, generator=generator) * 40
+    boxes = torch.cat([corner, corner + 20], dim=2)
+    exported = torch.export.export(Pooling(), (feature, boxes))
+    assert "embedding_bag" not in exported.graph_module.code
+    torch.testing.assert_close(exported.module()(feature, boxes), Pooling()(feature, boxes))

@@ -31,13 +31,17 @@ def pool_regions(
     rows, weights = _samples(features, boxes.float(), levels, strides, output_size, samples)
     rows = rows + torch.arange(batch, device=boxes.device)[:, None, None, None, None] * table.shape[1]
     bins = batch * num_regions * output_size**2
-    pooled = F.embedding_bag(
-        rows.reshape(bins, -1),
-        table.reshape(-1, channels),
-        per_sample_weights=weights.reshape(bins, -1).to(table.dtype),
-        mode="sum",
+    pooled = _weighted_sums(
+        table.reshape(-1, channels), rows.reshape(bins, -1), weights.reshape(bins, -1).to(table.dtype)
     )
     return pooled.reshape(batch, num_regions, output_size, output_size, channels).permute(0, 1, 4, 2, 3)
+
+
+def _weighted_sums(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+    """(N, C) sums of K rows of the table (M, C) each, by rows (N, K) and weights (N, K)."""
+    if torch.compiler.is_exporting():  # to ONNX embedding_bag is a loop over the bags, some fifty times slower
+        return (weights[:, None] @ F.embedding(rows, table)).squeeze(1)
+    return F.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
 
 
 @torch.no_grad()
