@@ -9,11 +9,15 @@ import pytest
 import yaml
 
 from tests.test_cli import run
+from vidistill.checkpoint import save_student
 from vidistill.data.clip import VideoDataset
 from vidistill.data.coco_video import coco_video, write_coco_video
 from vidistill.data.mot import mot
 from vidistill.data.synthetic import synthetic
 from vidistill.data.video import VideoReader
+from vidistill.distill.card import Card
+from vidistill.distill.stateful import PerFrame
+from vidistill.models import build_network
 
 OWN_NETWORK = """
 from tests.networks import TinyDetector
@@ -86,6 +90,17 @@ def test_evaluate_without_labels_counts_agreement(place: Path, capsys) -> None:
     assert found["num_frames"] == 6
     assert run("evaluate", teacher, "--data", f"coco_video,root={place / 'set'}") == 0
     assert "ap50" in capsys.readouterr().out
+
+
+def test_a_teacher_of_another_task_is_refused(place: Path, capsys) -> None:
+    spec = {"name": "ddrnet_23_slim", "library": "vidistill", "options": {"num_classes": 4}}
+    network = PerFrame(build_network("ddrnet_23_slim", options={"num_classes": 4}))
+    card = Card(spec, "per_frame", {"name": "segmentation", "num_classes": 4})
+    save_student(place / "segmenter.safetensors", network, card)
+    teacher = str(place / "segmenter.safetensors")
+    source = f"coco_video,root={place / 'set'}"
+    assert run("evaluate", str(place / "student"), "--data", source, "--teacher", teacher) == 1
+    assert "--teacher: was trained for segmentation; take one of detection" in capsys.readouterr().err
 
 
 def test_streams_into_files_that_recipes_read(place: Path) -> None:

@@ -235,8 +235,8 @@ def test_what_super_resolution_cannot_use_is_said_before_training() -> None:
 @pytest.mark.parametrize(
     ("trained", "sentence"),
     [
-        ({"scale": 4}, r"frames of BI ×4: .*, and the recipe's task has BI ×2"),
-        ({"scale": 2, "degradation": "blur"}, r"frames of BD ×2: .*, and the recipe's task has BI ×2"),
+        ({"scale": 4}, r"frames of BI ×4: .*, and the task has BI ×2"),
+        ({"scale": 2, "degradation": "blur"}, r"frames of BD ×2: .*, and the task has BI ×2"),
         ({"scale": 2, "channels": "rgb"}, None),
     ],
 )

@@ -28,8 +28,7 @@ from vidistill.ops.normalise import Normalisation
 from vidistill.recipe import NetworkSettings, Recipe, TeacherSettings
 from vidistill.scoring import SCORINGS
 from vidistill.scoring.frames import Setting
-from vidistill.tasks import TASKS, Task
-from vidistill.tasks.super_resolution import SuperResolution
+from vidistill.tasks import TASKS, Task, require_same_frames
 from vidistill.train import Training
 
 PSEUDO_CONFIDENCE = 0.9  # unless the task says otherwise
@@ -62,7 +61,8 @@ def build(recipe: Recipe) -> Run:
     task_options = _task_options(recipe, labelled, card)
     pseudo = {"confidence": PSEUDO_CONFIDENCE} if recipe.data.labels == "pseudo" else {}
     task = build_task(pseudo | task_options)
-    _refuse_teacher_of_another_task(card, task)
+    if card is not None:
+        require_same_frames(build_task(card.task), task, where="teacher.checkpoint")
     clips = _clips(recipe, task, train_sets)
     normalisation, teacher_normalisation = _normalisations(recipe, task, card)
     recipe.normalisation = dict(normalisation.to_dict())
@@ -133,25 +133,6 @@ def _teacher(
     network = _weighted(settings, task.network_options) if saved is None else saved.network
     view = clips.view_of(_view_changes(settings, network, saved.card if saved is not None else None))
     return stateful(network, view).eval()
-
-
-def _refuse_teacher_of_another_task(teacher: Card | None, task: Task) -> None:
-    """Errors: UserError for a teacher of another task, or that restores frames of another scale or degradation."""
-    if teacher is None:
-        return
-    trained = build_task(teacher.task)
-    if trained.name != task.name:
-        raise UserError(f"teacher.checkpoint: was trained for {trained.name}; take one of {task.name}")
-    if isinstance(trained, SuperResolution) and isinstance(task, SuperResolution):
-        _refuse_other_frames(trained, task)
-
-
-def _refuse_other_frames(trained: SuperResolution, task: SuperResolution) -> None:
-    if trained.degradation != task.degradation:
-        raise UserError(
-            f"teacher.checkpoint: was trained on frames of {trained.degradation}, and the recipe's task has "
-            f"{task.degradation}; take another teacher, or give the task the teacher's scale and degradation"
-        )
 
 
 def _cache(recipe: Recipe) -> TeacherCache | None:

@@ -149,6 +149,7 @@ def evaluate(
     from vidistill.data.class_names import require_classes
     from vidistill.scoring import SCORINGS
     from vidistill.scoring.frames import Setting
+    from vidistill.tasks import require_same_frames
 
     model = load_student(student_file(student))
     card = model.card
@@ -158,6 +159,9 @@ def evaluate(
     place = device_named(device)
     setting = Setting(build_task(card.task), card.task.get("num_classes", 0), card.normalisation, place)
     other = load_student(student_file(teacher)).to(place) if teacher else None
+    if other is not None:
+        assert other.card is not None
+        require_same_frames(build_task(other.card.task), setting.task, where="--teacher")
     interval = key_frame_interval or card.key_frame_interval
     metrics = SCORINGS[card.task["name"]].evaluate(model.to(place), other, dataset.sequences, setting, interval)
     if as_json:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 
 from vidistill.data.clip import TrainingSamples, VideoDataset
+from vidistill.errors import UserError
 from vidistill.ops.normalise import Normalisation
 from vidistill.tasks.detection import Detection
 from vidistill.tasks.recognition import Recognition
@@ -26,6 +27,11 @@ class Task(Protocol):
     normalisation: ClassVar[Normalisation]  # of networks unless a recipe says otherwise
     any_size: ClassVar[bool]  # whether what it decodes of a resized frame can be told in the frame's own pixels
     default_losses: ClassVar[dict[str, float]]  # weights of its losses, where they are more than `task` and `teacher`
+
+    @property
+    def degraded(self) -> str:
+        """What is done to frames before a network sees them, the same for its teacher; empty where nothing is."""
+        ...
 
     @property
     def network_options(self) -> dict[str, Any]:
@@ -66,3 +72,14 @@ TASKS: dict[str, type[Task]] = {
     "super_resolution": SuperResolution,
     "detection": Detection,
 }
+
+
+def require_same_frames(trained: Task, task: Task, *, where: str) -> None:
+    """Errors: UserError where a teacher of the task `trained` sees or predicts other things than `task` asks for."""
+    if trained.name != task.name:
+        raise UserError(f"{where}: was trained for {trained.name}; take one of {task.name}")
+    if trained.degraded != task.degraded:
+        raise UserError(
+            f"{where}: was trained on frames of {trained.degraded}, and the task has {task.degraded}; take another "
+            "teacher, or give the task the teacher's scale and degradation"
+        )

@@ -36,6 +36,7 @@ class Detection:
     clip_settings: ClassVar = BoxedClipSettings
     has_classes: ClassVar = True
     any_size: ClassVar = True
+    degraded: ClassVar = ""
     normalisation: ClassVar = Normalisation()
     default_losses: ClassVar[dict[str, float]] = {
         "class": 1.0, "box": 1.0, "centreness": 1.0,

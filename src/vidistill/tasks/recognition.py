@@ -26,6 +26,7 @@ class Recognition:
     clip_settings: ClassVar = ClassifiedClipSettings
     has_classes: ClassVar = True
     any_size: ClassVar = False
+    degraded: ClassVar = ""
     normalisation: ClassVar = Normalisation()
     default_losses: ClassVar[dict[str, float]] = {}
 

@@ -32,6 +32,7 @@ class Segmentation:
     clip_settings: ClassVar = FrameClipSettings
     has_classes: ClassVar = True
     any_size: ClassVar = True
+    degraded: ClassVar = ""
     normalisation: ClassVar = Normalisation()
     default_losses: ClassVar[dict[str, float]] = {}
 

@@ -45,6 +45,11 @@ class SuperResolution:
         self.channels = channels
 
     @property
+    def degraded(self) -> str:
+        """How low-resolution frames are made, and their scale."""
+        return str(self.degradation)
+
+    @property
     def network_options(self) -> dict[str, Any]:
         return {"scale": self.scale}
 
