@@ -235,16 +235,18 @@ def label(
 
 @app.command()
 def convert(
-    data: Annotated[str, typer.Argument(help="A data set with boxes and its options: pets,root=…")],
+    data: Annotated[str, typer.Argument(help="A data set and its options: pets,root=…")],
     out: Annotated[Path, typer.Argument(help="The new folder.")],
-    layout: Annotated[str, typer.Option(help="coco_video or mot.")] = "coco_video",
+    layout: Annotated[
+        str, typer.Option(help="Boxes: coco_video or mot. Videos with a class: labelled_frames.")
+    ] = "coco_video",
 ) -> None:
-    """Write a data set with boxes in another layout; frames that are files stay where they are."""
+    """Write boxes in another layout, where frames that are files stay; or videos with a class as folders of frames."""
     from vidistill.build import build_datasets
-    from vidistill.data import BOX_WRITERS
+    from vidistill.data import WRITERS
     from vidistill.files import new_folder
 
-    write = choice(layout, BOX_WRITERS, "--layout")
+    write = choice(layout, WRITERS, "--layout")
     [dataset] = build_datasets([data_source(data)], where="DATA")
     with new_folder(out) as folder:
         write(dataset, folder)

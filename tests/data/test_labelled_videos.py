@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tests.data.test_datasets import cut_short, write_image, write_video
 from vidistill.data.classified import classes_of
 from vidistill.data.clip import VideoDataset
-from vidistill.data.labelled_videos import labelled_videos
+from vidistill.data.labelled_videos import labelled_videos, write_labelled_frames
+from vidistill.data.synthetic import synthetic
 from vidistill.errors import UserError
 
 
@@ -169,3 +170,25 @@ def test_labels_of_pixels_there_are_none(place: Path) -> None:
     assert list(video.labelled()) == []
     assert len(list(video.images())) == 5
     assert np.array_equal(next(iter(video.images())), video.image(0))
+
+
+def test_written_as_frames_a_set_is_itself_again(place: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    (place / "list.csv").write_text("file,label,name,scene\na.mp4,0,wave,1\nframes,1;0,hug,2\n")
+    dataset = labelled_videos(place, list_file="list.csv")
+    folder = tmp_path_factory.mktemp("written")
+    write_labelled_frames(dataset, folder)
+    written = labelled_videos(folder, list_file="labels.csv")
+    assert contents(written) == contents(dataset)
+    assert written.class_names == dataset.class_names
+    for before, after in zip(dataset.sequences, written.sequences, strict=True):
+        for index in range(len(before)):
+            gap = after.image(index).astype(int) - before.image(index)
+            assert abs(gap).mean() < 2  # grey levels
+    tested = labelled_videos(folder, list_file="labels.csv", group="scene", folds=2, fold=1, split="test")
+    assert [sequence.name for sequence in tested.sequences] == ["frames"]
+
+
+def test_videos_without_a_class_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="synthetic_0000: has no class to write"):
+        write_labelled_frames(synthetic(num_sequences=1, num_frames=2, size=(16, 16)), tmp_path / "new")
+    assert not (tmp_path / "new").exists()

@@ -1,4 +1,4 @@
-"""The door to the data sets: `DATASETS[name](root, …)` gives a `VideoDataset`, `BOX_WRITERS[layout]` writes one."""
+"""The door to the data sets: `DATASETS[name](root, …)` gives a `VideoDataset`, `WRITERS[layout]` writes one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from vidistill.data.coco_video import coco_video, write_coco_video
 from vidistill.data.davis import davis
 from vidistill.data.imagenet_video import imagenet_det, imagenet_vid
 from vidistill.data.label_maps import label_maps
-from vidistill.data.labelled_videos import labelled_videos
+from vidistill.data.labelled_videos import labelled_videos, write_labelled_frames
 from vidistill.data.mot import mot, write_mot
 from vidistill.data.pets import pets
 from vidistill.data.super_resolution import high_resolution, reds, vid4, vimeo90k
@@ -38,4 +38,8 @@ DATASETS: dict[str, Callable[..., VideoDataset]] = {
     "vimeo90k": vimeo90k,
 }
 
-BOX_WRITERS: dict[str, Callable[[VideoDataset, Path], None]] = {"coco_video": write_coco_video, "mot": write_mot}
+WRITERS: dict[str, Callable[[VideoDataset, Path], None]] = {
+    "coco_video": write_coco_video,
+    "mot": write_mot,
+    "labelled_frames": write_labelled_frames,
+}

@@ -1,7 +1,7 @@
 """Videos with a class, or several, for the whole of each, and the training clips drawn from them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,10 @@ from vidistill.ops.clip_view import ClipView, Sampling, cut_square, middle_squar
 
 @dataclass(frozen=True)
 class ClassifiedVideo(WrappedSequence):
-    """A sequence with its class ids, none where it is unlabelled."""
+    """A sequence with its class ids, none where it is unlabelled; columns: what else its list says of it, by name."""
 
     classes: tuple[int, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 def classes_of(sequence: FrameSequence) -> tuple[int, ...]:

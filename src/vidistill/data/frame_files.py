@@ -26,10 +26,10 @@ def video_file(sequence: FrameSequence) -> Path | None:
 
 
 def write_images(sequence: FrameSequence, folder: Path, names: Sequence[str]) -> None:
-    """Writes the frames into `folder` under `names`, atomically each."""
+    """Writes the frames into `folder` under `names`, atomically each; JPEG at quality 95, colour as sharp as light."""
     for name, image in zip(names, sequence.images(), strict=True):
         with atomic_path(folder / name) as temporary:
-            PillowImage.fromarray(image).save(temporary)
+            PillowImage.fromarray(image).save(temporary, quality=95, subsampling=0)  # which PNG has not
 
 
 def _own_frames(sequence: FrameSequence) -> FrameSequence:

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from vidistill.data.classified import ClassifiedVideo
+from vidistill.data.classified import ClassifiedVideo, classes_of
 from vidistill.data.clip import FrameSequence, VideoDataset
+from vidistill.data.frame_files import write_images
 from vidistill.data.images import ImageSequence, images_in
 from vidistill.data.resized import ResizedSequence
 from vidistill.data.video import natural_key
 from vidistill.data.videos import OpenReaders, VideoSequence
 from vidistill.errors import UserError, nearest
+from vidistill.files import atomic_path
 
 FILE_COLUMNS = ("file", "path", "video", "clip")
 
@@ -82,8 +84,34 @@ def labelled_videos(
     elif split == "test":
         raise UserError(f"{path}: split: test needs group and folds, which say what is for training; give those")
     readers = OpenReaders()
-    videos = [ClassifiedVideo(_frames(Path(root), entry, readers, height), entry.classes) for entry in entries]
+    videos = [
+        ClassifiedVideo(_frames(Path(root), entry, readers, height), entry.classes, entry.row) for entry in entries
+    ]
     return VideoDataset(Path(root).name or "videos", videos, names)
+
+
+def write_labelled_frames(dataset: VideoDataset, root: str | Path) -> None:
+    """Writes each video as a folder of JPEG frames, and `labels.csv`, which `labelled_videos` reads, with its columns.
+
+    Frames that are files are read far faster than picked out of a video. Errors: UserError for a video without a class.
+    """
+    rows = [_list_row(video, dataset.class_names) for video in dataset.sequences]
+    for video in dataset.sequences:
+        write_images(video, Path(root) / video.name, [f"{index:06d}.jpg" for index in range(len(video))])
+    header = list(dict.fromkeys(name for row in rows for name in row))
+    with atomic_path(Path(root) / "labels.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, header, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _list_row(video: FrameSequence, class_names: Sequence[str]) -> dict[str, str]:
+    classes = classes_of(video)
+    if not classes:
+        raise UserError(f"{video.name}: has no class to write; give a data set of labelled videos")
+    others = video.columns if isinstance(video, ClassifiedVideo) else {}
+    known = {"file": video.name, "label": " ".join(map(str, classes)), "name": class_names[classes[0]]}
+    return known | {name: text for name, text in others.items() if name not in (*FILE_COLUMNS, *known)}
 
 
 def _read(path: Path) -> list[_Entry]:
