@@ -11,6 +11,7 @@ for seed in ${*:-0 1 2}; do
   run features 'method={name: cross_resolution, teacher_norms: stored, stages: 2}' losses.feature=1.0
   run spectrum
   run spectrum_without_mean 'method.spectrum={frequency_weights: [0, 1, 1, 1, 1]}'
+  run features_without_mean 'method.spectrum={kind: complex, frequency_weights: [0, 1, 1, 1, 1]}'
   run parameters method.spectrum=null method.parameters=true
   run all method.parameters=true method.logits=true method.weighting=learned method.weights_learning_rate=0.01
 done

@@ -254,9 +254,10 @@ def test_what_does_not_fit_is_refused() -> None:
         prepared(stages=[("first.1", "first.1")], spectrum=None)
 
 
-def test_a_wrong_number_of_frequency_weights_is_refused_before_training() -> None:
-    with pytest.raises(UserError, match="2 frequency_weights for 4 frames, which have 3"):
-        prepared(spectrum=SpectrumSpec(frequency_weights=(0.0, 1.0)))
+@pytest.mark.parametrize("weights", [(0.0, 1.0), (0.0, 1.0, -1.0)])
+def test_frequency_weights_of_another_number_or_sign_are_refused_before_training(weights: tuple[float, ...]) -> None:
+    with pytest.raises(UserError, match=r"frequency_weights for 4 frames, which have 3; .*, none negative"):
+        prepared(spectrum=SpectrumSpec(frequency_weights=weights))
 
 
 # A run

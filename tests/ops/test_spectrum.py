@@ -142,10 +142,18 @@ def test_weights_by_hand() -> None:
     assert gap.item() == pytest.approx((0.5 * 2 + 3 * 2) / 2, rel=1e-5)
 
 
-def test_another_number_of_weights_than_of_frequencies_is_refused() -> None:
+def test_weights_come_before_the_norm() -> None:
+    student, teacher = (torch.tensor(f).view(1, 2, 1, 1, 1) for f in ([5.0, 1.0], [3.0, 1.0]))
+    # amplitudes (6, 4) and (4, 2) over √2; weighted (6, 8) and (4, 4); of unit norm (0.6, 0.8) and (0.7071, 0.7071)
+    gap = spectrum_gap(student, teacher, frequency_weights=[1.0, 4.0])
+    assert gap.item() == pytest.approx((0.70711 - 0.6) ** 2 + (0.8 - 0.70711) ** 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("weights", [[0, 1, 1], [0, 1, -1, 1]])
+def test_weights_of_another_number_or_sign_are_refused(weights: list[float]) -> None:
     student, teacher = pair(0, 6)
-    with pytest.raises(ValueError, match="3 frequency_weights for 6 frames, which have 4"):
-        spectrum_gap(student, teacher, frequency_weights=[0, 1, 1])
+    with pytest.raises(ValueError, match=r"frequency_weights for 6 frames: give 4, none negative"):
+        spectrum_gap(student, teacher, frequency_weights=weights)
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)

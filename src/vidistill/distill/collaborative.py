@@ -43,12 +43,12 @@ class SpectrumSpec:
     pooled: bool = False
 
     def check(self, *, num_frames: int) -> None:
-        """Errors: UserError for another number of weights than of frequencies."""
-        expected = num_frequencies(num_frames, self.transform)
-        if self.frequency_weights is not None and len(self.frequency_weights) != expected:
+        """Errors: UserError for another number of weights than of frequencies, or a negative one."""
+        expected, weights = num_frequencies(num_frames, self.transform), self.frequency_weights
+        if weights is not None and (len(weights) != expected or min(weights) < 0):
             raise UserError(
-                f"method.spectrum has {len(self.frequency_weights)} frequency_weights for {num_frames} frames, which "
-                f"have {expected}; give one each, from the mean over time upward"
+                f"method.spectrum has {len(weights)} frequency_weights for {num_frames} frames, which have {expected}; "
+                "give one each, from the mean over time upward, none negative"
             )
 
     def gap(self, student: Tensor, teacher: Tensor) -> Tensor:

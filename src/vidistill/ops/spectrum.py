@@ -72,21 +72,23 @@ def spectrum_gap(
 
     student, teacher: (B, T, C, H, W). normalised: each clip's spectrum has unit norm, and the squared distance is
     summed, so 0 <= gap <= 2 for amplitudes; otherwise it is the mean over the elements of the features, which for
-    kind "complex" is the features' mean squared error (Parseval). frequency_weights: one a frequency, from the mean
-    over time (frequency 0) upward, applied after the normalisation; all 1 by default.
-    Errors: ValueError for another number of weights than of frequencies.
+    kind "complex" is the features' mean squared error (Parseval). frequency_weights: of the squares, one a frequency,
+    from the mean over time (frequency 0) upward, so that what is left out is not in the norm either; all 1 by default.
+    Errors: ValueError for another number of weights than of frequencies, or a negative one.
     """
     spectra = [temporal_spectrum(f, transform=transform, kind=kind) for f in (student, teacher.detach())]
+    if frequency_weights is not None:
+        expected = num_frequencies(student.shape[1], transform)
+        if len(frequency_weights) != expected or min(frequency_weights) < 0:
+            raise ValueError(
+                f"{len(frequency_weights)} frequency_weights for {student.shape[1]} frames: give {expected}, "
+                "none negative"
+            )
+        scale = torch.tensor(frequency_weights, device=student.device, dtype=torch.float32).sqrt()
+        spectra = [s * scale.view(-1, *[1] * (s.ndim - 2)) for s in spectra]
     if normalised:
         spectra = [s / s.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, *[1] * (s.ndim - 1)) for s in spectra]
-    squares = (spectra[0] - spectra[1]).square().transpose(0, 1).flatten(1).sum(dim=1)
-    if frequency_weights is not None:
-        if len(frequency_weights) != len(squares):
-            raise ValueError(
-                f"{len(frequency_weights)} frequency_weights for {student.shape[1]} frames, which have {len(squares)}"
-            )
-        squares = squares * torch.tensor(frequency_weights, device=squares.device)
-    return squares.sum() / (len(student) if normalised else student.numel())
+    return (spectra[0] - spectra[1]).square().sum() / (len(student) if normalised else student.numel())
 
 
 def cosine_basis(length: int, *, device: torch.device | None = None) -> Tensor:
