@@ -3,6 +3,8 @@
 # also the collaborative method, its parts and the baselines.
 # Usage: benchmarks/ut_interaction.sh [seeds…]; then benchmarks/accuracy_table.py runs/ut_interaction_ 112_alone
 set -euo pipefail
+[ -e runs/ut_interaction_frames ] || vidistill convert labelled_videos,root=data/ut_interaction,list_file=labels.csv \
+  runs/ut_interaction_frames --layout labelled_frames
 for fold in 0 1 2 3; do
   folds="data.train.0.fold=$fold data.evaluate.0.fold=$fold"
   teacher=runs/ut_interaction_teacher_0_$fold
