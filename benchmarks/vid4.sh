@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Vid4 ×4 (BI): the teacher, then three students without distillation and with both parts, three seeds each; with one part, with
+# the teacher's frames alone and with a random ConvLSTM, one seed each; and VESPCN whose ConvLSTM never freezes.
+# Usage: benchmarks/vid4.sh [key=value…], which every run gets, as data.clip.patch=24; then benchmarks/seeds_table.py runs/vid4_
+set -euo pipefail
+vidistill train recipes/vid4_edvr.yaml "$@"
+for student in vsrnet vespcn fastdvdnet; do
+  run() {  # kind, seed, recipe, its settings
+    vidistill train "recipes/vid4_$3.yaml" "seed=$2" "out=runs/vid4_${student}_$1_$2" "${@:4}"
+  }
+  taught="${student}_space_time"
+  for seed in 0 1 2; do
+    run none $seed $student "$@"
+    run both $seed $taught "$@"
+  done
+  run space 0 $taught method.time=0 "$@"
+  run time 0 $taught method.space=0 "$@"
+  run random 0 $taught method.random_cell=true "$@"
+  run outputs 0 $taught 'method={name: supervised}' 'losses={task: 1.0, teacher: 1.0}' "$@"
+done
+student=vespcn
+run collapse 0 vespcn_space_time method.freeze_below=null "$@"
