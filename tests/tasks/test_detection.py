@@ -47,6 +47,17 @@ def test_frames_without_annotation_count_nothing() -> None:
         torch.testing.assert_close(loss, expected[name] / 2)  # of two frames, a mean over four
 
 
+def test_the_focal_loss_is_the_familys() -> None:
+    outputs = dense_outputs(1)
+    outputs["logits"] = torch.zeros(1, 3, 2)  # every probability a half: each entropy is log 2 by 2^-gamma
+    labels = stack_rows([NONE])  # six negatives, of weight 1 − alpha
+    for gamma in (1.5, 2.0):
+        found = Detection(num_classes=2, focal_gamma=gamma).supervise(outputs, labels)
+        assert found["class"].item() == pytest.approx(6 * 0.75 * 0.5**gamma * math.log(2))
+    with pytest.raises(ValueError, match="focal_gamma is at least 0, not -1"):
+        Detection(num_classes=2, focal_gamma=-1)
+
+
 def test_pseudo_labels_are_the_teachers_confident_boxes_of_frames_without_annotation() -> None:
     outputs, teacher = dense_outputs(2), dense_outputs(2)
     teacher["logits"] = torch.full((2, 3, 2), -9.0)

@@ -27,9 +27,10 @@ class Detection:
     """Losses of one- and two-stage detectors against boxes and against a teacher, see `detection_losses`.
 
     Labels and predictions are rows of boxes, see `ops.box_rows`. Networks are those of `models.detectors`.
-    box_loss: of one-stage detectors, `giou` for FCOS. score_threshold, iou_threshold, max_detections: of what is
-    decoded, see `models.detectors.detections`. confidence: frames without annotation get the teacher's boxes whose
-    score reaches this (pseudo-labels); None for none of that.
+    box_loss: of one-stage detectors, `giou` for FCOS. focal_gamma: of their focal loss, EfficientDet's; 2 for RetinaNet
+    and FCOS. score_threshold, iou_threshold, max_detections: of what is decoded, see `models.detectors.detections`.
+    confidence: frames without annotation get the teacher's boxes whose score reaches this (pseudo-labels); None for
+    none of that.
     """
 
     name = "detection"
@@ -49,6 +50,7 @@ class Detection:
         *,
         num_classes: int,
         box_loss: BoxLoss = "smooth_l1",
+        focal_gamma: float = 1.5,
         score_threshold: float = 0.05,
         iou_threshold: float = 0.5,
         max_detections: int = 100,
@@ -59,12 +61,15 @@ class Detection:
         for name, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} is between 0 and 1, not {value}")
+        if focal_gamma < 0:
+            raise ValueError(f"focal_gamma is at least 0, not {focal_gamma}")
         if max_detections < 1:
             raise ValueError(f"max_detections is at least 1, not {max_detections}")
         if confidence is not None and not 0 <= confidence <= 1:
             raise ValueError(f"confidence is a probability, not {confidence}")
         self.num_classes = num_classes
         self.box_loss = box_loss
+        self.focal_gamma = focal_gamma
         self.score_threshold = score_threshold
         self.iou_threshold = iou_threshold
         self.max_detections = max_detections
@@ -98,7 +103,7 @@ class Detection:
         targets = [_target(labels[image]) for image in annotated.tolist()]
         seen = {name: tensor[annotated] for name, tensor in outputs.items()}
         if "proposals" not in outputs:
-            losses = dense_losses(seen, targets, box_loss=self.box_loss)
+            losses = dense_losses(seen, targets, box_loss=self.box_loss, gamma=self.focal_gamma)
         else:
             losses = proposal_losses(seen, targets) | self._region_losses(outputs, seen, annotated, targets)
         return {name: loss * (len(annotated) / len(labels)) for name, loss in losses.items()}
