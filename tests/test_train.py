@@ -75,6 +75,17 @@ def test_the_teacher_is_the_same_to_the_bit(tmp_path: Path) -> None:
     assert same(training.teacher.network.state_dict(), before)
 
 
+def test_kernels_laid_out_channels_last_train_alike_and_go_on_bit_for_bit(tmp_path: Path) -> None:
+    plain = train(training_of(tmp_path / "plain", steps=6)).state_dict()
+    whole = train(training_of(tmp_path / "whole", steps=6, channels_last=True))
+    assert any(not tensor.is_contiguous() for tensor in whole.parameters())
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(tensor, plain[name], atol=1e-4, rtol=1e-4)
+    train(training_of(tmp_path / "cut", steps=6, channels_last=True), should_stop=lambda step: step == 3)
+    resumed = train(training_of(tmp_path / "cut", steps=6, channels_last=True))
+    assert same(resumed.state_dict(), whole.state_dict())
+
+
 def test_killed_mid_epoch_with_two_workers_and_resumed_ends_bit_for_bit(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     options = ["--steps", "14", "--workers", "2"]

@@ -19,6 +19,7 @@ from vidistill.config import Settings
 from vidistill.data.clip import Batch, TrainingSamples
 from vidistill.data.sampling import EpochSampler
 from vidistill.distill import Method
+from vidistill.distill.norms import channels_last
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.teacher import FrozenTeacher
 from vidistill.errors import UserError
@@ -33,6 +34,8 @@ class OptimSettings(Settings):
     accumulation together; clip_norm 0 means no gradient clipping.
     schedule: of the learning rate after the warm-up: "polynomial" with `power` or "cosine", to 0 at the last step, or
     "steps", a tenth at each of the `milestones`, parts of the run.
+    channels_last: kernels so laid out; on a CPU networks of depthwise convolutions train up to 1.6 times as fast, others
+    as fast or a little slower.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -48,6 +51,7 @@ class OptimSettings(Settings):
     milestones: tuple[float, ...] = ()
     clip_norm: float = 0.0
     precision: Literal["no", "bf16", "fp16"] = "no"
+    channels_last: bool = False
     num_workers: int = 1
     checkpoint_every: int = 100
 
@@ -103,6 +107,10 @@ def train(training: Training, *, should_stop: Callable[[int], bool] = lambda ste
         gradient_accumulation_steps=optim.accumulate,
         kwargs_handlers=[may_rest],
     )
+    if optim.channels_last:
+        channels_last(training.student)
+        if training.teacher is not None:
+            channels_last(training.teacher)
     learner = Learner(training)
     optimizer = _optimizer(training)
     path = training.folder / "checkpoint.pt"

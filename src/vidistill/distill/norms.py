@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from vidistill.distill.delta.separable import is_convertible_layer
 from vidistill.distill.delta.students import BlockStudent, Copy, norm_as_affine
 from vidistill.distill.norm_pairs import norm_pairs
 from vidistill.distill.stateful import StatefulNetwork
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def freeze_norms(module: nn.Module) -> None:
@@ -134,9 +137,9 @@ def fused_copy(student: StatefulNetwork, example: Tensor) -> StatefulNetwork:
 
 @torch.inference_mode(mode=False)
 @torch.no_grad()
-def channels_last(student: StatefulNetwork) -> StatefulNetwork:
-    """The student with its 2-D kernels laid out channels last, the layout in which narrow convolutions run fastest."""
-    for tensor in (*student.parameters(), *student.buffers()):
+def channels_last(network: Network) -> Network:
+    """The network with its 2-D kernels laid out channels last, the layout in which narrow convolutions run fastest."""
+    for tensor in (*network.parameters(), *network.buffers()):
         if tensor.ndim == 4:  # torch has another layout for kernels over time
             tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
-    return student
+    return network
