@@ -34,8 +34,8 @@ class OptimSettings(Settings):
     accumulation together; clip_norm 0 means no gradient clipping.
     schedule: of the learning rate after the warm-up: "polynomial" with `power` or "cosine", to 0 at the last step, or
     "steps", a tenth at each of the `milestones`, parts of the run.
-    channels_last: kernels so laid out; on a CPU networks of depthwise convolutions train up to 1.6 times as fast, others
-    as fast or a little slower.
+    channels_last: kernels so laid out; on a CPU networks of depthwise convolutions train up to 1.6 times as fast so,
+    others as fast or a little slower.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -110,7 +110,7 @@ def train(training: Training, *, should_stop: Callable[[int], bool] = lambda ste
     if optim.channels_last:
         channels_last(training.student)
         if training.teacher is not None:
-            channels_last(training.teacher)
+            channels_last(training.teacher.network)
     learner = Learner(training)
     optimizer = _optimizer(training)
     path = training.folder / "checkpoint.pt"
