@@ -59,8 +59,10 @@ def build(recipe: Recipe) -> Run:
     saved = _saved_teacher(recipe.teacher)
     card = saved.card if saved is not None else None
     task_options = _task_options(recipe, labelled, card)
-    pseudo = {"confidence": PSEUDO_CONFIDENCE} if recipe.data.labels == "pseudo" else {}
-    task = build_task(pseudo | task_options)
+    if recipe.data.labels == "pseudo":
+        task = build_task({"confidence": PSEUDO_CONFIDENCE} | task_options)
+    else:
+        task = build_task({name: value for name, value in task_options.items() if name != "confidence"})
     if card is not None:
         require_same_frames(build_task(card.task), task, where="teacher.checkpoint")
     clips = _clips(recipe, task, train_sets)

@@ -75,6 +75,18 @@ def test_it_has_a_shape_without_values() -> None:
     assert pool_regions(features, boxes, strides=[4, 8]).shape == (2, 5, 8, 7, 7)
 
 
+def test_levels_of_one_stride_are_pooled_as_torchvisions() -> None:
+    from torchvision.ops.poolers import MultiScaleRoIAlign
+
+    features = pyramid(torch.Generator().manual_seed(0), [32, 32], 1024, batch=1)  # as its Faster R-CNN on MobileNet
+    boxes = torch.tensor([[[0.0, 0, 400, 400], [0, 0, 1010, 1010]]], dtype=torch.float64)
+    expected = MultiScaleRoIAlign(["0", "1"], 7, 2)(
+        {str(i): f for i, f in enumerate(features)}, list(boxes), [(1024, 1024)]
+    )
+    found = pool_regions(features, boxes, strides=[32, 32])
+    torch.testing.assert_close(found.flatten(0, 1), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_exported_it_is_the_same_without_a_loop_over_bins() -> None:
     class Pooling(torch.nn.Module):
         def forward(self, feature: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,8 @@ def pool_regions(
 ) -> Tensor:
     """(B, P, C, S, S) features of P regions a frame, each from the level of its size, S = output_size.
 
-    features: (B, C, H, W) a level; boxes: (B, P, 4) pixels of the frame; strides: of the levels, each twice the last.
+    features: (B, C, H, W) a level; boxes: (B, P, 4) pixels of the frame; strides: of the levels, each twice the
+    last; of further ones of one stride (torchvision's MobileNet has two) nothing is pooled.
     Each of S × S bins is the mean of samples² bilinear samples: RoIAlign, He et al., "Mask R-CNN", 2017 (arXiv
     1703.06870), not shifted by half a pixel, as torchvision's multi-scale pooling has it; the level is equation 1 of
     Lin et al., "Feature Pyramid Networks", 2017 (arXiv 1612.03144). No gradient reaches the boxes.
@@ -48,9 +49,9 @@ def _weighted_sums(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
 def _levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:
     """(B, P) index of each region's level."""
     level, side = FINEST_LEVEL
-    first = round(math.log2(strides[0]))
+    first, last = round(math.log2(strides[0])), round(math.log2(strides[-1]))
     wanted = torch.floor(level + torch.log2(areas(boxes).clamp(min=0).sqrt() / side + 1e-8) + 1e-6) - first
-    return wanted.clamp(0, len(strides) - 1).long()
+    return wanted.clamp(0, last - first).long()
 
 
 @torch.no_grad()

@@ -187,6 +187,11 @@ def _require_alike(student: Outputs, teacher: Outputs) -> None:
                 "other anchors, classes or stages cannot be compared; take a teacher of the student's kind, or leave "
                 "the teacher out and let `vidistill label` write its boxes"
             )
+    if "anchors" in student and "anchors" in teacher and not torch.allclose(student["anchors"], teacher["anchors"]):
+        raise UserError(
+            "the student's anchors are not the teacher's, so their boxes cannot be compared; take a teacher of the "
+            "student's kind, or leave the teacher out and let `vidistill label` write its boxes"
+        )
 
 
 def _bernoulli_gap(student: Tensor, teacher: Tensor) -> Tensor:
