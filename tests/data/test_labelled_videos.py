@@ -43,6 +43,14 @@ def test_kinetics_lists(place: Path, gap: str) -> None:
         ("a.mp4", 3, (0,)), ("of two, words/b 2.mp4", 4, (2,)), ("frames", 5, (1,)), ("take 07", 5, (0,)),
     ]  # fmt: skip
     assert dataset.class_names == ("0", "1", "2")
+    assert dataset.problems() == ["frames: has 5 frames where its list says 300"]
+
+
+def test_a_number_in_a_folders_name_is_told_from_its_length(place: Path) -> None:
+    for i in range(4):
+        write_image(place / "take" / f"{i}.png", level=10 * i)
+    dataset = listed(place, "take 07 5 1\ntake 4 1 0\n")
+    assert contents(dataset) == [("take 07", 5, (1,)), ("take", 4, (1, 0))]
     assert dataset.problems() == []
 
 
@@ -82,6 +90,12 @@ def grouped(root: Path, groups: list[str], **options) -> list[str]:
     (root / "list.csv").write_text("\n".join(["file,label,sequence", *rows]))
     dataset = labelled_videos(root, list_file="list.csv", group="sequence", **options)
     return [sequence.name for sequence in dataset.sequences]
+
+
+def test_folds_are_the_same_in_every_process(tmp_path: Path) -> None:
+    groups = [f"cam{number}/1" for number in (3, 6, 1, 4, 2, 5)]  # the same last part, which is what sorts paths
+    tested = grouped(tmp_path, groups, folds=2, fold=0, split="test")
+    assert tested == ["./frames", "./././frames", f"{'./' * 6}frames"]  # of cameras 3, 1, 5
 
 
 @settings(max_examples=25)
@@ -173,19 +187,22 @@ def test_labels_of_pixels_there_are_none(place: Path) -> None:
 
 
 def test_written_as_frames_a_set_is_itself_again(place: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    (place / "list.csv").write_text("file,label,name,scene\na.mp4,0,wave,1\nframes,1;0,hug,2\n")
-    dataset = labelled_videos(place, list_file="list.csv")
+    (place / "list.csv").write_text(f"file,label,name,scene\n{place}/a.mp4,0,wave,1\n./x/../frames,1;0,hug,2\n")
+    (place / "x").mkdir()
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    dataset = labelled_videos(place, list_file="list.csv", class_names=["wave", "hug", "kick"])
     folder = tmp_path_factory.mktemp("written")
     write_labelled_frames(dataset, folder)
     written = labelled_videos(folder, list_file="labels.csv")
-    assert contents(written) == contents(dataset)
-    assert written.class_names == dataset.class_names
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+    assert contents(written) == [("000000_a", 3, (0,)), ("000001_frames", 5, (1, 0))]
+    assert written.class_names == ("wave", "hug", "kick")
     for before, after in zip(dataset.sequences, written.sequences, strict=True):
         for index in range(len(before)):
             gap = after.image(index).astype(int) - before.image(index)
             assert abs(gap).mean() < 2  # grey levels
     tested = labelled_videos(folder, list_file="labels.csv", group="scene", folds=2, fold=1, split="test")
-    assert [sequence.name for sequence in tested.sequences] == ["frames"]
+    assert [sequence.name for sequence in tested.sequences] == ["000001_frames"]
 
 
 def test_videos_without_a_class_are_not_written(tmp_path: Path) -> None:

@@ -1,9 +1,19 @@
-"""Whether data sets mean the same by their class ids."""
+"""The names of classes: read from a file, and whether data sets mean the same by their ids."""
 
+import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from vidistill.data.clip import VideoDataset
 from vidistill.errors import UserError
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """The list of names in a JSON file. Errors: UserError where it is none."""
+    try:
+        return tuple(str(name) for name in json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read as a list of class names ({error})") from error
 
 
 def require_classes(names: Sequence[str], owner: str, datasets: Iterable[VideoDataset]) -> None:

@@ -1,8 +1,8 @@
 """Folders of frames and label images, as `vidistill label` writes them."""
 
-import json
 from pathlib import Path
 
+from vidistill.data.class_names import read_class_names
 from vidistill.data.clip import FrameSequence, VideoDataset
 from vidistill.data.images import ids, images_in, labelled_sequence
 from vidistill.data.resized import ResizedSequence
@@ -16,10 +16,7 @@ def label_maps(root: str | Path, *, height: int | None = None) -> VideoDataset:
     Errors: UserError where there are none.
     """
     root = Path(root)
-    try:
-        names = tuple(str(name) for name in json.loads((root / "classes.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{root / 'classes.json'}: cannot be read as a list of class names ({error})") from error
+    names = read_class_names(root / "classes.json")
     sequences: list[FrameSequence] = []
     for folder in sorted(path.parent for path in root.glob("*/frames")):
         images = images_in(folder / "frames")

@@ -2,12 +2,14 @@
 
 import csv
 import itertools
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from vidistill.data.class_names import read_class_names
 from vidistill.data.classified import ClassifiedVideo, classes_of
 from vidistill.data.clip import FrameSequence, VideoDataset
 from vidistill.data.frame_files import write_images
@@ -23,12 +25,13 @@ FILE_COLUMNS = ("file", "path", "video", "clip")
 
 @dataclass(frozen=True)
 class _Entry:
-    """A line of a list; row: the other columns, where it has any."""
+    """A line of a list; row: its columns, where it has any."""
 
     path: str
     classes: tuple[int, ...]
     where: str
     row: dict[str, str] = field(default_factory=dict)
+    num_frames: int | None = None  # as the list says it of a folder of frames
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class _Folds:
         if not any(self.column in entry.row for entry in entries):
             near = nearest(self.column, entries[0].row)
             raise UserError(f"{path}: has no column '{self.column}' to make folds by; {near}")
-        groups = sorted({entry.row[self.column] for entry in entries} - {""}, key=lambda g: natural_key(Path(g)))
+        named = sorted({entry.row[self.column] for entry in entries} - {""})  # a set has another order in each process
+        groups = sorted(named, key=lambda group: natural_key(Path(group)))
         if not 0 <= self.fold < self.folds <= len(groups):
             raise UserError(f"fold {self.fold} of {self.folds} folds: there are {len(groups)} groups in {path}")
         tested = set(groups[self.fold :: self.folds])
@@ -67,14 +71,15 @@ def labelled_videos(
 
     list_file: in `root`; lines `path label [label …]`, for folders of frames `folder total_frames label …`, divided by
     spaces, tabs or commas, paths may hold spaces; or a CSV with a header that has the columns `file` and `label`, and
-    perhaps `name`, the class's. class_names, num_classes: where the list does not tell.
+    perhaps `name`, the class's. class_names, num_classes: where neither the list nor `classes.json`, a list of names
+    beside it, tells.
     group, folds, fold, split: cross-validation: the groups, values of that CSV column, are dealt to `folds` parts in
     natural order; "test" is part `fold`, "train" all others. What has no group is for training only.
     height: resizes all frames to that height. Errors: UserError that names the list's line.
     """
     path = Path(root) / list_file
     entries = _read(path)
-    names = _class_names(entries, class_names, num_classes)
+    names = _class_names(entries, path.parent / "classes.json", class_names, num_classes)
     for entry in entries:
         wrong = [c for c in entry.classes if c >= len(names)]
         if wrong:
@@ -85,19 +90,25 @@ def labelled_videos(
         raise UserError(f"{path}: split: test needs group and folds, which say what is for training; give those")
     readers = OpenReaders()
     videos = [
-        ClassifiedVideo(_frames(Path(root), entry, readers, height), entry.classes, entry.row) for entry in entries
+        ClassifiedVideo(_frames(Path(root), entry, readers, height), entry.classes, entry.row, entry.num_frames)
+        for entry in entries
     ]
     return VideoDataset(Path(root).name or "videos", videos, names)
 
 
 def write_labelled_frames(dataset: VideoDataset, root: str | Path) -> None:
-    """Writes each video as a folder of JPEG frames, and `labels.csv`, which `labelled_videos` reads, with its columns.
+    """Writes each video as a folder of JPEG frames, `labels.csv` with the list's columns, and `classes.json`.
 
-    Frames that are files are read far faster than picked out of a video. Errors: UserError for a video without a class.
+    `labelled_videos` reads them; frames that are files are read far faster than picked out of a video. Folders have
+    names of our own, for a list's paths may lead anywhere. Errors: UserError for a video without a class.
     """
-    rows = [_list_row(video, dataset.class_names) for video in dataset.sequences]
-    for video in dataset.sequences:
-        write_images(video, Path(root) / video.name, [f"{index:06d}.jpg" for index in range(len(video))])
+    folders = [f"{number:06d}_{Path(video.name).stem}" for number, video in enumerate(dataset.sequences)]
+    videos = list(zip(folders, dataset.sequences, strict=True))
+    rows = [{"file": folder} | _list_row(video, dataset.class_names) for folder, video in videos]
+    for folder, video in videos:
+        write_images(video, Path(root) / folder, [f"{index:06d}.jpg" for index in range(len(video))])
+    with atomic_path(Path(root) / "classes.json") as temporary:
+        temporary.write_text(json.dumps(dataset.class_names), encoding="utf-8")
     header = list(dict.fromkeys(name for row in rows for name in row))
     with atomic_path(Path(root) / "labels.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, header, restval="")
@@ -110,7 +121,7 @@ def _list_row(video: FrameSequence, class_names: Sequence[str]) -> dict[str, str
     if not classes:
         raise UserError(f"{video.name}: has no class to write; give a data set of labelled videos")
     others = video.columns if isinstance(video, ClassifiedVideo) else {}
-    known = {"file": video.name, "label": " ".join(map(str, classes)), "name": class_names[classes[0]]}
+    known = {"label": " ".join(map(str, classes)), "name": class_names[classes[0]]}
     return known | {name: text for name, text in others.items() if name not in (*FILE_COLUMNS, *known)}
 
 
@@ -147,20 +158,29 @@ def _line(line: str, *, where: str, root: Path) -> _Entry:
     ends = [match.start() for match in re.finditer(r"[\s,]+\d+(?=(?:[\s,]+\d+)*$)", line) if match.start()]
     if not ends:
         raise UserError(f"{where}: has no label; a line is `path label`, the label a whole number from 0")
-    end = next((end for end in ends if (root / line[:end]).exists()), ends[0])  # names too may end in numbers
-    path, numbers = line[:end], [int(number) for number in re.findall(r"\d+", line[end:])]
-    if (root / path).is_dir():  # folder total_frames label …
-        numbers = numbers[1:]
-        if not numbers:
-            raise UserError(f"{where}: has no label; a line of a folder of frames is `folder total_frames label`")
-    return _Entry(path, tuple(numbers), where)
+    splits = [(line[:end], [int(number) for number in re.findall(r"\d+", line[end:])]) for end in ends]
+    there = [(path, numbers) for path, numbers in splits if (root / path).exists()]  # names too may end in numbers
+    path, numbers = next((s for s in there if _tells_length(root, *s)), (*there, splits[0])[0])
+    if not (root / path).is_dir():
+        return _Entry(path, tuple(numbers), where)
+    num_frames, *labels = numbers  # folder total_frames label …
+    if not labels:
+        raise UserError(f"{where}: has no label; a line of a folder of frames is `folder total_frames label`")
+    return _Entry(path, tuple(labels), where, num_frames=num_frames)
+
+
+def _tells_length(root: Path, path: str, numbers: list[int]) -> bool:
+    """Whether `path` is a folder of as many frames as the first number says."""
+    return (root / path).is_dir() and len(images_in(root / path)) == numbers[0]
 
 
 def _class_names(
-    entries: Sequence[_Entry], class_names: Sequence[str] | None, num_classes: int | None
+    entries: Sequence[_Entry], beside: Path, class_names: Sequence[str] | None, num_classes: int | None
 ) -> tuple[str, ...]:
     if class_names is not None:
         return tuple(class_names)
+    if beside.exists():
+        return read_class_names(beside)
     known = {entry.classes[0]: entry.row["name"] for entry in entries if "name" in entry.row}
     count = num_classes or max(c for entry in entries for c in entry.classes) + 1
     return tuple(known.get(i, str(i)) for i in range(count))
