@@ -113,6 +113,10 @@ def test_three_ways_with_labels() -> None:
         training = build(recipe_of(data=data | {"labels": labels}, method={"name": "delta"})).training
         assert training.clips.clip.use_labels is used
         assert training.task.confidence == confidence
+    sure = {"name": "segmentation", "confidence": 0.7}
+    for labels, confidence in (("pseudo", 0.7), ("none", None)):
+        training = build(recipe_of(task=sure, data=data | {"labels": labels}, method={"name": "delta"})).training
+        assert training.task.confidence == confidence
     with pytest.raises(ValueError, match="labels"):
         recipe_of(data=data | {"labels": "all"})
 

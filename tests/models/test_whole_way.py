@@ -82,6 +82,44 @@ def test_the_whole_way(network: dict[str, Any], method: dict[str, Any], tmp_path
         assert (run.setting.task.decode(outputs, size=SIZE)[0].numpy() == labels[index]).mean() > 0.99
 
 
+DETECTORS = {
+    "ssdlite320_mobilenet_v3_large": ({}, ["backbone.features.0.*", "head.*"]),
+    "fasterrcnn_mobilenet_v3_large_fpn": ({"num_proposals": 8}, ["backbone.fpn.*", "proposal_head.*"]),
+}
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_torchvisions_detectors_go_the_whole_way(name: str, tmp_path: Path) -> None:
+    options, convert = DETECTORS[name]
+    recipe = Recipe.model_validate(
+        {
+            "task": {"name": "detection", "num_classes": 4},
+            "teacher": {"library": "torchvision", "name": name, "options": options},
+            "student": {"from": "teacher"},
+            "method": {"name": "delta", "student": {"policy": "min"}, "key_frame_interval": 4, "convert": convert},
+            "data": {"train": [{"name": "synthetic", "num_frames": 4, "size": SIZE}], "clip": {"max_gap": 2}},
+            "optim": {"steps": 1, "batch_size": 2, "num_workers": 0},
+            "out": str(tmp_path / "run"),
+        }
+    )
+    run = build(recipe)
+    assert run.training.student.plan.converted
+    student = run.training.method.finish(train(run.training))
+    save_student(tmp_path / "student.safetensors", student, run.card)
+    loaded = load_student(tmp_path / "student.safetensors")
+    images = list(synthetic(num_sequences=1, num_frames=3, size=SIZE).sequences[0].images())
+    streamed = [output.prediction for output in Stream(load_student(tmp_path / "student.safetensors"))(images)]
+    state = None
+    for image, boxes in zip(images, streamed, strict=True):
+        frame = run.card.normalisation(torch.from_numpy(image).permute(2, 0, 1)[None])
+        with torch.no_grad():
+            outputs, state = loaded(frame, state)
+        found = run.setting.task.decode(outputs, size=SIZE)[0]
+        best, expected = (float(rows[:, 5].max()) if len(rows) else 0.0 for rows in (found, boxes))
+        assert best == pytest.approx(expected, abs=1e-3)
+    assert export_onnx(loaded, tmp_path / "onnx", size=SIZE).gap < 1e-4
+
+
 @pytest.mark.parametrize("settings", NETWORKS, ids=ids)
 @torch.no_grad()
 def test_still_folded_and_full_rank(settings: dict[str, Any]) -> None:

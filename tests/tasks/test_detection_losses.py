@@ -254,3 +254,7 @@ def test_detectors_of_other_kinds_are_not_compared() -> None:
     with pytest.raises(UserError, match=r"region_logits are \(4,\) and the teacher's \(6,\)"):
         compare_dense(two_stages, two_stages | outputs(region_logits=(12, 6)))
     assert compare_dense(two_stages, two_stages | outputs(region_logits=(12, 4)))["teacher_class"] == 0
+    anchored = one_stage | {"anchors": torch.rand(1, 50, 4)}
+    assert compare_dense(anchored, anchored)["teacher_class"] == 0
+    with pytest.raises(UserError, match="anchors are not the teacher's, so their boxes cannot be compared"):
+        compare_dense(anchored, anchored | {"anchors": anchored["anchors"] * 4 / 3})

@@ -202,12 +202,14 @@ def test_in_place_changes_behind_a_norm(frames) -> None:
 
 
 class Branches(nn.Module):
-    """Convolutions whose output is used by more than the norm behind it, or whose norm serves twice."""
+    """Convolutions whose output is used by more than the norm behind it, that are called under several, or whose norm
+    serves twice."""
 
     def __init__(self) -> None:
         super().__init__()
         self.sole, self.read, self.viewed, self.returned, self.shared = (nn.Conv2d(3, 3, 1) for _ in range(5))
-        self.norms = nn.ModuleList(nn.BatchNorm2d(3) for _ in range(5))
+        self.level = nn.Conv2d(3, 3, 1)  # as an EfficientDet head has it: one kernel, a norm a level
+        self.norms = nn.ModuleList(nn.BatchNorm2d(3) for _ in range(7))
 
     def forward(self, x):
         if x.mean() > 1e9:  # what torch.fx could not follow
@@ -219,6 +221,7 @@ class Branches(nn.Module):
         x = self.norms[2](viewed) + viewed.flatten(2).mean(dim=2)[..., None, None]
         returned = self.returned(x)
         x = self.norms[4](self.shared(self.norms[3](returned)))
+        x = self.norms[5](self.level(x)) + self.norms[6](self.level(x[..., ::2, ::2])).mean()
         return {"out": self.norms[4](x), "aside": returned}
 
 
@@ -227,7 +230,7 @@ def test_only_norms_that_alone_read_a_layer_are_fused(frames) -> None:
     network = settle_norms(Branches()).eval()
     fused = fused_copy(PerFrame(network), frames[0])
     kinds = [type(norm) for norm in fused.network.norms]
-    assert kinds == [nn.Identity, *[nn.BatchNorm2d] * 4]
+    assert kinds == [nn.Identity, *[nn.BatchNorm2d] * 6]
     found, expected = fused(frames[0])[0], network(frames[0])
     assert all(scale_gap(found[name], expected[name]) < 1e-6 for name in expected)
 
