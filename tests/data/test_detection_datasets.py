@@ -207,6 +207,14 @@ def test_bad_mot_infos(tmp_path: Path, info: str | bytes, fault: str) -> None:
         mot(tmp_path)
 
 
+@pytest.mark.parametrize("length", ["3", "1", "many"])
+def test_a_mot_sequence_with_an_image_missing_is_refused(tmp_path: Path, length: str) -> None:
+    write_mot_sequence(tmp_path, "1,7,2,3,4,5", info=False)
+    (tmp_path / "seqinfo.ini").write_text(f"[Sequence]\nseqLength={length}\n")
+    with pytest.raises(UserError, match=f"img1: has 2 images, and seqinfo.ini's seqLength is '{length}'"):
+        mot(tmp_path)
+
+
 def test_mot_of_another_size_than_its_images(tmp_path: Path) -> None:
     write_mot_sequence(tmp_path, "1,7,2,3,4,5")
     (tmp_path / "seqinfo.ini").write_text("[Sequence]\nimWidth=16\nimHeight=24\n")

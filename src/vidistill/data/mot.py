@@ -37,7 +37,8 @@ def mot(
     layout's, from its id 1 on. Rows without a class, as in MOT15, are of the first. A row whose seventh column is 0 is
     not to be scored: it becomes a crowd.
     frames: [first, end) of each, by place. height: resizes frames and boxes.
-    Errors: UserError for no sequence, a row that cannot be read, a frame that is not there, an unknown class.
+    Errors: UserError for no sequence, another number of images than seqinfo.ini's seqLength, a row that cannot be
+    read, a frame that is not there, an unknown class.
     """
     for name in class_names:
         if name not in all_classes:
@@ -58,6 +59,7 @@ def _sequence(folder: Path, labels: dict[int, int | None], part: slice, height: 
     images = images_in(image_folder) if image_folder.is_dir() else []
     if not images:
         raise UserError(f"{image_folder}: there are no frames in it; copy the sequence again")
+    _check_length(known, len(images), image_folder)
     size = _size(known, folder / "seqinfo.ini") if "imheight" in known else read_image(images[0]).shape[:2]
     annotations = _read(folder / "gt" / "gt.txt", len(images), labels, size)
     if not images[part]:
@@ -78,6 +80,19 @@ def _info(path: Path) -> dict[str, str]:
         raise UserError(
             f"{path}: has no readable section [Sequence] ({reason}); mend it, or remove the file"
         ) from error
+
+
+def _check_length(known: dict[str, str], num_images: int, folder: Path) -> None:
+    """Boxes go by place, so one missing image would shift them. Errors: UserError where seqLength says another number.
+
+    known: may lack seqLength; then any number is right.
+    """
+    length = known.get("seqlength", str(num_images)).strip()
+    if not length.isdecimal() or int(length) != num_images:
+        raise UserError(
+            f"{folder}: has {num_images} images, and seqinfo.ini's seqLength is {length!r:.40}; copy the sequence again, "
+            "or mend seqLength"
+        )
 
 
 def _size(known: dict[str, str], path: Path) -> tuple[int, int]:
