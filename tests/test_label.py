@@ -84,6 +84,19 @@ def test_boxes_of_videos_and_of_folders_of_frames(tmp_path: Path, video: str, fo
     assert all((rows[:, 5] >= 0.7).all() for rows in clip.rows)
 
 
+def test_videos_of_one_name_are_told_apart(tmp_path: Path, images) -> None:
+    videos = [tmp_path / "a" / "clip.mp4", tmp_path / "b" / "clip.mp4"]
+    for video in videos:
+        video.parent.mkdir()
+        with VideoWriter(video, fps=10) as writer:
+            writer.write(images[0])
+    path = label_videos([str(video) for video in videos], teacher_of(TinyDetector(3), "detection"), tmp_path / "x.json")
+    contents = json.loads(path.read_text())
+    assert [video["name"] for video in contents["videos"]] == ["clip.mp4", "clip_2.mp4"]
+    assert [image["file_name"] for image in contents["images"]] == ["clip.mp4/000000.png", "clip_2.mp4/000000.png"]
+    assert [video["file_name"] for video in contents["videos"]] == ["a/clip.mp4", "b/clip.mp4"]
+
+
 def test_label_maps_of_a_segmenter(tmp_path: Path, folder: str, images) -> None:
     teacher = teacher_of(TinySegmenter(3), "segmentation")
     out = label_videos([folder], teacher, tmp_path / "maps", score=0.5, classes=["rectangle", "disc"])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image as PillowImage
 from vidistill.data.boxes import BoxedSequence, Boxes
 from vidistill.data.clip import VideoDataset
 from vidistill.data.coco_video import coco_video, write_coco_video
+from vidistill.data.frame_files import unique_name
 from vidistill.data.imagenet_video import CLASSES, imagenet_det, imagenet_vid
 from vidistill.data.images import ImageSequence, images_in
 from vidistill.data.mot import mot, write_mot
@@ -433,6 +435,25 @@ def test_frames_that_are_no_files_are_written(tmp_path: Path) -> None:
         assert_same_boxes(read, dataset)
         assert (read.sequences[1].image(1) == dataset.sequences[1].image(1)).all()
         assert read.problems() == []
+
+
+def test_sequences_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    scenes = synthetic(num_sequences=3, num_frames=2, size=(32, 48)).sequences
+    boxed = [replace(scene, name="walk") for scene in scenes]
+    names = ("a", "b", "c", "d")
+    write_coco_video(VideoDataset("x", boxed, names), tmp_path)
+    write_mot(VideoDataset("x", boxed, names), tmp_path / "mot")
+    for read in (coco_video(tmp_path), mot(tmp_path / "mot", class_names=names, all_classes=names)):
+        assert [sequence.name for sequence in read.sequences] == ["walk", "walk_2", "walk_3"]
+        for one, other in zip(read.sequences, scenes, strict=True):
+            assert (one.image(1) == other.image(1)).all()
+            np.testing.assert_allclose(one.boxes(1).xyxy, other.boxes(1).xyxy, atol=1e-5)
+
+
+def test_names_that_are_taken() -> None:
+    assert unique_name("clip.mp4", set()) == "clip.mp4"
+    assert unique_name("clip.mp4", {"clip.mp4", "clip_2.mp4"}) == "clip_3.mp4"
+    assert unique_name("part.1/walk", {"part.1/walk"}) == "part.1/walk_2"
 
 
 def test_only_boxes_can_be_written(tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def write_coco_video(dataset: VideoDataset, path: str | Path) -> None:
 
     path: a .json file, or a folder for `annotations.json`; paths in it are relative to its folder. Frames that are
     image files, or a video's first, stay where they are; others are written beside it, `{sequence}/000000.png`.
-    Errors: UserError for a sequence without boxes.
+    Sequences of one name get names of their own, see `unique_name`. Errors: UserError for a sequence without boxes.
     """
     path = Path(path) if Path(path).suffix == ".json" else Path(path) / "annotations.json"
     contents = CocoContents(dataset.class_names)
@@ -195,11 +195,11 @@ def write_coco_video(dataset: VideoDataset, path: str | Path) -> None:
 def _add_video(contents: CocoContents, sequence: FrameSequence, folder: Path) -> Sequence[str]:
     """Adds the sequence's video; returns the names of its frames' files, none where they are a video's."""
     video, images = video_file(sequence), image_files(sequence)
-    contents.add_video(sequence.name, None if video is None else relative_path(video, folder))
+    name = contents.add_video(sequence.name, None if video is None else relative_path(video, folder))
     if video is not None:
         return ()
     if images:
         return [relative_path(image, folder) for image in images]
-    names = [f"{sequence.name}/{index:06d}.png" for index in range(len(sequence))]
+    names = [f"{name}/{index:06d}.png" for index in range(len(sequence))]
     write_images(sequence, folder, names)
     return names

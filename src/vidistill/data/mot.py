@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vidistill.data.boxes import BoxedSequence, Boxes, all_boxes, check_range
 from vidistill.data.clip import FrameSequence, VideoDataset
-from vidistill.data.frame_files import image_files, write_images
+from vidistill.data.frame_files import image_files, unique_name, write_images
 from vidistill.data.images import ImageSequence, images_in
 from vidistill.data.tables import table_lines
 from vidistill.data.video import natural_key, read_image
@@ -148,15 +148,19 @@ def write_mot(dataset: VideoDataset, root: str | Path) -> None:
 
     Class k becomes k + 1, so `mot(root, class_names=names, all_classes=names)` reads them back; a box without an
     instance id gets -1, scores have no place and are lost. Frames that are all the images of one folder stay there, and
-    seqinfo.ini names it; others are written, as `img1/000001.png`. Errors: UserError for a sequence without boxes.
+    seqinfo.ini names it; others are written, as `img1/000001.png`. Sequences of one name get folders of
+    their own, see `unique_name`. Errors: UserError for a sequence without boxes.
     """
+    names: set[str] = set()
     for sequence in dataset.sequences:
-        folder = Path(root) / sequence.name
+        name = unique_name(sequence.name, names)
+        names.add(name)
+        folder = Path(root) / name
         lines = [line for frame, boxes in enumerate(all_boxes(sequence), 1) for line in _lines(boxes, frame)]
         image_folder = _image_folder(sequence, folder)
         height, width = sequence.image(0).shape[:2]
         info = {
-            "name": sequence.name, "imDir": image_folder, "frameRate": 25, "seqLength": len(sequence),
+            "name": name, "imDir": image_folder, "frameRate": 25, "seqLength": len(sequence),
             "imWidth": width, "imHeight": height,
         }  # fmt: skip
         with atomic_path(folder / "seqinfo.ini") as temporary:
