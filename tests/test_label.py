@@ -173,6 +173,9 @@ def test_the_verb(tmp_path: Path, video: str, capsys) -> None:
     assert "there is no such file" in capsys.readouterr().err
 
 
+ONNX_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
+
+
 def session(said: np.ndarray, given: list[np.ndarray], *, size: tuple[int, int] = (64, 64), others=()):
     """A graph that always says the same."""
 
@@ -182,7 +185,10 @@ def session(said: np.ndarray, given: list[np.ndarray], *, size: tuple[int, int] 
 
     return SimpleNamespace(
         get_inputs=lambda: [SimpleNamespace(name="images", shape=[1, 3, *size])],
-        get_outputs=lambda: [SimpleNamespace(name="output", shape=list(one.shape)) for one in (said, *others)],
+        get_outputs=lambda: [
+            SimpleNamespace(name="output", shape=list(one.shape), type=ONNX_TYPES[one.dtype.name])
+            for one in (said, *others)
+        ],
         run=answer,
     )
 
@@ -257,6 +263,9 @@ def maps(*shape: int, softmax_from: int | None = None) -> np.ndarray:
         ([maps(85, 4, 4)], OnnxSegmenter),
         ([maps(21, 4, 4, softmax_from=0)], OnnxSegmenter),
         ([maps(21, 8, 8), maps(21, 8, 8)], OnnxSegmenter),
+        ([maps(2, 8, 8)], OnnxSegmenter),
+        ([maps(1, 64, 64)], None),  # how salient each pixel is
+        ([maps(21, 8, 8).astype(np.int64)], None),  # ids, not logits
         ([maps(21, 1, 1)], None),  # of the whole frame
         ([maps(21, 8, 4)], None),
         ([maps(255, 8, 8), maps(255, 4, 4), maps(255, 2, 2)], None),  # YOLOv5's heads
