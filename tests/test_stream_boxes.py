@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vidistill.checkpoint import load_student, save_student
+from vidistill.data.boxes import Boxes
 from vidistill.data.coco_video import coco_video
 from vidistill.data.mot import mot
 from vidistill.data.video_writer import VideoWriter
@@ -17,9 +18,11 @@ from vidistill.distill.card import Card
 from vidistill.distill.delta.method import Delta
 from vidistill.distill.hold import HeldOutput
 from vidistill.errors import UserError
+from vidistill.ops.draw import palette_of
 from vidistill.ops.normalise import Normalisation
 from vidistill.stream import Stream
 from vidistill.stream_outputs import open_sink
+from vidistill.stream_outputs.looks import draw_detections
 
 NAMES = ("cat", "dog")
 
@@ -175,6 +178,15 @@ def test_drawn_and_in_words(path: Path, tmp_path: Path) -> None:
     assert lines[0]["boxes"] == []
     assert lines[1]["boxes"][0]["class"] == "dog"
     assert lines[1]["boxes"][0]["box"] == [0, 8, 8, 16]
+
+
+@pytest.mark.parametrize(("label", "same_as"), [(254, 254), (255, 0), (256, 1), (300, 45)])
+def test_more_classes_than_colours_are_drawn(label: int, same_as: int) -> None:
+    palette = palette_of(400)
+    blank = np.zeros((20, 20, 3), dtype=np.uint8)
+    drawn = draw_detections(blank, Boxes.of([[5, 5, 15, 15]], [label]), [""] * 400, palette)
+    assert drawn[5, 10].tolist() == palette[same_as].tolist()
+    assert drawn.any()
 
 
 @pytest.mark.parametrize("name", ["boxes.json", "boxes.txt"])
