@@ -174,6 +174,17 @@ def test_mot_worked_by_hand(tmp_path: Path, info: bool) -> None:
     assert len(mot(tmp_path / "a", frames=(1, 2)).sequences[0]) == 1
 
 
+@pytest.mark.parametrize(("inside", "root"), [("a", "."), ("a/gt", ".."), (".", "a")])
+def test_mot_from_inside_of_a_sequence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str, root: str
+) -> None:
+    write_mot_sequence(tmp_path / "a", "1,7,2,3,4,5")
+    monkeypatch.chdir(tmp_path / inside)
+    dataset = mot(root)
+    assert (dataset.name, [sequence.name for sequence in dataset.sequences]) == ("a", ["a"])
+    assert dataset.sequences[0].image(1).shape == (12, 16, 3)
+
+
 @pytest.mark.parametrize(
     ("row", "fault"),
     [

@@ -44,13 +44,17 @@ def mot(
         if name not in all_classes:
             raise UserError(f"class_names: '{name}' is none of the classes {', '.join(all_classes)}")
     labels = {number: class_names.index(n) if n in class_names else None for number, n in enumerate(all_classes, 1)}
-    folders = [
-        path.parent.parent for path in sorted(Path(root).rglob("gt/gt.txt"), key=lambda p: natural_key(p.parts[-3]))
-    ]
+    root = _named(Path(root))
+    folders = [path.parent.parent for path in sorted(root.rglob("gt/gt.txt"), key=lambda p: natural_key(p.parts[-3]))]
     if not folders:
         raise UserError(f"{root}: there is no gt/gt.txt in it or below; a MOT sequence holds img1, gt and seqinfo.ini")
     sequences = [_sequence(folder, labels, check_range(frames), height) for folder in folders]
-    return VideoDataset(Path(root).name or "mot", sequences, tuple(class_names))
+    return VideoDataset(root.name or "mot", sequences, tuple(class_names))
+
+
+def _named(folder: Path) -> Path:
+    """The folder by a path that ends in its name, as `.` and `..` do not."""
+    return folder.resolve() if folder.name in ("", "..") else folder
 
 
 def _sequence(folder: Path, labels: dict[int, int | None], part: slice, height: int | None) -> BoxedSequence:
