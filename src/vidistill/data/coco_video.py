@@ -31,9 +31,10 @@ def coco_video(
     and whose images are not there, is read from that file. Class ids follow the order of the categories'
     ids. frames: [first, end) of each video, by place. height: resizes frames and boxes. An image without annotations
     shows nothing; a video without images is left out.
-    Errors: UserError for a file that is no COCO-VID, an id that is no whole number or comes twice, frame ids from 1 or
-    twice, an image of an unknown video, an annotation of an unknown image or category, a box that is not finite or
-    empty, scores of some annotations only. Missing images are listed by `problems`.
+    Errors: UserError for a file that is no COCO-VID, an id that is no whole number or comes twice, frame ids that do
+    not count from 0, an image of an unknown video, an annotation of an unknown image or category, a box that is not
+    finite or empty, a score that is not between 0 and 1, scores of some annotations only. Missing images are listed by
+    `problems`.
     """
     path, part = Path(root) / annotations, check_range(frames)
     contents = _read(path)
@@ -136,6 +137,10 @@ def _in_order(images: list[Record], video: Record, path: Path) -> list[Record]:
     frame_ids = [image["frame_id"] for image in images]
     if frame_ids and frame_ids[0] == 1:
         raise UserError(f"{where}: its frame_ids begin with 1; COCO-VID counts from 0, so subtract 1 from each")
+    if frame_ids and frame_ids[0] < 0:
+        raise UserError(
+            f"{where}: its frame_ids begin with {frame_ids[0]}; COCO-VID counts from 0, so number its frames 0, 1, 2, …"
+        )
     for place, frame_id in enumerate(frame_ids):
         if frame_id != place:
             fault = f"has frame_id {frame_id} twice" if frame_id < place else f"has no frame_id {place}"
