@@ -1,6 +1,7 @@
 """Detectors on streams: boxes drawn, in words, and in the forms that other programs read."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -160,10 +161,20 @@ def test_mot_text_is_read_back_as_ground_truth(path: Path, tmp_path: Path) -> No
         for output in outputs(path, frames()):
             sink.write(output)
     first = (tmp_path / "gt" / "gt.txt").read_text().splitlines()[0].split(",")
-    assert first[:6] == ["2", "-1", "1.00", "9.00", "8.00", "8.00"]
+    assert first[:6] == ["2", "-1", "1", "9", "8", "8"]
     sequence = mot(tmp_path, class_names=NAMES, all_classes=NAMES).sequences[0]
     assert [len(sequence.boxes(i)) for i in range(4)] == [0, 1, 1, 1]
     assert sequence.boxes(3).xyxy.tolist() == [[16, 8, 24, 16]]
+
+
+def test_slivers_at_the_border_are_read_back_from_mot_text(path: Path, tmp_path: Path) -> None:
+    write_clip(tmp_path / "img1", frames())
+    rows = [[47.998, 8, 48, 16, 1, 0.5], [0, 8, 1e-7, 16, 0, 0.5], [3, np.nextafter(np.float32(32), 0), 9, 32, 0, 0.5]]
+    with sink_to(path, tmp_path / "gt" / "gt.txt") as sink:
+        sink.write(replace(outputs(path, frames())[0], prediction=np.array(rows, np.float32)))
+    boxes = mot(tmp_path, class_names=NAMES, all_classes=NAMES).sequences[0].boxes(0)
+    np.testing.assert_allclose(boxes.xyxy, np.array(rows)[:, :4], atol=2e-6)
+    assert boxes.labels.tolist() == [1, 0, 0]
 
 
 def test_drawn_and_in_words(path: Path, tmp_path: Path) -> None:

@@ -47,6 +47,11 @@ def coco_contents() -> dict:
     }
 
 
+def scored(contents: dict, *scores: float) -> None:
+    for annotation, score in zip(contents["annotations"], scores, strict=True):
+        annotation["score"] = score
+
+
 def write_coco(root: Path, contents: dict) -> Path:
     write_images(root / "street", "a.png", "b.png")
     (root / "annotations.json").write_text(json.dumps(contents))
@@ -81,6 +86,10 @@ def test_coco_images_that_are_not_there_are_problems(tmp_path: Path) -> None:
     ("change", "fault"),
     [
         (lambda c: [i.update(frame_id=i["frame_id"] + 1) for i in c["images"]], "begin with 1; COCO-VID counts from 0"),
+        (
+            lambda c: [i.update(frame_id=i["frame_id"] - 1) for i in c["images"]],
+            "begin with -1; COCO-VID counts from 0",
+        ),
         (lambda c: c["images"][0].update(frame_id=0), "frame_id 0 twice"),
         (lambda c: c["images"][0].update(frame_id=2), "has no frame_id 1"),
         (lambda c: c["annotations"][0].update(image_id=99), "no image 99"),
@@ -99,6 +108,9 @@ def test_coco_images_that_are_not_there_are_problems(tmp_path: Path) -> None:
         (lambda c: c["categories"].append("person"), "categories: entry 2 is 'person', not an object"),
         (lambda c: c["annotations"].append([1, 2]), r"annotations: entry 2 is \[1, 2\], not an object"),
         (lambda c: c["annotations"][1].update(score=0.5), "annotation 1: has no score, and others have"),
+        (lambda c: scored(c, 0.5, 1.5), r"image 10 .*box 1 .*10, 8, 20, 10\) has the score 1\.5, which is not between"),
+        (lambda c: scored(c, -0.1, 1), "box 0 .* has the score -0.1"),
+        (lambda c: scored(c, 0, float("nan")), "box 1 .* has the score nan"),
         (lambda c: c["annotations"][0].update(iscrowd="yes"), "image 10 .*incomplete"),
         (lambda c: c.pop("videos"), "no list 'videos'"),
         (lambda c: c["images"].clear() or c["annotations"].clear(), "no frames to take"),
@@ -175,9 +187,7 @@ def test_mot_worked_by_hand(tmp_path: Path, info: bool) -> None:
 
 
 @pytest.mark.parametrize(("inside", "root"), [("a", "."), ("a/gt", ".."), (".", "a")])
-def test_mot_from_inside_of_a_sequence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str, root: str
-) -> None:
+def test_mot_from_inside_of_a_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str, root: str) -> None:
     write_mot_sequence(tmp_path / "a", "1,7,2,3,4,5")
     monkeypatch.chdir(tmp_path / inside)
     dataset = mot(root)

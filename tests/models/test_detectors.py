@@ -399,9 +399,7 @@ def test_delta_students(name: str, convert: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(("backbone", "first"), [(None, "conv_stem"), ("resnet18", "conv1")])
 @torch.no_grad()
 def test_efficientdets_first_convolution_is_left_whatever_its_backbone(backbone: str | None, first: str) -> None:
-    method = Delta(
-        student=StudentSpec(reduction=16, policy="min"), convert=("backbone*",), leave_first=0, leave_last=0
-    )
+    method = Delta(student=StudentSpec(reduction=16, policy="min"), convert=("backbone*",), leave_first=0, leave_last=0)
     student = method.prepare(efficientdet_d0(num_classes=2, backbone=backbone), torch.zeros(1, 3, 128, 128))
     [reason] = {block.reason for block in student.plan.blocks if f"backbone.{first}" in block.path}
     assert reason == "left by the network itself"

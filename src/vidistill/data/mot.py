@@ -22,6 +22,8 @@ MOT_CLASSES = (
     "distractor", "occluder", "occluder on the ground", "occluder full", "reflection", "crowd",
 )  # fmt: skip
 
+LEAST_SIDE = 1e-6  # pixels, of a box in a file
+
 
 def mot(
     root: str | Path,
@@ -94,8 +96,8 @@ def _check_length(known: dict[str, str], num_images: int, folder: Path) -> None:
     length = known.get("seqlength", str(num_images)).strip()
     if not length.isdecimal() or int(length) != num_images:
         raise UserError(
-            f"{folder}: has {num_images} images, and seqinfo.ini's seqLength is {length!r:.40}; copy the sequence again, "
-            "or mend seqLength"
+            f"{folder}: has {num_images} images, and seqinfo.ini's seqLength is {length!r:.40}; copy the sequence "
+            "again, or mend seqLength"
         )
 
 
@@ -176,13 +178,20 @@ def write_mot(dataset: VideoDataset, root: str | Path) -> None:
 
 def _lines(boxes: Boxes, frame: int) -> list[str]:
     lines = []
-    for place, (left, top, right, bottom) in enumerate(boxes.xyxy.astype(float).tolist()):
+    for place, xyxy in enumerate(boxes.xyxy.astype(float).tolist()):
         instance = -1 if boxes.instances is None else int(boxes.instances[place])
         counts = int(boxes.crowd is None or not boxes.crowd[place])
-        numbers = (left + 1, top + 1, right - left, bottom - top)
-        box = ",".join(f"{number:.6f}".rstrip("0").rstrip(".") for number in numbers)
-        lines.append(f"{frame},{instance},{box},{counts},{int(boxes.labels[place]) + 1},1\n")
+        lines.append(f"{frame},{instance},{box_text(*xyxy)},{counts},{int(boxes.labels[place]) + 1},1\n")
     return lines
+
+
+def box_text(left: float, top: float, right: float, bottom: float) -> str:
+    """`left,top,width,height` as MOTChallenge's files have them, in pixels counted from 1, to six decimals.
+
+    A side too thin for those is of the least that they can say: one of 0 could not be read again.
+    """
+    sides = (max(side, LEAST_SIDE) for side in (right - left, bottom - top))
+    return ",".join(f"{number:.6f}".rstrip("0").rstrip(".") for number in (left + 1, top + 1, *sides))
 
 
 def _image_folder(sequence: FrameSequence, folder: Path) -> str:

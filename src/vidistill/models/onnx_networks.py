@@ -158,7 +158,7 @@ def _has_cells(given: Any, said: Any) -> bool:
 
 
 def _has_logits(given: Any, said: list[Any]) -> bool:
-    """Whether outputs may be a segmenter's: maps of two classes or more, all of one shape, of the frame's proportions."""
+    """Whether outputs may be a segmenter's: maps of two or more classes, of one shape, of the frame's proportions."""
     first = said[0]
     if len(first) != 4 or not isinstance(first[1], int) or first[1] < 2 or any(other != first for other in said[1:]):
         return False
