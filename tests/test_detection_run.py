@@ -88,6 +88,9 @@ def test_evaluate_without_labels_counts_agreement(place: Path, capsys) -> None:
     assert found["ap50"] is None
     assert found["num_scored"] == found["num_boxes"] == 0
     assert found["num_frames"] == 6
+    assert 0 <= found["agreement"] <= 1
+    assert run("evaluate", teacher, "--data", f"videos,root={folder}", "--teacher", teacher, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["agreement"] == 1.0
     assert run("evaluate", teacher, "--data", f"coco_video,root={place / 'set'}") == 0
     assert "ap50" in capsys.readouterr().out
 
@@ -105,12 +108,27 @@ def test_a_teacher_of_another_task_is_refused(place: Path, capsys) -> None:
 
 def test_streams_into_files_that_recipes_read(place: Path) -> None:
     clip = str(place / "set" / "synthetic_0001")
-    for name in ("drawn.mp4", "boxes.txt", "boxes.jsonl", "labels/annotations.json"):
+    for name in ("drawn.mp4", "boxes.jsonl", "labels/annotations.json", "streamed/gt/gt.txt"):
         assert run("stream", str(place / "student"), clip, "--out", str(place / name)) == 0
-        assert (place / name).stat().st_size >= 0
-    [sequence] = coco_video(place / "labels").sequences
-    assert len(sequence) == 6
-    assert sequence.image(0).shape == (48, 64, 3)
+    with VideoReader(place / "drawn.mp4") as reader:
+        assert (reader.num_frames, reader.width, reader.height) == (6, 64, 48)
+    said = [json.loads(line)["boxes"] for line in (place / "boxes.jsonl").read_text().splitlines()]
+    assert len(said) == 6
+    assert all(said)
+    (place / "streamed" / "seqinfo.ini").write_text(f"[Sequence]\nimDir={clip}\n")
+    names = ("ground", "rectangle", "disc")
+    from_mot = mot(place / "streamed", class_names=names, all_classes=names)
+    for read in (coco_video(place / "labels"), from_mot):
+        [sequence] = read.sequences
+        assert (len(sequence), read.class_names) == (6, names)
+        assert sequence.image(0).shape == (48, 64, 3)
+        for index, boxes in enumerate(said):
+            found = sequence.boxes(index)
+            assert [names[label] for label in found.labels] == [box["class"] for box in boxes]
+            np.testing.assert_allclose(found.xyxy, [box["box"] for box in boxes], atol=0.006)  # two decimals
+            assert (found.scores is None) == (read is from_mot)
+            if found.scores is not None:
+                np.testing.assert_allclose(found.scores, [box["score"] for box in boxes], atol=1e-6)
 
 
 def test_export_is_checked_in_onnx_runtime(place: Path, capsys) -> None:

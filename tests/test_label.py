@@ -84,6 +84,19 @@ def test_boxes_of_videos_and_of_folders_of_frames(tmp_path: Path, video: str, fo
     assert all((rows[:, 5] >= 0.7).all() for rows in clip.rows)
 
 
+def test_videos_of_one_name_are_told_apart(tmp_path: Path, images) -> None:
+    videos = [tmp_path / "a" / "clip.mp4", tmp_path / "b" / "clip.mp4"]
+    for video in videos:
+        video.parent.mkdir()
+        with VideoWriter(video, fps=10) as writer:
+            writer.write(images[0])
+    path = label_videos([str(video) for video in videos], teacher_of(TinyDetector(3), "detection"), tmp_path / "x.json")
+    contents = json.loads(path.read_text())
+    assert [video["name"] for video in contents["videos"]] == ["clip.mp4", "clip_2.mp4"]
+    assert [image["file_name"] for image in contents["images"]] == ["clip.mp4/000000.png", "clip_2.mp4/000000.png"]
+    assert [video["file_name"] for video in contents["videos"]] == ["a/clip.mp4", "b/clip.mp4"]
+
+
 def test_label_maps_of_a_segmenter(tmp_path: Path, folder: str, images) -> None:
     teacher = teacher_of(TinySegmenter(3), "segmentation")
     out = label_videos([folder], teacher, tmp_path / "maps", score=0.5, classes=["rectangle", "disc"])
@@ -160,6 +173,9 @@ def test_the_verb(tmp_path: Path, video: str, capsys) -> None:
     assert "there is no such file" in capsys.readouterr().err
 
 
+ONNX_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
+
+
 def session(said: np.ndarray, given: list[np.ndarray], *, size: tuple[int, int] = (64, 64), others=()):
     """A graph that always says the same."""
 
@@ -169,7 +185,10 @@ def session(said: np.ndarray, given: list[np.ndarray], *, size: tuple[int, int] 
 
     return SimpleNamespace(
         get_inputs=lambda: [SimpleNamespace(name="images", shape=[1, 3, *size])],
-        get_outputs=lambda: [SimpleNamespace(name="output", shape=list(one.shape)) for one in (said, *others)],
+        get_outputs=lambda: [
+            SimpleNamespace(name="output", shape=list(one.shape), type=ONNX_TYPES[one.dtype.name])
+            for one in (said, *others)
+        ],
         run=answer,
     )
 
@@ -244,6 +263,9 @@ def maps(*shape: int, softmax_from: int | None = None) -> np.ndarray:
         ([maps(85, 4, 4)], OnnxSegmenter),
         ([maps(21, 4, 4, softmax_from=0)], OnnxSegmenter),
         ([maps(21, 8, 8), maps(21, 8, 8)], OnnxSegmenter),
+        ([maps(2, 8, 8)], OnnxSegmenter),
+        ([maps(1, 64, 64)], None),  # how salient each pixel is
+        ([maps(21, 8, 8).astype(np.int64)], None),  # ids, not logits
         ([maps(21, 1, 1)], None),  # of the whole frame
         ([maps(21, 8, 4)], None),
         ([maps(255, 8, 8), maps(255, 4, 4), maps(255, 2, 2)], None),  # YOLOv5's heads

@@ -1,6 +1,7 @@
 """Detectors on streams: boxes drawn, in words, and in the forms that other programs read."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vidistill.checkpoint import load_student, save_student
+from vidistill.data.boxes import Boxes
 from vidistill.data.coco_video import coco_video
 from vidistill.data.mot import mot
 from vidistill.data.video_writer import VideoWriter
@@ -17,9 +19,11 @@ from vidistill.distill.card import Card
 from vidistill.distill.delta.method import Delta
 from vidistill.distill.hold import HeldOutput
 from vidistill.errors import UserError
+from vidistill.ops.draw import palette_of
 from vidistill.ops.normalise import Normalisation
 from vidistill.stream import Stream
 from vidistill.stream_outputs import open_sink
+from vidistill.stream_outputs.looks import draw_detections
 
 NAMES = ("cat", "dog")
 
@@ -157,10 +161,20 @@ def test_mot_text_is_read_back_as_ground_truth(path: Path, tmp_path: Path) -> No
         for output in outputs(path, frames()):
             sink.write(output)
     first = (tmp_path / "gt" / "gt.txt").read_text().splitlines()[0].split(",")
-    assert first[:6] == ["2", "-1", "1.00", "9.00", "8.00", "8.00"]
+    assert first[:6] == ["2", "-1", "1", "9", "8", "8"]
     sequence = mot(tmp_path, class_names=NAMES, all_classes=NAMES).sequences[0]
     assert [len(sequence.boxes(i)) for i in range(4)] == [0, 1, 1, 1]
     assert sequence.boxes(3).xyxy.tolist() == [[16, 8, 24, 16]]
+
+
+def test_slivers_at_the_border_are_read_back_from_mot_text(path: Path, tmp_path: Path) -> None:
+    write_clip(tmp_path / "img1", frames())
+    rows = [[47.998, 8, 48, 16, 1, 0.5], [0, 8, 1e-7, 16, 0, 0.5], [3, np.nextafter(np.float32(32), 0), 9, 32, 0, 0.5]]
+    with sink_to(path, tmp_path / "gt" / "gt.txt") as sink:
+        sink.write(replace(outputs(path, frames())[0], prediction=np.array(rows, np.float32)))
+    boxes = mot(tmp_path, class_names=NAMES, all_classes=NAMES).sequences[0].boxes(0)
+    np.testing.assert_allclose(boxes.xyxy, np.array(rows)[:, :4], atol=2e-6)
+    assert boxes.labels.tolist() == [1, 0, 0]
 
 
 def test_drawn_and_in_words(path: Path, tmp_path: Path) -> None:
@@ -175,6 +189,15 @@ def test_drawn_and_in_words(path: Path, tmp_path: Path) -> None:
     assert lines[0]["boxes"] == []
     assert lines[1]["boxes"][0]["class"] == "dog"
     assert lines[1]["boxes"][0]["box"] == [0, 8, 8, 16]
+
+
+@pytest.mark.parametrize(("label", "same_as"), [(254, 254), (255, 0), (256, 1), (300, 45)])
+def test_more_classes_than_colours_are_drawn(label: int, same_as: int) -> None:
+    palette = palette_of(400)
+    blank = np.zeros((20, 20, 3), dtype=np.uint8)
+    drawn = draw_detections(blank, Boxes.of([[5, 5, 15, 15]], [label]), [""] * 400, palette)
+    assert drawn[5, 10].tolist() == palette[same_as].tolist()
+    assert drawn.any()
 
 
 @pytest.mark.parametrize("name", ["boxes.json", "boxes.txt"])

@@ -33,9 +33,12 @@ def test_a_painted_box_is_found_where_its_row_says(seed: int, flip: bool, scale:
     seen = warp_image(painted(box, size), matrix, (48, 64), border=BORDER)[..., 0] > 127 + 64
     found = cut_boxes(Boxes.of([box], [0]), matrix, (48, 64), visible=0.0)
     ys, xs = np.nonzero(seen)
-    if len(found) and len(ys):
+    if len(ys):
+        assert len(found) == 1
         expected = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
         assert np.abs(found.xyxy[0] - expected).max() <= 1.5
+    elif len(found):  # too thin a part to light a pixel
+        assert (found.xyxy[0, 2:] - found.xyxy[0, :2]).min() <= 1.5
 
 
 def test_what_a_crop_leaves_too_little_of_is_left_out() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image as PillowImage
 from vidistill.data.boxes import BoxedSequence, Boxes
 from vidistill.data.clip import VideoDataset
 from vidistill.data.coco_video import coco_video, write_coco_video
+from vidistill.data.frame_files import unique_name
 from vidistill.data.imagenet_video import CLASSES, imagenet_det, imagenet_vid
 from vidistill.data.images import ImageSequence, images_in
 from vidistill.data.mot import mot, write_mot
@@ -43,6 +45,11 @@ def coco_contents() -> dict:
         ],
         "categories": [{"id": 7, "name": "car"}, {"id": 2, "name": "dog"}],
     }
+
+
+def scored(contents: dict, *scores: float) -> None:
+    for annotation, score in zip(contents["annotations"], scores, strict=True):
+        annotation["score"] = score
 
 
 def write_coco(root: Path, contents: dict) -> Path:
@@ -79,6 +86,10 @@ def test_coco_images_that_are_not_there_are_problems(tmp_path: Path) -> None:
     ("change", "fault"),
     [
         (lambda c: [i.update(frame_id=i["frame_id"] + 1) for i in c["images"]], "begin with 1; COCO-VID counts from 0"),
+        (
+            lambda c: [i.update(frame_id=i["frame_id"] - 1) for i in c["images"]],
+            "begin with -1; COCO-VID counts from 0",
+        ),
         (lambda c: c["images"][0].update(frame_id=0), "frame_id 0 twice"),
         (lambda c: c["images"][0].update(frame_id=2), "has no frame_id 1"),
         (lambda c: c["annotations"][0].update(image_id=99), "no image 99"),
@@ -97,6 +108,9 @@ def test_coco_images_that_are_not_there_are_problems(tmp_path: Path) -> None:
         (lambda c: c["categories"].append("person"), "categories: entry 2 is 'person', not an object"),
         (lambda c: c["annotations"].append([1, 2]), r"annotations: entry 2 is \[1, 2\], not an object"),
         (lambda c: c["annotations"][1].update(score=0.5), "annotation 1: has no score, and others have"),
+        (lambda c: scored(c, 0.5, 1.5), r"image 10 .*box 1 .*10, 8, 20, 10\) has the score 1\.5, which is not between"),
+        (lambda c: scored(c, -0.1, 1), "box 0 .* has the score -0.1"),
+        (lambda c: scored(c, 0, float("nan")), "box 1 .* has the score nan"),
         (lambda c: c["annotations"][0].update(iscrowd="yes"), "image 10 .*incomplete"),
         (lambda c: c.pop("videos"), "no list 'videos'"),
         (lambda c: c["images"].clear() or c["annotations"].clear(), "no frames to take"),
@@ -172,6 +186,15 @@ def test_mot_worked_by_hand(tmp_path: Path, info: bool) -> None:
     assert len(mot(tmp_path / "a", frames=(1, 2)).sequences[0]) == 1
 
 
+@pytest.mark.parametrize(("inside", "root"), [("a", "."), ("a/gt", ".."), (".", "a")])
+def test_mot_from_inside_of_a_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str, root: str) -> None:
+    write_mot_sequence(tmp_path / "a", "1,7,2,3,4,5")
+    monkeypatch.chdir(tmp_path / inside)
+    dataset = mot(root)
+    assert (dataset.name, [sequence.name for sequence in dataset.sequences]) == ("a", ["a"])
+    assert dataset.sequences[0].image(1).shape == (12, 16, 3)
+
+
 @pytest.mark.parametrize(
     ("row", "fault"),
     [
@@ -204,6 +227,14 @@ def test_bad_mot_infos(tmp_path: Path, info: str | bytes, fault: str) -> None:
     write_mot_sequence(tmp_path, "1,7,2,3,4,5", info=False)
     (tmp_path / "seqinfo.ini").write_bytes(info if isinstance(info, bytes) else info.encode())
     with pytest.raises(UserError, match=fault):
+        mot(tmp_path)
+
+
+@pytest.mark.parametrize("length", ["3", "1", "many"])
+def test_a_mot_sequence_with_an_image_missing_is_refused(tmp_path: Path, length: str) -> None:
+    write_mot_sequence(tmp_path, "1,7,2,3,4,5", info=False)
+    (tmp_path / "seqinfo.ini").write_text(f"[Sequence]\nseqLength={length}\n")
+    with pytest.raises(UserError, match=f"img1: has 2 images, and seqinfo.ini's seqLength is '{length}'"):
         mot(tmp_path)
 
 
@@ -425,6 +456,25 @@ def test_frames_that_are_no_files_are_written(tmp_path: Path) -> None:
         assert_same_boxes(read, dataset)
         assert (read.sequences[1].image(1) == dataset.sequences[1].image(1)).all()
         assert read.problems() == []
+
+
+def test_sequences_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    scenes = synthetic(num_sequences=3, num_frames=2, size=(32, 48)).sequences
+    boxed = [replace(scene, name="walk") for scene in scenes]
+    names = ("a", "b", "c", "d")
+    write_coco_video(VideoDataset("x", boxed, names), tmp_path)
+    write_mot(VideoDataset("x", boxed, names), tmp_path / "mot")
+    for read in (coco_video(tmp_path), mot(tmp_path / "mot", class_names=names, all_classes=names)):
+        assert [sequence.name for sequence in read.sequences] == ["walk", "walk_2", "walk_3"]
+        for one, other in zip(read.sequences, scenes, strict=True):
+            assert (one.image(1) == other.image(1)).all()
+            np.testing.assert_allclose(one.boxes(1).xyxy, other.boxes(1).xyxy, atol=1e-5)
+
+
+def test_names_that_are_taken() -> None:
+    assert unique_name("clip.mp4", set()) == "clip.mp4"
+    assert unique_name("clip.mp4", {"clip.mp4", "clip_2.mp4"}) == "clip_3.mp4"
+    assert unique_name("part.1/walk", {"part.1/walk"}) == "part.1/walk_2"
 
 
 def test_only_boxes_can_be_written(tmp_path: Path) -> None:

@@ -396,6 +396,16 @@ def test_delta_students(name: str, convert: tuple[str, ...]) -> None:
     assert not torch.equal(second["logits"], key["logits"])
 
 
+@pytest.mark.parametrize(("backbone", "first"), [(None, "conv_stem"), ("resnet18", "conv1")])
+@torch.no_grad()
+def test_efficientdets_first_convolution_is_left_whatever_its_backbone(backbone: str | None, first: str) -> None:
+    method = Delta(student=StudentSpec(reduction=16, policy="min"), convert=("backbone*",), leave_first=0, leave_last=0)
+    student = method.prepare(efficientdet_d0(num_classes=2, backbone=backbone), torch.zeros(1, 3, 128, 128))
+    [reason] = {block.reason for block in student.plan.blocks if f"backbone.{first}" in block.path}
+    assert reason == "left by the network itself"
+    assert student.plan.converted
+
+
 @torch.no_grad()
 def test_shared_heads_keep_a_state_a_level() -> None:
     network = efficientdet_d0(num_classes=2)

@@ -112,7 +112,10 @@ class Boxes:
         )
 
     def checked(self, *, num_classes: int, where: str) -> "Boxes":
-        """The boxes themselves. Errors: UserError, which says `where`, for one not finite, empty or of no class."""
+        """The boxes themselves.
+
+        Errors: UserError, which says `where`, for one not finite, empty, of no class or of a score not in 0…1.
+        """
         finite = np.isfinite(self.xyxy).all(axis=1)
         if not finite.all():
             raise _bad_box(self, np.argmin(finite), where, "is not made of finite numbers")
@@ -122,6 +125,11 @@ class Boxes:
         known = (self.labels >= 0) & (self.labels < num_classes)
         if not known.all():
             raise _bad_box(self, np.argmin(known), where, f"is of class {self.labels[np.argmin(known)]}, unknown here")
+        scores = np.ones(len(self), np.float32) if self.scores is None else self.scores
+        likely = (scores >= 0) & (scores <= 1)  # NaN is neither
+        if not likely.all():
+            index = np.argmin(likely)
+            raise _bad_box(self, index, where, f"has the score {scores[index]:g}, which is not between 0 and 1")
         return self
 
 

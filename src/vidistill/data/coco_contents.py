@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vidistill.data.boxes import Boxes
+from vidistill.data.frame_files import unique_name
 from vidistill.files import atomic_path
 
 Record = dict[str, Any]
@@ -22,13 +23,20 @@ class CocoContents:
         self.images: list[Record] = []
         self.annotations: list[Record] = []
         self.categories = [{"id": label, "name": name} for label, name in enumerate(class_names, 1)]
+        self._names: set[str] = set()
         self._num_frames = 0
 
-    def add_video(self, name: str, file_name: str | None = None) -> None:
-        """The frames added from now on are this video's. file_name: where its frames are no image files."""
+    def add_video(self, name: str, file_name: str | None = None) -> str:
+        """The frames added from now on are this video's, whose name is returned: another if an earlier video has it.
+
+        file_name: where its frames are no image files.
+        """
+        name = unique_name(name, self._names)
+        self._names.add(name)
         place = {} if file_name is None else {"file_name": file_name}
         self.videos.append({"id": len(self.videos) + 1, "name": name} | place)
         self._num_frames = 0
+        return name
 
     def add_frame(self, files: Sequence[str], size: tuple[int, int], boxes: Boxes) -> None:
         """The next frame of the video. files: those of all its frames, or none, where they are no files."""

@@ -31,9 +31,10 @@ def coco_video(
     and whose images are not there, is read from that file. Class ids follow the order of the categories'
     ids. frames: [first, end) of each video, by place. height: resizes frames and boxes. An image without annotations
     shows nothing; a video without images is left out.
-    Errors: UserError for a file that is no COCO-VID, an id that is no whole number or comes twice, frame ids from 1 or
-    twice, an image of an unknown video, an annotation of an unknown image or category, a box that is not finite or
-    empty, scores of some annotations only. Missing images are listed by `problems`.
+    Errors: UserError for a file that is no COCO-VID, an id that is no whole number or comes twice, frame ids that do
+    not count from 0, an image of an unknown video, an annotation of an unknown image or category, a box that is not
+    finite or empty, a score that is not between 0 and 1, scores of some annotations only. Missing images are listed by
+    `problems`.
     """
     path, part = Path(root) / annotations, check_range(frames)
     contents = _read(path)
@@ -136,6 +137,10 @@ def _in_order(images: list[Record], video: Record, path: Path) -> list[Record]:
     frame_ids = [image["frame_id"] for image in images]
     if frame_ids and frame_ids[0] == 1:
         raise UserError(f"{where}: its frame_ids begin with 1; COCO-VID counts from 0, so subtract 1 from each")
+    if frame_ids and frame_ids[0] < 0:
+        raise UserError(
+            f"{where}: its frame_ids begin with {frame_ids[0]}; COCO-VID counts from 0, so number its frames 0, 1, 2, …"
+        )
     for place, frame_id in enumerate(frame_ids):
         if frame_id != place:
             fault = f"has frame_id {frame_id} twice" if frame_id < place else f"has no frame_id {place}"
@@ -179,7 +184,7 @@ def write_coco_video(dataset: VideoDataset, path: str | Path) -> None:
 
     path: a .json file, or a folder for `annotations.json`; paths in it are relative to its folder. Frames that are
     image files, or a video's first, stay where they are; others are written beside it, `{sequence}/000000.png`.
-    Errors: UserError for a sequence without boxes.
+    Sequences of one name get names of their own, see `unique_name`. Errors: UserError for a sequence without boxes.
     """
     path = Path(path) if Path(path).suffix == ".json" else Path(path) / "annotations.json"
     contents = CocoContents(dataset.class_names)
@@ -195,11 +200,11 @@ def write_coco_video(dataset: VideoDataset, path: str | Path) -> None:
 def _add_video(contents: CocoContents, sequence: FrameSequence, folder: Path) -> Sequence[str]:
     """Adds the sequence's video; returns the names of its frames' files, none where they are a video's."""
     video, images = video_file(sequence), image_files(sequence)
-    contents.add_video(sequence.name, None if video is None else relative_path(video, folder))
+    name = contents.add_video(sequence.name, None if video is None else relative_path(video, folder))
     if video is not None:
         return ()
     if images:
         return [relative_path(image, folder) for image in images]
-    names = [f"{sequence.name}/{index:06d}.png" for index in range(len(sequence))]
+    names = [f"{name}/{index:06d}.png" for index in range(len(sequence))]
     write_images(sequence, folder, names)
     return names

@@ -1,7 +1,8 @@
 """Where the frames of a sequence lie as files, or come to lie."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Sequence, Set
+from itertools import count
+from pathlib import Path, PurePosixPath
 
 from PIL import Image as PillowImage
 
@@ -30,6 +31,13 @@ def write_images(sequence: FrameSequence, folder: Path, names: Sequence[str]) ->
     for name, image in zip(names, sequence.images(), strict=True):
         with atomic_path(folder / name) as temporary:
             PillowImage.fromarray(image).save(temporary, quality=95, subsampling=0)  # which PNG has not
+
+
+def unique_name(name: str, taken: Set[str]) -> str:
+    """The name, or where it is taken the first that is not: clip.mp4, clip_2.mp4, clip_3.mp4, …"""
+    ending = PurePosixPath(name).suffix
+    others = (f"{name.removesuffix(ending)}_{number}{ending}" for number in count(2))
+    return name if name not in taken else next(other for other in others if other not in taken)
 
 
 def _own_frames(sequence: FrameSequence) -> FrameSequence:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vidistill.data.boxes import BoxedSequence, Boxes, all_boxes, check_range
 from vidistill.data.clip import FrameSequence, VideoDataset
-from vidistill.data.frame_files import image_files, write_images
+from vidistill.data.frame_files import image_files, unique_name, write_images
 from vidistill.data.images import ImageSequence, images_in
 from vidistill.data.tables import table_lines
 from vidistill.data.video import natural_key, read_image
@@ -21,6 +21,8 @@ MOT_CLASSES = (
     "pedestrian", "person on vehicle", "car", "bicycle", "motorbike", "non motorised vehicle", "static person",
     "distractor", "occluder", "occluder on the ground", "occluder full", "reflection", "crowd",
 )  # fmt: skip
+
+LEAST_SIDE = 1e-6  # pixels, of a box in a file
 
 
 def mot(
@@ -37,19 +39,24 @@ def mot(
     layout's, from its id 1 on. Rows without a class, as in MOT15, are of the first. A row whose seventh column is 0 is
     not to be scored: it becomes a crowd.
     frames: [first, end) of each, by place. height: resizes frames and boxes.
-    Errors: UserError for no sequence, a row that cannot be read, a frame that is not there, an unknown class.
+    Errors: UserError for no sequence, another number of images than seqinfo.ini's seqLength, a row that cannot be
+    read, a frame that is not there, an unknown class.
     """
     for name in class_names:
         if name not in all_classes:
             raise UserError(f"class_names: '{name}' is none of the classes {', '.join(all_classes)}")
     labels = {number: class_names.index(n) if n in class_names else None for number, n in enumerate(all_classes, 1)}
-    folders = [
-        path.parent.parent for path in sorted(Path(root).rglob("gt/gt.txt"), key=lambda p: natural_key(p.parts[-3]))
-    ]
+    root = _named(Path(root))
+    folders = [path.parent.parent for path in sorted(root.rglob("gt/gt.txt"), key=lambda p: natural_key(p.parts[-3]))]
     if not folders:
         raise UserError(f"{root}: there is no gt/gt.txt in it or below; a MOT sequence holds img1, gt and seqinfo.ini")
     sequences = [_sequence(folder, labels, check_range(frames), height) for folder in folders]
-    return VideoDataset(Path(root).name or "mot", sequences, tuple(class_names))
+    return VideoDataset(root.name or "mot", sequences, tuple(class_names))
+
+
+def _named(folder: Path) -> Path:
+    """The folder by a path that ends in its name, as `.` and `..` do not."""
+    return folder.resolve() if folder.name in ("", "..") else folder
 
 
 def _sequence(folder: Path, labels: dict[int, int | None], part: slice, height: int | None) -> BoxedSequence:
@@ -58,6 +65,7 @@ def _sequence(folder: Path, labels: dict[int, int | None], part: slice, height: 
     images = images_in(image_folder) if image_folder.is_dir() else []
     if not images:
         raise UserError(f"{image_folder}: there are no frames in it; copy the sequence again")
+    _check_length(known, len(images), image_folder)
     size = _size(known, folder / "seqinfo.ini") if "imheight" in known else read_image(images[0]).shape[:2]
     annotations = _read(folder / "gt" / "gt.txt", len(images), labels, size)
     if not images[part]:
@@ -78,6 +86,19 @@ def _info(path: Path) -> dict[str, str]:
         raise UserError(
             f"{path}: has no readable section [Sequence] ({reason}); mend it, or remove the file"
         ) from error
+
+
+def _check_length(known: dict[str, str], num_images: int, folder: Path) -> None:
+    """Boxes go by place, so one missing image would shift them. Errors: UserError where seqLength says another number.
+
+    known: may lack seqLength; then any number is right.
+    """
+    length = known.get("seqlength", str(num_images)).strip()
+    if not length.isdecimal() or int(length) != num_images:
+        raise UserError(
+            f"{folder}: has {num_images} images, and seqinfo.ini's seqLength is {length!r:.40}; copy the sequence "
+            "again, or mend seqLength"
+        )
 
 
 def _size(known: dict[str, str], path: Path) -> tuple[int, int]:
@@ -133,15 +154,19 @@ def write_mot(dataset: VideoDataset, root: str | Path) -> None:
 
     Class k becomes k + 1, so `mot(root, class_names=names, all_classes=names)` reads them back; a box without an
     instance id gets -1, scores have no place and are lost. Frames that are all the images of one folder stay there, and
-    seqinfo.ini names it; others are written, as `img1/000001.png`. Errors: UserError for a sequence without boxes.
+    seqinfo.ini names it; others are written, as `img1/000001.png`. Sequences of one name get folders of
+    their own, see `unique_name`. Errors: UserError for a sequence without boxes.
     """
+    names: set[str] = set()
     for sequence in dataset.sequences:
-        folder = Path(root) / sequence.name
+        name = unique_name(sequence.name, names)
+        names.add(name)
+        folder = Path(root) / name
         lines = [line for frame, boxes in enumerate(all_boxes(sequence), 1) for line in _lines(boxes, frame)]
         image_folder = _image_folder(sequence, folder)
         height, width = sequence.image(0).shape[:2]
         info = {
-            "name": sequence.name, "imDir": image_folder, "frameRate": 25, "seqLength": len(sequence),
+            "name": name, "imDir": image_folder, "frameRate": 25, "seqLength": len(sequence),
             "imWidth": width, "imHeight": height,
         }  # fmt: skip
         with atomic_path(folder / "seqinfo.ini") as temporary:
@@ -153,13 +178,20 @@ def write_mot(dataset: VideoDataset, root: str | Path) -> None:
 
 def _lines(boxes: Boxes, frame: int) -> list[str]:
     lines = []
-    for place, (left, top, right, bottom) in enumerate(boxes.xyxy.astype(float).tolist()):
+    for place, xyxy in enumerate(boxes.xyxy.astype(float).tolist()):
         instance = -1 if boxes.instances is None else int(boxes.instances[place])
         counts = int(boxes.crowd is None or not boxes.crowd[place])
-        numbers = (left + 1, top + 1, right - left, bottom - top)
-        box = ",".join(f"{number:.6f}".rstrip("0").rstrip(".") for number in numbers)
-        lines.append(f"{frame},{instance},{box},{counts},{int(boxes.labels[place]) + 1},1\n")
+        lines.append(f"{frame},{instance},{box_text(*xyxy)},{counts},{int(boxes.labels[place]) + 1},1\n")
     return lines
+
+
+def box_text(left: float, top: float, right: float, bottom: float) -> str:
+    """`left,top,width,height` as MOTChallenge's files have them, in pixels counted from 1, to six decimals.
+
+    A side too thin for those is of the least that they can say: one of 0 could not be read again.
+    """
+    sides = (max(side, LEAST_SIDE) for side in (right - left, bottom - top))
+    return ",".join(f"{number:.6f}".rstrip("0").rstrip(".") for number in (left + 1, top + 1, *sides))
 
 
 def _image_folder(sequence: FrameSequence, folder: Path) -> str:

@@ -25,8 +25,6 @@ class EfficientDet(Detector):
     is built for and right at all others.
     """
 
-    leave = ("backbone.conv_stem", "backbone.*.se.*", "class_net.predict.*", "box_net.predict.*")
-
     def __init__(self, network: Any) -> None:
         super().__init__()
         config = network.config
@@ -35,6 +33,8 @@ class EfficientDet(Detector):
         self.fpn: nn.Module = network.fpn
         self.class_net: nn.Module = network.class_net
         self.box_net: nn.Module = network.box_net
+        first = next(path for path, module in self.backbone.named_modules() if isinstance(module, nn.Conv2d))
+        self.leave = (f"backbone.{first}", "backbone.*.se.*", "class_net.predict.*", "box_net.predict.*")
         for module in self.fpn.modules():
             if type(module).__name__ == "Interpolate2d":
                 module.size, module.scale_factor = None, 2.0  # type: ignore[assignment]

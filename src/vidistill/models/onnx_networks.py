@@ -16,6 +16,7 @@ STRIDES = (8, 16, 32)
 PADDING = 114.0  # grey level of what fills the square
 FASTEST_DET_STRIDE = 16
 COARSEST = 32  # pixels; the largest stride of a segmenter's logits
+FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
 LEAST, MOST = 1e-7, 1 - 1e-6  # of a probability whose logit is finite
 
 
@@ -129,12 +130,12 @@ def onnx_network(path: str | Path) -> LevelsDetector | OnnxSegmenter:
             return YoloxDetector(session, decoded=_is_decoded(_said_of_noise(session)))
         if _has_cells(given, said[0]) and _is_fastest_det(_said_of_noise(session)):
             return FastestDetector(session)
-        if _has_logits(given, said):
+        if _has_logits(given, said) and all(output.type in FLOATS for output in session.get_outputs()):
             return OnnxSegmenter(session)
     raise UserError(
         f"{path}: takes {given} and gives {', '.join(map(str, said))}; known are YOLOX, (1, 3, S, S) to (1, cells, 5 + "
         "classes), FastestDet, (1, 3, H, W) to (1, 5 + classes, H / 16, W / 16), and segmenters, (1, 3, H, W) to "
-        "(1, classes, h, w), where h is H / 32 or more"
+        "(1, classes, h, w) of floats, where classes is 2 or more and h is H / 32 or more"
     )
 
 
@@ -157,9 +158,9 @@ def _has_cells(given: Any, said: Any) -> bool:
 
 
 def _has_logits(given: Any, said: list[Any]) -> bool:
-    """Whether outputs may be a segmenter's: maps of classes, all of one shape, of the frame's proportions."""
+    """Whether outputs may be a segmenter's: maps of two or more classes, of one shape, of the frame's proportions."""
     first = said[0]
-    if len(first) != 4 or not isinstance(first[1], int) or any(other != first for other in said[1:]):
+    if len(first) != 4 or not isinstance(first[1], int) or first[1] < 2 or any(other != first for other in said[1:]):
         return False
     sides = [*given[2:], *first[2:]]
     if not all(isinstance(side, int) for side in sides):

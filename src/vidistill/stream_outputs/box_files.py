@@ -8,6 +8,7 @@ from typing import IO
 from vidistill.data.boxes import Boxes
 from vidistill.data.coco_contents import CocoContents
 from vidistill.data.images import images_in
+from vidistill.data.mot import box_text
 from vidistill.files import atomic_path, relative_path
 from vidistill.stream import StreamOutput
 from vidistill.stream_outputs.sinks import Sink
@@ -60,9 +61,8 @@ class MotFile(Sink):
         self._file: IO[str]
 
     def write(self, output: StreamOutput) -> None:
-        for left, top, right, bottom, label, score in output.prediction.tolist():
-            box = ",".join(f"{value:.2f}" for value in (left + 1, top + 1, right - left, bottom - top))
-            self._file.write(f"{output.index + 1},-1,{box},{score:.6f},{int(label) + 1},-1,-1\n")
+        for *xyxy, label, score in output.prediction.tolist():
+            self._file.write(f"{output.index + 1},-1,{box_text(*xyxy)},{score:.6f},{int(label) + 1},-1,-1\n")
 
     def __enter__(self) -> "MotFile":
         temporary = self._stack.enter_context(atomic_path(self.path))

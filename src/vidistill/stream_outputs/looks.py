@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidistill.data.boxes import Boxes
-from vidistill.data.clip import Image
+from vidistill.data.clip import IGNORED, Image
 from vidistill.distill.card import Card
 from vidistill.ops.draw import caption, draw_boxes, overlay, palette_of
 from vidistill.stream import StreamOutput
@@ -123,12 +123,15 @@ class DetectionLook:
 def draw_detections(
     image: Image, boxes: Boxes, class_names: Sequence[str], palette: NDArray[np.uint8], *, least: float = CONFIDENT
 ) -> Image:
-    """The frame with its boxes, class names and scores; boxes of a score below `least` are left out."""
+    """The frame with its boxes, class names and scores; boxes of a score below `least` are left out.
+
+    palette: (256, 3) as `palette_of`; ids from 255 on, of which the first is black there, begin it anew.
+    """
     if boxes.scores is not None:
         boxes = boxes.chosen(boxes.scores >= least)
     scores = [""] * len(boxes) if boxes.scores is None else [f" {score:.2f}" for score in boxes.scores.tolist()]
     texts = [name_of(class_names, k) + score for k, score in zip(boxes.labels.tolist(), scores, strict=True)]
-    return draw_boxes(image, boxes.xyxy, texts, palette[boxes.labels])
+    return draw_boxes(image, boxes.xyxy, texts, palette[boxes.labels % IGNORED])
 
 
 def name_of(class_names: Sequence[str], class_id: int) -> str:
