@@ -231,9 +231,17 @@ def test_options_of_methods_come_as_their_types() -> None:
 def test_a_teacher_of_an_earlier_run_keeps_its_view(place: Path) -> None:
     saved = {"checkpoint": str(place / "run" / "student.safetensors")}
     built = build(recipe_of(teacher=saved, task={"name": "recognition"}))
-    assert built.teacher.view.size == 32, "as it was trained"
-    other = build(recipe_of(teacher={**saved, "view": {"size": 48}}))
-    assert other.teacher.view.size == 48
+    assert built.teacher.view == ClipView(num_frames=2, sampling="dense", stride=4, crop=48, size=32), "as trained"
+    other = build(recipe_of(teacher={**saved, "view": {"num_frames": 4, "size": 48}}))
+    assert other.teacher.view == ClipView(num_frames=4, sampling="dense", stride=2, crop=48, size=48)
+
+
+def test_a_teacher_whose_frames_do_not_divide_the_clips(place: Path) -> None:
+    saved = {"checkpoint": str(place / "run" / "student.safetensors")}
+    clip = {**VALUES["data"]["clip"], "num_frames": 3}
+    sentence = r"view.num_frames 2 does not divide data.clip.num_frames 3.*; give data.clip more frames, a multiple of"
+    with pytest.raises(UserError, match=sentence):
+        build(recipe_of(teacher=saved, student=NETWORK, data={**VALUES["data"], "clip": clip}))
 
 
 def test_labels_given_pseudo_and_none() -> None:

@@ -169,7 +169,7 @@ def _view_changes(settings: NetworkSettings, network: nn.Module, card: Card | No
     declared = {"window": network.window} if hasattr(network, "window") else {}
     trained: dict[str, Any] = {}
     if card is not None and isinstance(card.view, ClipView):
-        trained = {"size": card.view.size, "detail": card.view.detail}
+        trained = {"num_frames": card.view.num_frames, "size": card.view.size, "detail": card.view.detail}
     return {**declared, **trained, **settings.view.model_dump(exclude_none=True)}
 
 
