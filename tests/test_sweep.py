@@ -64,7 +64,11 @@ def test_with_and_without_the_teacher_on_equal_terms(recipe: Path) -> None:
     [
         (["32", "x"], [], "--views x: give a size"),
         (["32", "16"], ["student={from: teacher}"], "student: give a name, or a teacher to start from"),
-        (["32"], ["teacher=null", "method={name: supervised}", "data.labels=none"], "data.labels: none needs a teacher"),
+        (
+            ["32"],
+            ["teacher=null", "method={name: supervised}", "data.labels=none"],
+            "data.labels: none needs a teacher",
+        ),
         (["32"], ["data.evaluate=[]"], "a sweep needs labelled videos to score on"),
     ],
 )
