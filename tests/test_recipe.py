@@ -199,6 +199,21 @@ def test_each_network_gets_its_own_normalisation(tmp_path: Path) -> None:
     torch.testing.assert_close(seen["batch"].student, Normalisation()(batch.student))
 
 
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_torchvisions_video_networks_get_frames_as_their_weights_want(role: str, tmp_path: Path) -> None:
+    small = {"name": "tsn", "options": {"backbone": "test_resnet"}}
+    networks = {"teacher": None, "student": small, role: {"name": "mc3_18", "library": "torchvision"}}
+    data = {"train": [{"name": "synthetic_actions", "num_videos": 4}], "clip": {"num_frames": 2, "crop": 32}}
+    fixed = {"task": {"name": "recognition", "num_classes": 4}, "method": {"name": "supervised"}, "data": data}
+    kinetics = Normalisation((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
+    run = build(recipe_of(**networks, **fixed, out=str(tmp_path)))
+    assert run.training.normalisation == run.training.teacher_normalisation == run.card.normalisation == kinetics
+    assert run.recipe.normalisation == kinetics.to_dict()
+    said = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    run = build(recipe_of(**networks, **fixed, normalisation=said, out=str(tmp_path)))
+    assert run.training.normalisation == run.training.teacher_normalisation == Normalisation(**said)
+
+
 def test_a_student_sees_frames_as_its_teacher_was_trained(tmp_path: Path) -> None:
     half = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     network = build_network("ddrnet_23_slim", options={"num_classes": 4})

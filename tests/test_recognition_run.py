@@ -31,7 +31,11 @@ VALUES: dict[str, Any] = {
     "method": {"name": "cross_resolution", "stages": 1},
     "data": {
         "train": [{**ACTIONS, "num_videos": 6}],
-        "evaluate": [{**ACTIONS, "num_videos": 3, "seed": 1}, {**ACTIONS, "num_videos": 2, "seed": 2}],
+        "evaluate": [
+            {**ACTIONS, "num_videos": 3, "seed": 1},
+            {**ACTIONS, "num_videos": 2, "seed": 2},
+            {**ACTIONS, "num_videos": 1},
+        ],
         "clip": {"num_frames": 4, "crop": 48, "sampling": "dense", "stride": 2},
     },
     "optim": {"steps": 2, "batch_size": 2, "num_workers": 0, "learning_rate": 0.01},
@@ -82,7 +86,8 @@ def test_results_of_student_and_teacher(place: Path) -> None:
         assert (entry["metrics"]["num_scored"], entry["metrics"]["num_frames"]) == (3, 3)
         assert 0 <= entry["metrics"]["top1"] <= 1
         assert "2 clips of" in entry["metrics"]["protocol"]
-        assert entry["more_metrics"]["synthetic_actions"]["num_scored"] == 2
+        scored = {name: metrics["num_scored"] for name, metrics in entry["more_metrics"].items()}
+        assert scored == {"synthetic_actions": 2, "synthetic_actions 2": 1}, "data sets of one name keep their scores"
         assert entry["latency_ms"]["clip"].keys() == {"p50", "p95", "p99"}
     assert results["teacher"]["metrics"]["agreement"] == 1.0
     student = load_student(place / "run" / "student.safetensors")
@@ -231,9 +236,17 @@ def test_options_of_methods_come_as_their_types() -> None:
 def test_a_teacher_of_an_earlier_run_keeps_its_view(place: Path) -> None:
     saved = {"checkpoint": str(place / "run" / "student.safetensors")}
     built = build(recipe_of(teacher=saved, task={"name": "recognition"}))
-    assert built.teacher.view.size == 32, "as it was trained"
-    other = build(recipe_of(teacher={**saved, "view": {"size": 48}}))
-    assert other.teacher.view.size == 48
+    assert built.teacher.view == ClipView(num_frames=2, sampling="dense", stride=4, crop=48, size=32), "as trained"
+    other = build(recipe_of(teacher={**saved, "view": {"num_frames": 4, "size": 48}}))
+    assert other.teacher.view == ClipView(num_frames=4, sampling="dense", stride=2, crop=48, size=48)
+
+
+def test_a_teacher_whose_frames_do_not_divide_the_clips(place: Path) -> None:
+    saved = {"checkpoint": str(place / "run" / "student.safetensors")}
+    clip = {**VALUES["data"]["clip"], "num_frames": 3}
+    sentence = r"view.num_frames 2 does not divide data.clip.num_frames 3.*; give data.clip more frames, a multiple of"
+    with pytest.raises(UserError, match=sentence):
+        build(recipe_of(teacher=saved, student=NETWORK, data={**VALUES["data"], "clip": clip}))
 
 
 def test_labels_given_pseudo_and_none() -> None:

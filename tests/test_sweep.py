@@ -64,6 +64,11 @@ def test_with_and_without_the_teacher_on_equal_terms(recipe: Path) -> None:
     [
         (["32", "x"], [], "--views x: give a size"),
         (["32", "16"], ["student={from: teacher}"], "student: give a name, or a teacher to start from"),
+        (
+            ["32"],
+            ["teacher=null", "method={name: supervised}", "data.labels=none"],
+            "data.labels: none needs a teacher",
+        ),
         (["32"], ["data.evaluate=[]"], "a sweep needs labelled videos to score on"),
     ],
 )
@@ -71,6 +76,15 @@ def test_mistakes_come_before_any_training(recipe: Path, views, assignments, sen
     with pytest.raises(UserError, match=sentence):
         run_sweep(recipe, views, assignments)
     assert not (recipe.parent / "sweep").exists()
+
+
+@pytest.mark.parametrize("labels", ["none", "pseudo"])
+def test_without_given_labels_none_learns_alone(recipe: Path, labels: str, capsys) -> None:
+    points, _ = run_sweep(recipe, ["32", "16"], [f"data.labels={labels}"])
+    assert [(point.view, point.series) for point in points] == [
+        ("32", "with teacher"), ("teacher", "teacher"), ("16", "with teacher"),
+    ]  # fmt: skip
+    assert f"data.labels is {labels}, so a student alone has nothing to learn from" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["", "x", "112:", "112:x", "-3"])

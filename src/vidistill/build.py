@@ -66,15 +66,17 @@ def build(recipe: Recipe) -> Run:
     if card is not None:
         require_same_frames(build_task(card.task), task, where="teacher.checkpoint")
     clips = _clips(recipe, task, train_sets)
-    normalisation, teacher_normalisation = _normalisations(recipe, task, card)
-    recipe.normalisation = dict(normalisation.to_dict())
     teacher = _teacher(recipe.teacher, saved, task, clips)
+    network, spec = _student_network(recipe, teacher, card, task.network_options)
+    network.requires_grad_(True)  # what was loaded was frozen
+    normalisation, teacher_normalisation = _normalisations(
+        recipe, task, card, teacher.network if teacher is not None else network
+    )
+    recipe.normalisation = dict(normalisation.to_dict())
     frozen = None
     if teacher is not None:
         teacher.normalisation = teacher_normalisation
         frozen = FrozenTeacher(teacher.network, teacher.view, _cache(recipe))
-    network, spec = _student_network(recipe, teacher, card, task.network_options)
-    network.requires_grad_(True)  # what was loaded was frozen
     method = build_method(_with_table(recipe))
     view = clips.view_of(_view_changes(recipe.student, network, None))
     student = method.prepare(network, clips.example(), view=view, teacher=frozen)
@@ -152,10 +154,14 @@ def _cache(recipe: Recipe) -> TeacherCache | None:
     return TeacherCache(recipe.teacher.cache)
 
 
-def _normalisations(recipe: Recipe, task: Task, teacher: Card | None) -> tuple[Normalisation, Normalisation]:
-    """The student's and the teacher's: what the recipe says, else what the teacher was trained with, else the
-    task's."""
-    known = teacher.normalisation if teacher is not None else task.normalisation
+def _normalisations(
+    recipe: Recipe, task: Task, teacher: Card | None, first: nn.Module
+) -> tuple[Normalisation, Normalisation]:
+    """The student's and the teacher's: what the recipe says, else what the teacher was trained with, else what `first`,
+    the teacher's network or that of a student alone, says that its published weights want, else the task's."""
+    published = getattr(first, "normalisation", None)
+    declared = published if isinstance(published, Normalisation) else task.normalisation
+    known = teacher.normalisation if teacher is not None else declared
     given = task.normalisation.to_dict() | recipe.normalisation
     own = call(Normalisation, given, where="normalisation") if recipe.normalisation else known
     said = recipe.teacher.normalisation if recipe.teacher is not None else {}
@@ -169,7 +175,7 @@ def _view_changes(settings: NetworkSettings, network: nn.Module, card: Card | No
     declared = {"window": network.window} if hasattr(network, "window") else {}
     trained: dict[str, Any] = {}
     if card is not None and isinstance(card.view, ClipView):
-        trained = {"size": card.view.size, "detail": card.view.detail}
+        trained = {"num_frames": card.view.num_frames, "size": card.view.size, "detail": card.view.detail}
     return {**declared, **trained, **settings.view.model_dump(exclude_none=True)}
 
 

@@ -70,7 +70,9 @@ class DataSettings(Settings):
 
 
 class Recipe(Settings):
-    """A run, whole. Every number has a default. normalisation: by default what the teacher was trained with."""
+    """A run, whole. Every number has a default. normalisation: by default what the teacher was trained with, or, of a
+    network by name, what its published weights want where it says so, else ImageNet's.
+    """
 
     task: dict[str, Any] = {"name": "segmentation"}
     teacher: TeacherSettings | None = None

@@ -37,7 +37,7 @@ def execute(run: Run) -> dict[str, Any] | None:
     Errors: UserError where the folder holds a run of another recipe.
     """
     folder = run.recipe.out
-    _refuse_nothing_to_learn(run)
+    refuse_nothing_to_learn(run)
     if (folder / "checkpoint.pt").exists():
         _refuse_another(run.recipe, folder / "recipe.yaml")
     is_main = is_main_process()
@@ -55,7 +55,7 @@ def execute(run: Run) -> dict[str, Any] | None:
     return score(run, saved, device)
 
 
-def _refuse_nothing_to_learn(run: Run) -> None:
+def refuse_nothing_to_learn(run: Run) -> None:
     """Errors: UserError where the recipe leaves labels out, and there is no teacher to learn from instead."""
     labels, training = run.recipe.data.labels, run.training
     is_own_teacher = not getattr(training.method, "train_key_path", True)

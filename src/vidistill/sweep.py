@@ -19,7 +19,7 @@ from vidistill.recipe import Recipe
 from vidistill.report.figures import BASELINES, STUDENT, TEACHER, Picture, picture
 from vidistill.report.page import POLICY, STYLE
 from vidistill.report.table import number
-from vidistill.run import execute
+from vidistill.run import execute, refuse_nothing_to_learn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,6 +51,7 @@ def parse_view(text: str) -> dict[str, int]:
 def run_sweep(path: Path, views: Sequence[str], assignments: Sequence[str]) -> tuple[list[Point], Path]:
     """Trains and scores the recipe's student at every view, with its teacher, if it has one, and alone.
 
+    Where the recipe leaves given labels out, no student can learn alone: that series is left out, which is printed.
     Every run has a folder in the recipe's `out`, and one that is complete is only scored again; `sweep.json` and
     `sweep.html` lie beside them. Returns the points and that page. Errors: UserError as a run's, and for no recipe of
     recognition.
@@ -60,6 +61,8 @@ def run_sweep(path: Path, views: Sequence[str], assignments: Sequence[str]) -> t
     if whole.task.get("name") != "recognition":
         raise UserError(f"{path}: a sweep is over views of clips, which only recipes of recognition have")
     recipes = _recipes(values, views, whole)
+    if whole.data.labels != "given":
+        print(f"data.labels is {whole.data.labels}, so a student alone has nothing to learn from: it is left out")
     points: list[Point] = []
     for (view, series), recipe in recipes.items():
         results = execute(build(recipe))
@@ -79,19 +82,27 @@ def _recipes(values: dict[str, Any], views: Sequence[str], whole: Recipe) -> dic
     changes = {view: parse_view(view) for view in views}
     recipes: dict[tuple[str, str], Recipe] = {}
     for view, change in changes.items():
-        for series in (TAUGHT, ALONE) if whole.teacher is not None else (ALONE,):
+        for series in _series(whole):
             own = copy.deepcopy(values)
             own.setdefault("student", {}).setdefault("view", {}).update(change)
             own["out"] = str(whole.out / f"{view.replace(':', '_')}_{series.replace(' ', '_')}")
             if series == ALONE:
                 own["teacher"], own["method"] = None, _without_teacher(whole.method)
             recipe = validate(Recipe, own, where=f"the sweep at {view}")
-            evaluation = build(recipe).evaluation
-            if not evaluation or not evaluation[0].num_classes:
+            run = build(recipe)
+            refuse_nothing_to_learn(run)
+            if not run.evaluation or not run.evaluation[0].num_classes:
                 raise UserError("a sweep needs labelled videos to score on; give data.evaluate")
             recipes[view, series] = recipe
             values["normalisation"] = dict(recipe.normalisation)  # which a student alone must share with a taught one
     return recipes
+
+
+def _series(whole: Recipe) -> Sequence[str]:
+    """Those that have something to learn from; alone, it is given labels. A recipe without either is refused."""
+    if whole.teacher is None:
+        return [ALONE]
+    return [TAUGHT, ALONE] if whole.data.labels == "given" else [TAUGHT]
 
 
 def _without_teacher(method: dict[str, Any]) -> dict[str, Any]:

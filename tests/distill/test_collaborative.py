@@ -152,10 +152,10 @@ def test_losses_by_the_features_of_both(width: int, pooled: bool) -> None:
     _, ours = run_with_features(student.network, batch.student, ["first", "second"])
     _, theirs = run_with_features(teacher.network, batch.teacher, ["first", "second"])
     adapters = student.training_parts["adapters"]
-    assert set(adapters) == (set() if width == 6 else {"first", "second"})
+    assert set(adapters) == (set() if width == 6 else {"first:first", "second:second"})
     gaps = []
     for path in ("first", "second"):
-        own = ours[path] if width == 6 else adapters[path](ours[path].flatten(0, 1)).unflatten(0, (2, 4))
+        own = ours[path] if width == 6 else adapters[f"{path}:{path}"](ours[path].flatten(0, 1)).unflatten(0, (2, 4))
         sides = [f.mean(dim=(3, 4), keepdim=True) if pooled else f for f in (own, theirs[path])]
         gaps.append(spectrum_gap(*sides, transform="dct", kind="log", frequency_weights=[0, 1, 2, 3]).item())
     assert losses["spectrum"].item() == pytest.approx(sum(gaps) / 2, rel=1e-5)

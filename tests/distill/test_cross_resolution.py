@@ -99,7 +99,7 @@ def test_batch_statistics_are_really_used() -> None:
 def test_a_projection_where_channels_differ_and_none_when_finished() -> None:
     method, student, teacher = prepared(teacher_width=8, teacher_norms="stored")
     batch = batch_of()
-    projection = student.training_parts["second"]
+    projection = student.training_parts["second:second"]
     assert (projection.in_channels, projection.out_channels, projection.kernel_size) == (12, 16, (1, 1))
     loss = losses_of(method, student, teacher, batch)["feature"]
     ours = projection(seen_by(student.network, SMALL(batch.student), "second"))
@@ -115,13 +115,15 @@ def test_a_projection_where_channels_differ_and_none_when_finished() -> None:
     assert {name.split(".")[0] for name in finished.state_dict()} == {"network"}
 
 
-def test_stages_are_averaged() -> None:
+@pytest.mark.parametrize("first", ["first", "second"], ids=["each stage once", "one student stage twice"])
+def test_stages_are_averaged(first: str) -> None:
     torch.manual_seed(5)
-    method, student, teacher = prepared(teacher_width=8, teacher_norms="stored", stages=2)
+    pairs = [(first, "first"), ("second", "second")]
+    method, student, teacher = prepared(teacher_width=8, teacher_norms="stored", stages=pairs)
     batch = batch_of()
     both = losses_of(method, student, teacher, batch)["feature"].item()
     alone = []
-    for pair in (("first", "first"), ("second", "second")):
+    for pair in pairs:
         method.stages = [pair]
         alone.append(losses_of(method, student, teacher, batch)["feature"].item())
     assert both == pytest.approx(sum(alone) / 2, rel=1e-5)

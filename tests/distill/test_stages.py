@@ -26,7 +26,7 @@ def test_the_last_stages_of_both_are_matched() -> None:
     assert pairs[1] == pairs[2] == [("first", "first"), ("second", "second")]
     given = match_stages(student, teacher, [("first.0", "second")])
     assert given == [StagePair("first.0", "second")]
-    assert given[0].key == "first_0"
+    assert given[0].key == "first/0:second"
 
 
 @pytest.mark.parametrize("stages", [0, 3, -1])
@@ -121,9 +121,28 @@ def test_frames_are_resized_linearly() -> None:
 def test_a_projection_only_where_channels_differ() -> None:
     pairs = [StagePair("first", "a"), StagePair("second.0", "b")]
     adapters = make_adapters({pairs[0]: (6, 6), pairs[1]: (12, 5)})
-    assert list(adapters) == ["second_0"]
+    assert list(adapters) == ["second/0:b"]
     features = torch.randn(2, 3, 12, 4, 4)
     assert adapted(features[:, :, :6], pairs[0], adapters).shape == (2, 3, 6, 4, 4)
-    weight, bias = adapters["second_0"].weight[:, :, 0, 0], adapters["second_0"].bias
+    weight, bias = adapters["second/0:b"].weight[:, :, 0, 0], adapters["second/0:b"].bias
     expected = torch.einsum("oc,btchw->btohw", weight, features) + bias[:, None, None]
     torch.testing.assert_close(adapted(features, pairs[1], adapters), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_every_pair_has_a_projection_of_its_own() -> None:
+    wide, deep = StagePair("second", "first"), StagePair("second", "second")
+    dotted, underscored = StagePair("a.b", "first"), StagePair("a_b", "first")
+    adapters = make_adapters({wide: (12, 8), deep: (12, 16), dotted: (3, 8), underscored: (4, 8)})
+    assert len(adapters) == 4
+    features = torch.randn(1, 2, 12, 4, 4)
+    assert adapted(features, wide, adapters).shape == (1, 2, 8, 4, 4)
+    assert adapted(features, deep, adapters).shape == (1, 2, 16, 4, 4)
+    assert adapted(features[:, :, :3], dotted, adapters).shape == (1, 2, 8, 4, 4)
+    assert adapted(features[:, :, :4], underscored, adapters).shape == (1, 2, 8, 4, 4)
+
+
+def test_projections_of_an_older_checkpoint_are_refused() -> None:
+    adapters = make_adapters({StagePair("second", "second"): (12, 16)})
+    old = {name.replace("second:second", "second"): tensor for name, tensor in adapters.state_dict().items()}
+    with pytest.raises(RuntimeError, match="Missing key"):
+        adapters.load_state_dict(old)

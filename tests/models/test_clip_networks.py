@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from vidistill.errors import UserError
 from vidistill.models import build_network
 from vidistill.models.clips import smallest_size, to_clip_features
+from vidistill.models.libraries import import_torchvision
 from vidistill.models.segment_network import TemporalShiftNetwork, tsm, tsn
 from vidistill.models.slow_only import slow_only
 from vidistill.models.temporal_shift import temporal_shift
 from vidistill.models.video_swin import video_swin_b, video_swin_s, video_swin_t
+from vidistill.ops.normalise import Normalisation
 from vidistill.profile import count_macs, count_parameters
 
 TINY = "test_resnet"  # timm's smallest, with basic blocks and a bottleneck
@@ -304,6 +306,14 @@ def test_torchvision_networks_answer_as_they_are(name: str) -> None:
     assert logits.shape == (1, K)
     maps = [to_clip_features(stage, network.feature_layout, num_clips=1) for stage in stages]
     assert tuple(maps[-1].shape[-2:]) in [(7, 7), (14, 14)]  # strides of 32, and of 16 for VideoResNets
+
+
+@pytest.mark.parametrize("name", ["r3d_18", "mc3_18", "r2plus1d_18", "s3d", "swin3d_t", "mvit_v1_b", "mvit_v2_s"])
+def test_torchvision_networks_say_how_their_weights_want_frames(name: str) -> None:
+    with torch.device("meta"):
+        found = build_network(name, "torchvision", {"num_classes": K}).normalisation
+    published = import_torchvision().models.get_model_weights(name).DEFAULT.transforms()
+    assert found == Normalisation(tuple(published.mean), tuple(published.std))
 
 
 @torch.no_grad()

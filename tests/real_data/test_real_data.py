@@ -95,3 +95,18 @@ def test_ut_interaction_in_four_folds_by_sequence() -> None:
     _, frames, labels = clips[SampleKey(0, 0, 0)]
     assert frames.shape == (4, 112, 112, 3)
     assert labels.sum() == 1
+
+
+def test_fight_in_four_folds_by_source() -> None:
+    root, options = DATA / "fight", {"list_file": "labels.csv", "group": "source_group", "folds": 4}
+    seen: list[str] = []
+    for fold, num_tested in enumerate((52, 52, 37, 44)):
+        test = labelled_videos(root, fold=fold, split="test", **options).sequences
+        train = labelled_videos(root, fold=fold, split="train", **options).sequences
+        assert (len(test), len(train)) == (num_tested, 213 - num_tested)
+        sources = [{video.columns["source_group"] for video in videos} for videos in (test, train)]
+        assert not sources[0] & sources[1], "no source is on both sides"
+        assert "" in sources[1], "clips without a known source are for training only"
+        assert {video.classes for video in test} == {(0,), (1,)}
+        seen += [video.name for video in test]
+    assert len(set(seen)) == len(seen) == 213 - 28

@@ -9,6 +9,7 @@ import torch
 from tests.data.test_datasets import cut_short, write_image
 from tests.networks import TinyClips
 from vidistill.data.classified import ClassifiedVideo
+from vidistill.data.clip import VideoDataset
 from vidistill.data.labelled_videos import labelled_videos
 from vidistill.data.synthetic_actions import synthetic_actions
 from vidistill.data.video import VideoReader
@@ -16,6 +17,7 @@ from vidistill.distill.card import Card
 from vidistill.distill.window import Windowed
 from vidistill.ops.clip_view import ClipView
 from vidistill.ops.normalise import Normalisation
+from vidistill.scoring.clips import evaluate_clips
 from vidistill.scoring.frames import Setting
 from vidistill.scoring.timeline import write_timeline
 from vidistill.tasks.recognition import Recognition
@@ -73,12 +75,35 @@ def test_videos_of_several_sizes_and_broken_ones(student, tmp_path: Path) -> Non
     data = labelled_videos(tmp_path, num_classes=K)
     write_timeline(tmp_path, student, None, data.sequences, SETTING)
     found = read(tmp_path)
-    assert found["labels"].tolist() == [0] * 4 + [1] * 4, "the first of each class that can be decoded"
-    assert found["student"].shape == (8, K)
+    assert found["labels"].tolist() == [0] * 2 + [1] * 4, "the first of each class, up to where it breaks off"
+    assert found["student"].shape == (6, K)
     assert "teacher" not in found
     with VideoReader(tmp_path / "side_by_side.mp4") as reader:
-        assert reader.num_frames == 8
+        assert reader.num_frames == 6
         assert reader.width == reader.height
+
+
+def broken_video(root: Path, *, broken: int) -> VideoDataset:
+    for i in range(8):
+        write_image(root / "video" / f"{i}.png", size=(64, 64), level=20 * i)
+    cut_short(root / "video" / f"{broken}.png")
+    (root / "list.txt").write_text("video 8 1\n")
+    return labelled_videos(root, num_classes=K)
+
+
+def test_a_video_that_breaks_off_is_shown_up_to_there(student, tmp_path: Path) -> None:
+    data = broken_video(tmp_path, broken=3)
+    scores = evaluate_clips(student, data.sequences, SETTING)
+    assert scores["num_scored"] == 1, "no clip has the broken frame"
+    write_timeline(tmp_path, student, None, data.sequences, SETTING)
+    assert read(tmp_path)["labels"].tolist() == [1] * 3
+    with VideoReader(tmp_path / "side_by_side.mp4") as reader:
+        assert reader.num_frames == 3
+
+
+def test_without_a_frame_nothing_is_written(student, tmp_path: Path) -> None:
+    write_timeline(tmp_path, student, None, broken_video(tmp_path, broken=0).sequences, SETTING)
+    assert {path.name for path in tmp_path.iterdir()} == {"video", "list.txt"}
 
 
 def test_unlabelled_videos_have_no_label(student, tmp_path: Path) -> None:

@@ -128,8 +128,9 @@ class ClassifiedClips(Dataset[tuple[SampleKey, NDArray[np.uint8], NDArray[np.flo
         view = replace(whole, **changes)
         if view.num_frames > whole.num_frames or whole.num_frames % view.num_frames:
             raise UserError(
-                f"view.num_frames {view.num_frames} does not divide data.clip.num_frames {whole.num_frames}; "
-                "both networks see frames of one clip"
+                f"view.num_frames {view.num_frames} does not divide data.clip.num_frames {whole.num_frames}, and both "
+                "networks see frames of one clip; give data.clip more frames, a multiple of what each network sees, or "
+                "the network another view.num_frames (a saved teacher has its own unless teacher.view says otherwise)"
             )
         return replace(view, stride=whole.stride * whole.num_frames // view.num_frames)
 

@@ -22,8 +22,8 @@ class StagePair:
 
     @property
     def key(self) -> str:
-        """The student's path as a name of a submodule may be."""
-        return self.student.replace(".", "_")
+        """Both paths as one name of a submodule, which may hold no dot; no other pair has it."""
+        return f"{self.student}:{self.teacher}".replace(".", "/")
 
 
 def match_stages(

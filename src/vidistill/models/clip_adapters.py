@@ -6,12 +6,15 @@ from torch import Tensor, nn
 
 from vidistill.errors import UserError
 from vidistill.models.clips import FeatureLayout, size_errors
+from vidistill.ops.normalise import Normalisation
 
-# by class of torchvision: the stages, the classifier and what a stage returns
-TORCHVISION_LAYOUTS: dict[str, tuple[tuple[str, ...], str, FeatureLayout]] = {
-    "VideoResNet": (("layer1", "layer2", "layer3", "layer4"), "fc", "channels_first"),
-    "S3D": (("features.3", "features.6", "features.12", "features.15"), "classifier.1", "channels_first"),
-    "SwinTransformer3d": (("features.0", "features.2", "features.4", "norm"), "head", "channels_last"),
+KINETICS = Normalisation((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
+
+# by class of torchvision: the stages, the classifier, what a stage returns, and how its published weights want frames
+TORCHVISION_LAYOUTS: dict[str, tuple[tuple[str, ...], str, FeatureLayout, Normalisation]] = {
+    "VideoResNet": (("layer1", "layer2", "layer3", "layer4"), "fc", "channels_first", KINETICS),
+    "S3D": (("features.3", "features.6", "features.12", "features.15"), "classifier.1", "channels_first", KINETICS),
+    "SwinTransformer3d": (("features.0", "features.2", "features.4", "norm"), "head", "channels_last", Normalisation()),
 }
 
 
@@ -20,7 +23,7 @@ class TorchvisionClips(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        stages, classifier, self.feature_layout = TORCHVISION_LAYOUTS[type(network).__name__]
+        stages, classifier, self.feature_layout, self.normalisation = TORCHVISION_LAYOUTS[type(network).__name__]
         self.stages = tuple(f"backbone.{path}" for path in stages)
         self.classifier = f"backbone.{classifier}"
         self.backbone = network
@@ -47,6 +50,7 @@ class MultiscaleVisionTransformer(nn.Module):
     stages = ("token_map",)
     classifier = "backbone.head.1"
     feature_layout: FeatureLayout = "channels_last"
+    normalisation = Normalisation((0.45, 0.45, 0.45), (0.225, 0.225, 0.225))  # as its published weights want frames
 
     def __init__(self, network: Any) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ from vidistill.profile import (
 )
 from vidistill.scoring.clips import evaluate_clips
 from vidistill.scoring.frames import Setting
-from vidistill.scoring.results import environment, summarise
+from vidistill.scoring.results import by_name, environment, summarise
 
 
 def compare_clips(
@@ -35,7 +35,7 @@ def compare_clips(
     found: dict[str, dict[str, Any]] = {}
     for name, model in models.items():
         metrics = [evaluate_clips(model, d.sequences, setting, teacher=teacher) for d in datasets]
-        more = {dataset.name: scores for dataset, scores in zip(datasets[1:], metrics[1:], strict=True)}
+        more = by_name(datasets[1:], metrics[1:])
         found[name] = {"metrics": metrics[0] if metrics else None, "more_metrics": more, **costs[name]}
     return {
         "teacher": found.get("teacher"),

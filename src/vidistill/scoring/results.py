@@ -1,6 +1,7 @@
 """What a run found: quality and cost of the student beside the teacher's, as `results.json` keeps them."""
 
 import importlib.metadata
+import itertools
 import json
 import platform
 from collections import Counter
@@ -50,8 +51,8 @@ def compare(
 
     evaluate: scores a network of single frames, with the signature of `frames.evaluate`.
 
-    `metrics` are those of the first data set, `more_metrics` those of the others by name; cost is measured on frames
-    of the first. The student must have its card. Without data sets there are no figures but the plan's.
+    `metrics` are those of the first data set, `more_metrics` those of the others, see `by_name`; cost is measured on
+    frames of the first. The student must have its card. Without data sets there are no figures but the plan's.
     """
     assert student.card is not None
     interval = student.card.key_frame_interval
@@ -68,7 +69,7 @@ def compare(
             evaluate(model, dataset.sequences, setting, key_frame_interval=intervals[name], teacher=teacher)
             for dataset in datasets
         ]
-        more = {dataset.name: scores for dataset, scores in zip(datasets[1:], metrics[1:], strict=True)}
+        more = by_name(datasets[1:], metrics[1:])
         found[name] = {"metrics": metrics[0] if metrics else None, "more_metrics": more, **costs.get(name, {})}
     return {
         "teacher": found.get("teacher"),
@@ -77,6 +78,15 @@ def compare(
         "plan": summarise(student.plan),
         "environment": environment(setting.device),
     }
+
+
+def by_name(datasets: Sequence[VideoDataset], found: Sequence[Any]) -> dict[str, Any]:
+    """What was found of each data set by its name; of equal names the second is "name 2", and so on."""
+    named: dict[str, Any] = {}
+    for dataset, value in zip(datasets, found, strict=True):
+        names = itertools.chain([dataset.name], (f"{dataset.name} {number}" for number in itertools.count(2)))
+        named[next(name for name in names if name not in named)] = value
+    return named
 
 
 def sample_frames(sequence: FrameSequence, setting: Setting) -> torch.Tensor:

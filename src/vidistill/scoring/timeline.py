@@ -35,18 +35,22 @@ def write_timeline(
 ) -> None:
     """Writes `timeline.npz` and `side_by_side.mp4` of a few videos of different classes into the run folder.
 
+    A video that breaks off is shown up to there; without a single frame nothing is written.
+
     In the file: student and teacher (frames, classes) probabilities, labels (frames,) with −1 where there is none, and
     class_names.
     """
     card = student.card
     assert card is not None
+    shown = [(classes, image) for classes, images in _different(sequences).items() for image in images]
+    if not shown:
+        return
     streams = {"student": Stream(student, device=setting.device)}
     if teacher is not None:
         teacher.card = replace(card, normalisation=teacher.normalisation or card.normalisation)
         streams["teacher"] = Stream(teacher, device=setting.device)
     said: dict[str, list[np.ndarray]] = {name: [] for name in streams}
     truth: list[int] = []
-    shown = [(classes, image) for classes, images in _different(sequences).items() for image in images]
     with VideoWriter(folder / "side_by_side.mp4", fps=FPS) as writer:
         for classes, image in track(shown, "drawing", total=len(shown)):
             truth.append(classes[0] if classes else -1)
@@ -65,14 +69,24 @@ def write_timeline(
 
 
 def _different(sequences: Sequence[FrameSequence]) -> dict[tuple[int, ...], list[Image]]:
-    """The first frames of the first video of each class that can be decoded, a few of them."""
+    """The first frames of the first video of each class that has any, a few of them."""
     first: dict[tuple[int, ...], list[Image]] = {}
     for sequence in sequences:
         classes = classes_of(sequence)
         if classes not in first and len(first) < MOST_VIDEOS:
-            with suppress(UserError):  # the evaluation has named it
-                first[classes] = list(islice(sequence.images(), MOST_FRAMES))
+            images = _first_images(sequence)
+            if images:
+                first[classes] = images
     return first
+
+
+def _first_images(sequence: FrameSequence) -> list[Image]:
+    """The sequence's first frames, up to where it breaks off."""
+    images: list[Image] = []
+    with suppress(UserError):  # the evaluation decodes only the frames that it samples, and may have met none broken
+        for image in islice(sequence.images(), MOST_FRAMES):
+            images.append(image)
+    return images
 
 
 def _best(class_names: Sequence[str], probabilities: np.ndarray) -> str:

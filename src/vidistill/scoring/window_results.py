@@ -15,7 +15,7 @@ from vidistill.models.bicubic import Bicubic
 from vidistill.ops.clip_view import WindowView
 from vidistill.profile import Runtime
 from vidistill.scoring.frames import Setting
-from vidistill.scoring.results import environment, longest, profile_models, summarise
+from vidistill.scoring.results import by_name, environment, longest, profile_models, summarise
 from vidistill.scoring.windows import evaluate_super_resolution, window_of
 from vidistill.tasks.super_resolution import SuperResolution
 
@@ -41,7 +41,7 @@ def compare_super_resolution(
     metrics = [evaluate_super_resolution(models, d.sequences, setting, interval=interval) for d in datasets]
     found: dict[str, dict[str, Any]] = {}
     for name in models:
-        more = {dataset.name: scores[name] for dataset, scores in zip(datasets[1:], metrics[1:], strict=True)}
+        more = by_name(datasets[1:], [scores[name] for scores in metrics[1:]])
         found[name] = {"metrics": metrics[0][name] if metrics else None, "more_metrics": more, **costs[name]}
     return {
         "teacher": found.get("teacher"),

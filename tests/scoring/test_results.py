@@ -1,0 +1,12 @@
+"""How what a run found is kept."""
+
+from vidistill.data.clip import VideoDataset
+from vidistill.scoring.results import by_name
+
+
+def test_data_sets_of_equal_names_are_numbered() -> None:
+    datasets = [VideoDataset(name, []) for name in ("clips", "other", "clips", "clips 2", "clips")]
+    assert by_name(datasets, [1, 2, 3, 4, 5]) == {
+        "clips": 1, "other": 2, "clips 2": 3, "clips 2 2": 4, "clips 3": 5,
+    }  # fmt: skip
+    assert by_name([], []) == {}
