@@ -56,7 +56,7 @@ def elsewhere(entry: Entry) -> float | None:
 
 def rows_of(results: dict[str, Any]) -> dict[str, Entry]:
     found = {"teacher": results["teacher"], **results["baselines"], "student": results["student"]}
-    return {name: entry for name, entry in found.items() if entry}
+    return {name: entry for name, entry in found.items() if entry and entry["metrics"]}
 
 
 def cell(values: list[float | None]) -> str:

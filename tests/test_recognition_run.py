@@ -87,7 +87,7 @@ def test_results_of_student_and_teacher(place: Path) -> None:
         assert 0 <= entry["metrics"]["top1"] <= 1
         assert "2 clips of" in entry["metrics"]["protocol"]
         scored = {name: metrics["num_scored"] for name, metrics in entry["more_metrics"].items()}
-        assert scored == {"synthetic_actions": 2, "synthetic_actions 2": 1}, "data sets of one name keep their scores"
+        assert scored == {"synthetic_actions": 2, "synthetic_actions_2": 1}, "data sets of one name keep their scores"
         assert entry["latency_ms"]["clip"].keys() == {"p50", "p95", "p99"}
     assert results["teacher"]["metrics"]["agreement"] == 1.0
     student = load_student(place / "run" / "student.safetensors")

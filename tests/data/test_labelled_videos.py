@@ -205,6 +205,13 @@ def test_written_as_frames_a_set_is_itself_again(place: Path, tmp_path_factory: 
     assert [sequence.name for sequence in tested.sequences] == ["000001_frames"]
 
 
+def test_what_is_no_list_of_names_is_said(place: Path) -> None:
+    (place / "classes.json").write_text('{"0": "wave"}')
+    with pytest.raises(UserError, match=r"classes\.json: is no list of class names"):
+        listed(place, "a.mp4 0")
+    assert listed(place, "a.mp4 0", class_names=["wave"]).class_names == ("wave",)
+
+
 def test_videos_without_a_class_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="synthetic_0000: has no class to write"):
         write_labelled_frames(synthetic(num_sequences=1, num_frames=2, size=(16, 16)), tmp_path / "new")

@@ -11,9 +11,12 @@ from vidistill.errors import UserError
 def read_class_names(path: Path) -> tuple[str, ...]:
     """The list of names in a JSON file. Errors: UserError where it is none."""
     try:
-        return tuple(str(name) for name in json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a list of class names ({error})") from error
+    if not isinstance(names, list):
+        raise UserError(f"{path}: is no list of class names; write one, or give class_names where a recipe can")
+    return tuple(map(str, names))
 
 
 def require_classes(names: Sequence[str], owner: str, datasets: Iterable[VideoDataset]) -> None:

@@ -23,7 +23,6 @@ class CocoContents:
         self.images: list[Record] = []
         self.annotations: list[Record] = []
         self.categories = [{"id": label, "name": name} for label, name in enumerate(class_names, 1)]
-        self._names: set[str] = set()
         self._num_frames = 0
 
     def add_video(self, name: str, file_name: str | None = None) -> str:
@@ -31,8 +30,7 @@ class CocoContents:
 
         file_name: where its frames are no image files.
         """
-        name = unique_name(name, self._names)
-        self._names.add(name)
+        name = unique_name(name, {video["name"] for video in self.videos})
         place = {} if file_name is None else {"file_name": file_name}
         self.videos.append({"id": len(self.videos) + 1, "name": name} | place)
         self._num_frames = 0

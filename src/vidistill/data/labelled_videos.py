@@ -159,8 +159,10 @@ def _line(line: str, *, where: str, root: Path) -> _Entry:
     if not ends:
         raise UserError(f"{where}: has no label; a line is `path label`, the label a whole number from 0")
     splits = [(line[:end], [int(number) for number in re.findall(r"\d+", line[end:])]) for end in ends]
-    there = [(path, numbers) for path, numbers in splits if (root / path).exists()]  # names too may end in numbers
-    path, numbers = next((s for s in there if _tells_length(root, *s)), (*there, splits[0])[0])
+    there = [split for split in splits if (root / split[0]).exists()] or splits[:1]
+    path, numbers = there[0]
+    if len(there) > 1:  # names too may end in numbers
+        path, numbers = next((split for split in there if _tells_length(root, *split)), there[0])
     if not (root / path).is_dir():
         return _Entry(path, tuple(numbers), where)
     num_frames, *labels = numbers  # folder total_frames label …

@@ -1,7 +1,6 @@
 """What a run found: quality and cost of the student beside the teacher's, as `results.json` keeps them."""
 
 import importlib.metadata
-import itertools
 import json
 import platform
 from collections import Counter
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 
 from vidistill.data.clip import FrameSequence, VideoDataset
+from vidistill.data.frame_files import unique_name
 from vidistill.distill.delta.plan import Plan
 from vidistill.distill.hold import HeldOutput
 from vidistill.distill.norms import channels_last, fused_copy
@@ -81,11 +81,10 @@ def compare(
 
 
 def by_name(datasets: Sequence[VideoDataset], found: Sequence[Any]) -> dict[str, Any]:
-    """What was found of each data set by its name; of equal names the second is "name 2", and so on."""
+    """What was found of each data set by its name; equal names are told apart by `unique_name`."""
     named: dict[str, Any] = {}
     for dataset, value in zip(datasets, found, strict=True):
-        names = itertools.chain([dataset.name], (f"{dataset.name} {number}" for number in itertools.count(2)))
-        named[next(name for name in names if name not in named)] = value
+        named[unique_name(dataset.name, named.keys())] = value
     return named
 
 
