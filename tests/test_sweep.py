@@ -55,6 +55,8 @@ def test_with_and_without_the_teacher_on_equal_terms(recipe: Path) -> None:
     kept = json.loads((folder / "sweep.json").read_text())
     for point, line in zip(kept, table(points).splitlines()[2:], strict=True):
         assert f"| {point['view']} | {point['series']} | {point['quality']:.4f} |" in line
+    taught, _, alone = points
+    assert taught.milliseconds == alone.milliseconds, "the same network at the same view, so measured once"
     assert "<svg" not in page.read_text(), "pictures are embedded, not inlined"
     assert page.read_text().count("<figure>") == 2
 

@@ -50,9 +50,19 @@ def execute(run: Run) -> dict[str, Any] | None:
     student = run.training.method.finish(trained)
     plan = student.plan.to_list() if student.plan else []  # a search has chosen since the card was made
     save_student(folder / "student.safetensors", student, replace(run.card, plan=plan))
-    device = next((parameter.device for parameter in trained.parameters()), CPU)
-    saved = load_student(folder / "student.safetensors", None if run.card.network else student.network)
-    return score(run, saved, device)
+    return score(run, saved_student(run))
+
+
+def saved_student(run: Run) -> StatefulNetwork:
+    """The student in the folder of a run that has trained, on the device where it was trained."""
+    trained = run.training.student
+    saved = load_student(run.recipe.out / "student.safetensors", None if run.card.network else trained.network)
+    return saved.to(device_of(trained))
+
+
+def device_of(model: torch.nn.Module) -> torch.device:
+    """Where its first parameter is; the CPU for a model without any."""
+    return next((parameter.device for parameter in model.parameters()), CPU)
 
 
 def refuse_nothing_to_learn(run: Run) -> None:
@@ -82,16 +92,15 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def score(run: Run, student: StatefulNetwork, device: torch.device) -> dict[str, Any]:
+def score(run: Run, student: StatefulNetwork) -> dict[str, Any]:
     """Writes the results, the pictures and the page of a trained student into the run folder.
 
-    device: where student and teacher are scored and timed.
+    Student and teacher are scored and timed on the student's device.
     """
     folder = run.recipe.out
     scoring = SCORINGS[run.setting.task.name]
-    setting = replace(run.setting, device=device)
-    teacher = run.teacher.to(device) if run.teacher is not None else None
-    student.to(device)
+    setting = replace(run.setting, device=device_of(student))
+    teacher = run.teacher.to(setting.device) if run.teacher is not None else None
     results = {"name": folder.name, **scoring.compare(student, teacher, run.evaluation, setting)}
     write_results(results, folder / "results.json")
     if run.evaluation:

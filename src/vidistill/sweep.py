@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidistill.build import build
 from vidistill.config import override, read_yaml, validate
+from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.supervised import Supervised
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
@@ -19,18 +20,22 @@ from vidistill.recipe import Recipe
 from vidistill.report.figures import BASELINES, STUDENT, TEACHER, Picture, picture
 from vidistill.report.page import POLICY, STYLE
 from vidistill.report.table import number
-from vidistill.run import execute, refuse_nothing_to_learn
+from vidistill.run import device_of, execute, refuse_nothing_to_learn, saved_student
+from vidistill.scoring.clip_results import profile_clip_models
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TAUGHT, ALONE = "with teacher", "alone"
+TAUGHT, ALONE, TAUGHT_BY = "with teacher", "alone", "teacher"
 COSTS = {"amortised": "milliseconds a frame of a stream", "clip": "GMAC a clip"}
 
 
 @dataclass(frozen=True)
 class Point:
-    """What one run of a sweep found. series: "with teacher", "alone" or "teacher"."""
+    """What one run of a sweep found. series: "with teacher", "alone" or "teacher".
+
+    milliseconds: a frame of a stream, of all networks measured side by side when the last has been trained.
+    """
 
     view: str
     series: str
@@ -63,13 +68,20 @@ def run_sweep(path: Path, views: Sequence[str], assignments: Sequence[str]) -> t
     recipes = _recipes(values, views, whole)
     if whole.data.labels != "given":
         print(f"data.labels is {whole.data.labels}, so a student alone has nothing to learn from: it is left out")
-    points: list[Point] = []
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    models: dict[str, StatefulNetwork] = {}
     for (view, series), recipe in recipes.items():
-        results = execute(build(recipe))
+        run = build(recipe)
+        results = execute(run)
         assert results is not None
-        points.append(_point(results["student"], view, series))
-        if series == TAUGHT and not any(point.series == "teacher" for point in points):
-            points.append(_point(results["teacher"], "teacher", "teacher"))
+        found[view, series] = results["student"]
+        models.setdefault(view, saved_student(run))  # taught or alone, it costs the same
+        if run.teacher is not None:
+            found.setdefault((TAUGHT_BY, TAUGHT_BY), results["teacher"])
+            models.setdefault(TAUGHT_BY, run.teacher)
+        interval = run.card.key_frame_interval
+    costs = profile_clip_models(models, interval=interval, device=device_of(next(iter(models.values()))))
+    points = [_point(scores, costs[view], view, series) for (view, series), scores in found.items()]
     with atomic_path(whole.out / "sweep.json") as temporary:
         temporary.write_text(json.dumps([vars(point) for point in points], indent=2))
     with atomic_path(whole.out / "sweep.html") as temporary:
@@ -111,14 +123,12 @@ def _without_teacher(method: dict[str, Any]) -> dict[str, Any]:
     return {"name": "supervised", **{name: value for name, value in method.items() if name in shared}}
 
 
-def _point(scores: dict[str, Any], view: str, series: str) -> Point:
+def _point(scores: dict[str, Any], costs: dict[str, Any], view: str, series: str) -> Point:
     quality = number(scores, "metrics", "top1")
     quality = number(scores, "metrics", "map") if quality is None else quality
-    gmacs, milliseconds = number(scores, "gmacs", "clip"), number(scores, "latency_ms", "amortised")
     assert quality is not None
-    assert gmacs is not None
-    assert milliseconds is not None
-    return Point(view, series, quality, gmacs, milliseconds, str(scores["device"]))
+    gmacs, milliseconds = costs["gmacs"]["clip"], costs["latency_ms"]["amortised"]
+    return Point(view, series, quality, gmacs, milliseconds, str(costs["device"]))
 
 
 def table(points: Sequence[Point]) -> str:
@@ -156,7 +166,7 @@ def _figure(points: Sequence[Point], cost: str, label: str) -> Picture:
 
 
 def _draw(axes: "Axes", *, places: list[tuple[Point, float]], label: str) -> None:
-    colours = {TAUGHT: STUDENT, "teacher": TEACHER}
+    colours = {TAUGHT: STUDENT, TAUGHT_BY: TEACHER}
     others = cycle(BASELINES)
     for series in dict.fromkeys(point.series for point, _ in places):
         chosen = sorted(((x, p.quality, p.view) for p, x in places if p.series == series), key=lambda c: c[0])

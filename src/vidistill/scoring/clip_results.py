@@ -16,7 +16,7 @@ from vidistill.profile import (
     time_side_by_side,
     without_values,
 )
-from vidistill.scoring.clips import evaluate_clips
+from vidistill.scoring.clips import clip_metrics, predict_videos
 from vidistill.scoring.frames import Setting
 from vidistill.scoring.results import by_name, environment, summarise
 
@@ -32,9 +32,10 @@ def compare_clips(
     assert student.card is not None
     models = {"student": student} | ({"teacher": teacher} if teacher else {})
     costs = profile_clip_models(models, interval=student.card.key_frame_interval, device=setting.device)
+    said = [{name: predict_videos(model, d.sequences, setting) for name, model in models.items()} for d in datasets]
     found: dict[str, dict[str, Any]] = {}
     for name, model in models.items():
-        metrics = [evaluate_clips(model, d.sequences, setting, teacher=teacher) for d in datasets]
+        metrics = [clip_metrics(model, predictions[name], predictions.get("teacher"), setting) for predictions in said]
         more = by_name(datasets[1:], metrics[1:])
         found[name] = {"metrics": metrics[0] if metrics else None, "more_metrics": more, **costs[name]}
     return {

@@ -53,14 +53,24 @@ def evaluate_clips(
 ) -> dict[str, Any]:
     """The metrics of a network of clips, in evaluation mode; with a teacher, agreement with it is counted.
 
-    `predictions` has a row a video: its name, its classes, the class of largest probability.
     A video that cannot be decoded is left out and named. Errors: UserError where none is left.
     """
-    _require_known_classes(sequences, setting.num_classes)
     predictions = predict_videos(model, sequences, setting)
-    if not predictions.videos:
-        raise UserError(f"none of the {len(sequences)} videos can be scored: {predictions.undecodable[0]}")
     others = None if teacher is None else predict_videos(teacher, sequences, setting)
+    return clip_metrics(model, predictions, others, setting)
+
+
+def clip_metrics(
+    model: StatefulNetwork, predictions: Predictions, others: Predictions | None, setting: Setting
+) -> dict[str, Any]:
+    """The metrics of what the model said; `agreement` with what others said of the same videos, where they did.
+
+    `predictions` has a row a video: its name, its classes, the class of largest probability.
+    Errors: UserError where no video could be decoded.
+    """
+    num_videos = len(predictions.videos) + len(predictions.undecodable)
+    if not predictions.videos:
+        raise UserError(f"none of the {num_videos} videos can be scored: {predictions.undecodable[0]}")
     task = setting.task
     assert isinstance(task, Recognition)
     assert isinstance(model.view, ClipView)
@@ -69,8 +79,8 @@ def evaluate_clips(
         "agreement": None if others is None else _agreement(predictions, others),
         "undecodable": predictions.undecodable,
         "predictions": [[v.name, list(v.classes), int(v.probabilities.argmax())] for v in predictions.videos],
-        "num_frames": len(sequences),
-        "protocol": _protocol(predictions, task, model.view, len(sequences)),
+        "num_frames": num_videos,
+        "protocol": _protocol(predictions, task, model.view, num_videos),
     }
 
 
@@ -124,7 +134,11 @@ def _protocol(predictions: Predictions, task: Recognition, view: ClipView, num_v
 
 
 def predict_videos(model: StatefulNetwork, sequences: Sequence[FrameSequence], setting: Setting) -> Predictions:
-    """The network's class probabilities for each video."""
+    """The network's class probabilities for each video that can be decoded.
+
+    Errors: UserError for a video of a class that the network does not know.
+    """
+    _require_known_classes(sequences, setting.num_classes)
     found = Predictions([], [])
     for sequence in track(sequences, "evaluating", total=len(sequences)):
         try:
