@@ -249,7 +249,9 @@ def convert(
     write = choice(layout, WRITERS, "--layout")
     [dataset] = build_datasets([data_source(data)], where="DATA")
     with new_folder(out) as folder:
-        write(dataset, folder)
+        left_out = write(dataset, folder) or []
+    for problem in left_out:
+        print(f"left out: {problem}")
     print(out)
 
 

@@ -216,3 +216,26 @@ def test_videos_without_a_class_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="synthetic_0000: has no class to write"):
         write_labelled_frames(synthetic(num_sequences=1, num_frames=2, size=(16, 16)), tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_what_cannot_be_decoded_is_left_out_and_said(place: Path, tmp_path: Path) -> None:
+    (place / "frames" / "3.png").write_bytes(b"no image")
+    written = tmp_path / "written"
+    left_out = write_labelled_frames(listed(place, "a.mp4 0\nframes 5 1\ntake 07 5 1\n"), written)
+    assert [problem.partition(" cannot")[0] for problem in left_out] == [str(place / "frames" / "3.png")]
+    assert contents(labelled_videos(written, list_file="labels.csv")) == [
+        ("000000_a", 3, (0,)), ("000002_take 07", 5, (1,)),
+    ]  # fmt: skip
+    assert not list(written.glob("000001*"))
+
+
+def test_where_nothing_can_be_decoded_that_is_said(place: Path, tmp_path: Path) -> None:
+    cut_short(place / "a.mp4")
+    with pytest.raises(UserError, match=r"none of the 1 videos can be decoded: .*a\.mp4"):
+        write_labelled_frames(listed(place, "a.mp4 0\n"), tmp_path / "written")
+
+
+def test_a_full_disk_is_no_broken_video(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "written").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match="written"):
+        write_labelled_frames(listed(place, "a.mp4 0\n"), tmp_path / "written")

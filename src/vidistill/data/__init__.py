@@ -38,7 +38,7 @@ DATASETS: dict[str, Callable[..., VideoDataset]] = {
     "vimeo90k": vimeo90k,
 }
 
-WRITERS: dict[str, Callable[[VideoDataset, Path], None]] = {
+WRITERS: dict[str, Callable[[VideoDataset, Path], list[str] | None]] = {  # what they had to leave out, and why
     "coco_video": write_coco_video,
     "mot": write_mot,
     "labelled_frames": write_labelled_frames,

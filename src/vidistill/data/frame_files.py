@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image as PillowImage
 
 from vidistill.data.boxes import BoxedSequence
-from vidistill.data.clip import FrameSequence
+from vidistill.data.clip import FrameSequence, Image
 from vidistill.data.images import ImageSequence
 from vidistill.data.videos import VideoSequence
 from vidistill.files import atomic_path
@@ -27,10 +27,15 @@ def video_file(sequence: FrameSequence) -> Path | None:
 
 
 def write_images(sequence: FrameSequence, folder: Path, names: Sequence[str]) -> None:
-    """Writes the frames into `folder` under `names`, atomically each; JPEG at quality 95, colour as sharp as light."""
+    """Writes the frames into `folder` under `names`."""
     for name, image in zip(names, sequence.images(), strict=True):
-        with atomic_path(folder / name) as temporary:
-            PillowImage.fromarray(image).save(temporary, quality=95, subsampling=0)  # which PNG has not
+        write_image(image, folder / name)
+
+
+def write_image(image: Image, path: Path) -> None:
+    """Atomically; JPEG at quality 95, colour as sharp as light."""
+    with atomic_path(path) as temporary:
+        PillowImage.fromarray(image).save(temporary, quality=95, subsampling=0)  # which PNG has not
 
 
 def unique_name(name: str, taken: Set[str]) -> str:

@@ -4,21 +4,23 @@ import csv
 import itertools
 import json
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from vidistill.data.class_names import read_class_names
 from vidistill.data.classified import ClassifiedVideo, classes_of
-from vidistill.data.clip import FrameSequence, VideoDataset
-from vidistill.data.frame_files import write_images
+from vidistill.data.clip import FrameSequence, Image, VideoDataset
+from vidistill.data.frame_files import write_image
 from vidistill.data.images import ImageSequence, images_in
 from vidistill.data.resized import ResizedSequence
 from vidistill.data.video import natural_key
 from vidistill.data.videos import OpenReaders, VideoSequence
 from vidistill.errors import UserError, nearest
 from vidistill.files import atomic_path
+from vidistill.progress import track
 
 FILE_COLUMNS = ("file", "path", "video", "clip")
 
@@ -96,17 +98,28 @@ def labelled_videos(
     return VideoDataset(Path(root).name or "videos", videos, names)
 
 
-def write_labelled_frames(dataset: VideoDataset, root: str | Path) -> None:
+def write_labelled_frames(dataset: VideoDataset, root: str | Path) -> list[str]:
     """Writes each video as a folder of JPEG frames, `labels.csv` with the list's columns, and `classes.json`.
 
     `labelled_videos` reads them; frames that are files are read far faster than picked out of a video. Folders have
-    names of our own, for a list's paths may lead anywhere. Errors: UserError for a video without a class.
+    names of our own, for a list's paths may lead anywhere. Returns what is wrong with each video that cannot be decoded
+    and is left out. Errors: UserError for a video without a class, and where none can be decoded.
     """
-    folders = [f"{number:06d}_{Path(video.name).stem}" for number, video in enumerate(dataset.sequences)]
-    videos = list(zip(folders, dataset.sequences, strict=True))
-    rows = [{"file": folder} | _list_row(video, dataset.class_names) for folder, video in videos]
-    for folder, video in videos:
-        write_images(video, Path(root) / folder, [f"{index:06d}.jpg" for index in range(len(video))])
+    left_out, rows = [], []
+    listed = [_list_row(video, dataset.class_names) for video in dataset.sequences]
+    for number, (video, row) in enumerate(
+        track(zip(dataset.sequences, listed, strict=True), "writing", total=len(listed))
+    ):
+        folder = f"{number:06d}_{Path(video.name).stem}"
+        try:
+            for index, image in enumerate(_decoded(video)):
+                write_image(image, Path(root) / folder / f"{index:06d}.jpg")
+            rows.append({"file": folder} | row)
+        except _Undecodable as error:
+            left_out.append(str(error))
+            shutil.rmtree(Path(root) / folder, ignore_errors=True)
+    if not rows:
+        raise UserError(f"none of the {len(listed)} videos can be decoded: {left_out[0]}")
     with atomic_path(Path(root) / "classes.json") as temporary:
         temporary.write_text(json.dumps(dataset.class_names), encoding="utf-8")
     header = list(dict.fromkeys(name for row in rows for name in row))
@@ -114,6 +127,18 @@ def write_labelled_frames(dataset: VideoDataset, root: str | Path) -> None:
         writer = csv.DictWriter(file, header, restval="")
         writer.writeheader()
         writer.writerows(rows)
+    return left_out
+
+
+class _Undecodable(Exception):
+    """What is wrong with a video, where an error in writing is not."""
+
+
+def _decoded(video: FrameSequence) -> Iterator[Image]:
+    try:
+        yield from video.images()
+    except UserError as error:
+        raise _Undecodable(str(error)) from error
 
 
 def _list_row(video: FrameSequence, class_names: Sequence[str]) -> dict[str, str]:
