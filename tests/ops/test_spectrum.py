@@ -117,6 +117,16 @@ def test_the_normalised_gap_is_within_2_and_blind_to_scale(transform, num_frames
     assert spectrum_gap(teacher * scale, teacher, transform=transform).item() == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("kind", KINDS)
+@given(num_frames=st.integers(2, 9), seed=SEEDS)
+def test_still_clips_have_no_motion_to_tell_apart(transform, kind, num_frames: int, seed: int) -> None:
+    student, teacher = (f[:, :1].expand(-1, num_frames, -1, -1, -1) for f in pair(seed, num_frames))
+    weights = [0.0, *[1.0] * (num_frequencies(num_frames, transform) - 1)]
+    gap = spectrum_gap(student, teacher, transform=transform, kind=kind, frequency_weights=weights)
+    assert gap.item() == pytest.approx(0, abs=1e-4)
+
+
 def test_what_shares_no_frequency_is_2_apart() -> None:
     still = torch.ones(1, 4, 1, 1, 1)
     swinging = torch.tensor([1.0, -1.0, 1.0, -1.0]).view_as(still)

@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+LEAST_PART = 1e-4
+
 Transform = Literal["fft", "dct"]
 Kind = Literal["amplitude", "log", "power", "complex"]
 
@@ -74,9 +76,11 @@ def spectrum_gap(
     summed, so 0 <= gap <= 2 for amplitudes; otherwise it is the mean over the elements of the features, which for
     kind "complex" is the features' mean squared error (Parseval). frequency_weights: of the squares, one a frequency,
     from the mean over time (frequency 0) upward, so that what is left out is not in the norm either; all 1 by default.
-    Errors: ValueError for another number of weights than of frequencies, or a negative one.
+    What is left counts as `LEAST_PART` of the whole spectrum at least, or a still clip's rounding errors would be its
+    motion. Errors: ValueError for another number of weights than of frequencies, or a negative one.
     """
     spectra = [temporal_spectrum(f, transform=transform, kind=kind) for f in (student, teacher.detach())]
+    floors = [LEAST_PART * _norm(s) for s in spectra]
     if frequency_weights is not None:
         expected = num_frequencies(student.shape[1], transform)
         if len(frequency_weights) != expected or min(frequency_weights) < 0:
@@ -87,8 +91,14 @@ def spectrum_gap(
         scale = torch.tensor(frequency_weights, device=student.device, dtype=torch.float32).sqrt()
         spectra = [s * scale.view(-1, *[1] * (s.ndim - 2)) for s in spectra]
     if normalised:
-        spectra = [s / s.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, *[1] * (s.ndim - 1)) for s in spectra]
+        norms = [_norm(s).maximum(floor).clamp(min=1e-12) for s, floor in zip(spectra, floors, strict=True)]
+        spectra = [s / norm for s, norm in zip(spectra, norms, strict=True)]
     return (spectra[0] - spectra[1]).square().sum() / (len(student) if normalised else student.numel())
+
+
+def _norm(spectrum: Tensor) -> Tensor:
+    """Of each clip's, with as many axes."""
+    return spectrum.flatten(1).norm(dim=1).view(-1, *[1] * (spectrum.ndim - 1))
 
 
 def cosine_basis(length: int, *, device: torch.device | None = None) -> Tensor:
