@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.networks import TinyDetector
+from tests.networks import TinyClips, TinyDetector
 from vidistill.build import build
 from vidistill.check import check_recipe, without_files
 from vidistill.checkpoint import load_student, save_student
@@ -294,3 +294,31 @@ def test_a_cache_is_for_clips_that_come_again() -> None:
 def test_alone_a_patch_of_any_size_has_a_frame(tmp_path: Path) -> None:
     save_recipe(restoring(data={"clip": {"window": 3, "patch": 80}}), tmp_path / "recipe.yaml")
     assert check_recipe(tmp_path / "recipe.yaml", (), alone=True) == []
+
+
+def test_a_cache_is_for_teachers_that_heed_one_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Heedless(TinyClips):
+        """Its first norm takes the statistics of whatever it is given."""
+
+        def __init__(self, num_classes: int) -> None:
+            super().__init__(num_classes)
+            self.first[1] = torch.nn.BatchNorm2d(6, track_running_stats=False)
+
+    monkeypatch.setitem(MODELS, "tiny_clips", TinyClips)
+    monkeypatch.setitem(MODELS, "heedless", Heedless)
+
+    def recipe(teacher: str) -> Recipe:
+        videos = {"name": "synthetic_actions", "num_videos": 4, "size": 16}
+        return recipe_of(
+            task={"name": "recognition"},
+            teacher={"name": teacher, "cache": str(tmp_path)},
+            student={"name": "tiny_clips"},
+            method={"name": "cross_resolution", "teacher_norms": "stored"},
+            data={"train": [videos], "clip": {"num_frames": 2, "crop": 16, "draws": 2}},
+        )
+
+    assert build(recipe("tiny_clips")).training.teacher is not None
+    with pytest.raises(
+        UserError, match=r"teacher\.cache: the teacher's batch normalisation has no statistics of its own"
+    ):
+        build(recipe("heedless"))

@@ -146,6 +146,10 @@ def test_stream_labels_a_video_over_time(place: Path, capsys) -> None:
     assert run("stream", student, clip, "--out", str(place / "out.mp4"), "--key-frames", "1") == 0
     with VideoReader(place / "out.mp4") as reader:
         assert reader.num_frames == 9
+    assert run("stream", student, clip, "--out", str(place / "two.mp4"), "--save-state", str(place / "state")) == 0
+    again = ("stream", student, clip, "--out", str(place / "three.mp4"), "--load-state", str(place / "state"))
+    assert run(*again, "--key-frames", "3") == 1
+    assert "state of a stream with other key frames" in capsys.readouterr().err
     assert run("stream", student, clip, "--out", str(place / "masks")) == 1
     assert "write a video" in capsys.readouterr().err
 

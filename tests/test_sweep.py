@@ -91,7 +91,7 @@ def test_without_given_labels_none_learns_alone(recipe: Path, labels: str, capsy
 
 @pytest.mark.parametrize("text", ["", "x", "112:", "112:x", "-3"])
 def test_a_view_is_a_size_or_a_size_and_a_detail(text: str) -> None:
-    assert parse_view("224") == {"size": 224}
+    assert parse_view("224") == {"size": 224, "detail": None}
     assert parse_view("224:112") == {"size": 224, "detail": 112}
     with pytest.raises(UserError, match="give a size in pixels"):
         parse_view(text)

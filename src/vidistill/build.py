@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidistill.checkpoint import load_student, load_weights
 from vidistill.config import call, choose, pick, validate
 from vidistill.data import DATASETS
 from vidistill.data.class_names import require_classes
+from vidistill.data.classified import classes_of
 from vidistill.data.clip import TrainingSamples, VideoDataset
 from vidistill.distill import METHODS, Method
 from vidistill.distill.card import Card
@@ -67,6 +69,7 @@ def build(recipe: Recipe) -> Run:
         require_same_frames(build_task(card.task), task, where="teacher.checkpoint")
     clips = _clips(recipe, task, train_sets)
     teacher = _teacher(recipe.teacher, saved, task, clips)
+    torch.manual_seed(recipe.seed)  # again, for a student starts alike with a teacher and alone
     network, spec = _student_network(recipe, teacher, card, task.network_options)
     network.requires_grad_(True)  # what was loaded was frozen
     normalisation, teacher_normalisation = _normalisations(
@@ -76,7 +79,7 @@ def build(recipe: Recipe) -> Run:
     frozen = None
     if teacher is not None:
         teacher.normalisation = teacher_normalisation
-        frozen = FrozenTeacher(teacher.network, teacher.view, _cache(recipe))
+        frozen = FrozenTeacher(teacher.network, teacher.view, _cache(recipe, teacher.network))
     method = build_method(_with_table(recipe))
     view = clips.view_of(_view_changes(recipe.student, network, None))
     student = method.prepare(network, clips.example(), view=view, teacher=frozen)
@@ -139,7 +142,7 @@ def _teacher(
     return stateful(network, view).eval()
 
 
-def _cache(recipe: Recipe) -> TeacherCache | None:
+def _cache(recipe: Recipe, teacher: nn.Module) -> TeacherCache | None:
     if recipe.teacher is None or recipe.teacher.cache is None:
         return None
     if "draws" not in recipe.data.clip:
@@ -150,6 +153,11 @@ def _cache(recipe: Recipe) -> TeacherCache | None:
     if not recipe.data.clip.get("draws"):
         raise UserError(
             "teacher.cache: no clip would ever come again; say with data.clip.draws how many may be drawn of each video"
+        )
+    if any(isinstance(part, _BatchNorm) and part.running_mean is None for part in teacher.modules()):
+        raise UserError(
+            "teacher.cache: the teacher's batch normalisation has no statistics of its own, so what it says of a clip "
+            "depends on the others of its batch; leave it out"
         )
     return TeacherCache(recipe.teacher.cache)
 
@@ -237,8 +245,12 @@ def _task_options(recipe: Recipe, labelled: VideoDataset | None, teacher: Card |
             )
         options["num_classes"] = known
     if labelled and labelled.num_classes != options["num_classes"] and recipe.data.labels != "none":
+        first = next(
+            (s.name for s in labelled.sequences if max(classes_of(s), default=0) >= options["num_classes"]), ""
+        )
         raise UserError(
             f"task.num_classes is {options['num_classes']}, but {labelled.name} has {labelled.num_classes} classes"
+            + (f"; the first video of a class beyond is {first}" if first else "")
         )
     return options
 

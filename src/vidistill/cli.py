@@ -301,13 +301,13 @@ def profile(
 def export(
     student: StudentArgument,
     out: Annotated[Path, typer.Option(help="Folder for key.onnx and delta.onnx.")],
-    size: SizeOption = "640x360",
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT, 640x360 by default; a clip network's is its own.")] = "",
 ) -> None:
     """Write a student as ONNX, its state as inputs and outputs, checked against torch in ONNX Runtime."""
     from vidistill.checkpoint import load_student
     from vidistill.export import export_onnx
 
-    exported = export_onnx(load_student(student_file(student)), out, size=frame_size(size))
+    exported = export_onnx(load_student(student_file(student)), out, size=frame_size(size) if size else None)
     for path in (exported.key, exported.delta):
         if path is not None:
             print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")

@@ -21,8 +21,10 @@ from vidistill.errors import UserError
 from vidistill.files import atomic_path
 from vidistill.onnx_operators import translations
 from vidistill.onnx_runtime import NEXT, OnnxStudent
+from vidistill.ops.clip_view import ClipView
 
 PARITY = 1e-4  # of the output's scale
+FRAME_SIZE = (360, 640)
 DELTA_FRAMES = 3
 
 
@@ -67,24 +69,28 @@ def tensors_of(outputs: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 
-def export_onnx(student: StatefulNetwork, folder: str | Path, *, size: tuple[int, int]) -> Exported:
+def export_onnx(student: StatefulNetwork, folder: str | Path, *, size: tuple[int, int] | None = None) -> Exported:
     """Writes `key.onnx` and, for a student with key frames, `delta.onnx`, for frames of `size` (height, width).
+
+    A network of clips takes squares of its view's `crop`, which `ClipView.cut` cuts, every `view.stride`-th frame:
+    key.onnx the first one, delta.onnx those that follow.
 
     key: input `frame` (1, 3, H, W) normalised; outputs `output` (`output.1`, …) and each state tensor by its name.
     delta: inputs `frame` and the state's names, of which a network may need only some; outputs as before, and
     `next/` with the name of each state tensor that the next frame needs anew.
     Before either file takes its place, ONNX Runtime runs a key frame and three delta frames beside torch. Errors:
-    UserError where packages are missing, the network cannot be traced, or the outputs differ.
+    UserError where packages are missing, the size is not the network's, it cannot be traced, or the outputs differ.
     """
     _require_onnx()
     folder = Path(folder)
-    example = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    example = torch.randn(1, 3, *_frame_size(student, size), generator=torch.Generator().manual_seed(0))
     fused = fused_copy(student.cpu(), example)
     for part in fused.modules():
         if isinstance(part, DeltaNetwork):
             part.folding = "at once"
     if isinstance(fused, Windowed | FrameByFrame):
         fused.holds = False
+        fused.expect_key_frames(1)
     if isinstance(fused, LookAhead):
         fused.waits = False
     key_graph, delta_graph = KeyGraph(fused).eval(), DeltaGraph(fused).eval()
@@ -104,6 +110,18 @@ def export_onnx(student: StatefulNetwork, folder: str | Path, *, size: tuple[int
     if not state:
         (folder / "delta.onnx").unlink()
     return Exported(folder / "key.onnx", folder / "delta.onnx" if state else None, gap)
+
+
+def _frame_size(student: StatefulNetwork, size: tuple[int, int] | None) -> tuple[int, int]:
+    """The size that is asked for, or that the student's view decides."""
+    if not isinstance(student.view, ClipView):
+        return size or FRAME_SIZE
+    square = (student.view.crop, student.view.crop)
+    if size not in (None, square):
+        raise UserError(
+            f"a network of clips takes the squares that its view cuts, here {square[0]}×{square[1]}; no size"
+        )
+    return square
 
 
 def _require_onnx() -> None:

@@ -20,6 +20,7 @@ from vidistill.progress import track
 
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
+K = TypeVar("K")
 
 LAYER_KINDS = (torch.ops.aten.convolution, torch.ops.aten._convolution, torch.ops.aten.mm, torch.ops.aten.addmm)
 
@@ -133,15 +134,17 @@ def median_milliseconds(
 
 
 def time_side_by_side(
-    functions: dict[str, Callable[[], Any]], *, repeats: int = 12, warmup: int = 2, title: str = "measuring"
-) -> dict[str, dict[str, float]]:
+    functions: dict[K, Callable[[], Any]], *, repeats: int = 12, warmup: int = 2, title: str = "measuring"
+) -> dict[K, dict[str, float]]:
     """p50, p95 and p99 of each function's wall-clock milliseconds; they take turns."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
+    times: dict[K, list[float]] = {name: [] for name in functions}
     with torch.inference_mode():
         for turn in track(range(warmup + repeats), title, total=warmup + repeats):
             for name, function in functions.items():
+                synchronise()
                 began = time.perf_counter()
                 function()
+                synchronise()
                 if turn >= warmup:
                     times[name].append(time.perf_counter() - began)
     return {name: _percentiles(np.array(measured) * 1e3) for name, measured in times.items()}
@@ -151,10 +154,10 @@ def _time_cycle(model: Forward, frames: Tensor, key_frame_interval: int) -> list
     state, measured = None, []
     for t in range(key_frame_interval):
         frame = frames[t % len(frames)][None]
-        _synchronise(frame.device)
+        synchronise()
         began = time.perf_counter()
         _, state = model(frame, state or None)
-        _synchronise(frame.device)
+        synchronise()
         measured.append(time.perf_counter() - began)
         if not state:
             break
@@ -176,11 +179,10 @@ def _percentiles(milliseconds: np.ndarray) -> dict[str, float]:
     return {f"p{p}": float(np.percentile(milliseconds, p)) for p in (50, 95, 99)}
 
 
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+def synchronise() -> None:
+    """Waits for the accelerator, where there is one, to end what it was given."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
 
 
 class PeakMemory(TorchDispatchMode):

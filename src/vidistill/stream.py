@@ -80,6 +80,7 @@ class Stream:
         self.height = height
         self.normalisation = card.normalisation
         self.key_frames = key_frames or Fixed(card.key_frame_interval)
+        self.student.expect_key_frames(self.key_frames.interval if isinstance(self.key_frames, Fixed) else 1)
         self.index = 0
         self._state: State | None = None
         self._memory: Memory | None = None
@@ -172,6 +173,7 @@ class Stream:
         tensors["stream/index"] = torch.tensor(self.index)
         tensors["stream/size"] = torch.tensor(self._size or ())
         tensors["stream/height"] = torch.tensor(self.height or 0)
+        tensors["stream/spacing"] = torch.tensor(self.student.spacing)
         if self._waiting:
             tensors["waiting/images"] = torch.from_numpy(np.stack([frame.image for frame in self._waiting]))
             seconds = [frame.pts_seconds for frame in self._waiting]
@@ -182,11 +184,15 @@ class Stream:
         """Goes on where the stream that gave `tensors` was. Errors: UserError where they are no stream's state."""
         try:
             index, height = int(tensors["stream/index"]), int(tensors["stream/height"]) or None
-            size = tuple(tensors["stream/size"].tolist()) or None
+            size, spacing = tuple(tensors["stream/size"].tolist()) or None, int(tensors["stream/spacing"])
         except KeyError as error:
             raise UserError(f"this is not the state of a stream: it lacks {error}") from error
         if height != self.height:
             raise UserError(f"this is the state of a stream of height {height or 'as given'}; go on with the same one")
+        if spacing != self.student.spacing:
+            raise UserError(
+                "this is the state of a stream with other key frames, which kept other frames; take the same"
+            )
         self.index, self._size = index, size
         state = self._part(tensors, "model/")
         self._state = {name: _channels_last(tensor) for name, tensor in state.items()} or None

@@ -45,12 +45,12 @@ class Point:
     device: str
 
 
-def parse_view(text: str) -> dict[str, int]:
+def parse_view(text: str) -> dict[str, int | None]:
     """A view from `size`, or from `size:detail` for frames reduced to `detail` and enlarged to `size`."""
     size, colon, detail = text.partition(":")
     if not size.isdigit() or (colon and not detail.isdigit()):
         raise UserError(f"--views {text}: give a size in pixels as in 112, or size:detail as in 224:112")
-    return {"size": int(size), **({"detail": int(detail)} if colon else {})}
+    return {"size": int(size), "detail": int(detail) if colon else None}
 
 
 def run_sweep(path: Path, views: Sequence[str], assignments: Sequence[str]) -> tuple[list[Point], Path]:

@@ -128,6 +128,7 @@ def train(training: Training, *, should_stop: Callable[[int], bool] = lambda ste
             losses = _step(learner, accelerator, optimizer, batches, training, step)
             rate = optim.batch_size / (time.perf_counter() - began)
             losses |= training.method.observations()
+            losses |= {} if training.teacher is None else training.teacher.observations()
             log.write(step + 1, losses, learning_rate=optimizer.param_groups[0]["lr"], samples_per_second=rate)
             last = step + 1 == optim.steps or should_stop(step + 1)
             if accelerator.is_main_process and (last or (step + 1) % optim.checkpoint_every == 0):

@@ -239,3 +239,22 @@ def test_a_full_disk_is_no_broken_video(place: Path, tmp_path: Path) -> None:
     (tmp_path / "written").write_text("a file where the folder should be")
     with pytest.raises(UserError, match="written"):
         write_labelled_frames(listed(place, "a.mp4 0\n"), tmp_path / "written")
+
+
+def test_a_list_in_a_folder_of_its_own_reads_alike(place: Path) -> None:
+    (place / "lists").mkdir()
+    (place / "lists" / "train.txt").write_text("frames 5 1\ntake 07 5 0\na.mp4 2\n")
+    (place / "train.txt").write_text("frames 5 1\ntake 07 5 0\na.mp4 2\n")
+    beside, apart = (labelled_videos(place, list_file=name) for name in ("train.txt", "lists/train.txt"))
+    assert contents(apart) == contents(beside) == [("frames", 5, (1,)), ("take 07", 5, (0,)), ("a.mp4", 3, (2,))]
+    assert apart.problems() == []
+
+
+def test_a_label_beyond_reason_names_its_line(place: Path) -> None:
+    with pytest.raises(UserError, match=r"list\.txt:2: the label 1699999999 is out of range"):
+        listed(place, "frames 5 1\na.mp4 1699999999\n")
+
+
+def test_no_height_is_said(place: Path) -> None:
+    with pytest.raises(UserError, match="height: 0 is no height"):
+        listed(place, "a.mp4 0\n", height=0)

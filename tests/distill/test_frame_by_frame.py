@@ -8,6 +8,7 @@ from vidistill.distill.stateful import without_key_frame
 from vidistill.distill.window import stateful
 from vidistill.models import build_network
 from vidistill.ops.clip_view import ClipView
+from vidistill.scoring.clip_results import profile_clip_models
 
 VIEW = ClipView(num_frames=3, sampling="dense", stride=2, crop=32, size=32)
 OPTIONS = {"num_classes": 4, "backbone": "test_resnet", "causal": True}
@@ -68,3 +69,12 @@ def test_the_state_keeps_its_size_and_streams_split(student) -> None:
             torch.testing.assert_close(mine[0], both[b], atol=1e-5, rtol=1e-5)
             for name, tensor in state.items():
                 torch.testing.assert_close(tensor[0], states[name][b], atol=1e-5, rtol=1e-5)
+
+
+def test_a_stream_costs_a_frame_where_a_window_costs_a_clip(student) -> None:
+    plain = stateful(build_network("tsm", options={**OPTIONS, "causal": False}), VIEW).eval()
+    found = profile_clip_models({"causal": student, "plain": plain}, interval=2, device=torch.device("cpu"))
+    clip = found["plain"]["gmacs"]["clip"]
+    assert found["causal"]["gmacs"]["clip"] == pytest.approx(clip)
+    assert found["causal"]["gmacs"]["amortised"] == pytest.approx(clip / 3 / 2, rel=1e-3)
+    assert found["plain"]["gmacs"]["amortised"] == pytest.approx(clip / 2)

@@ -126,3 +126,17 @@ def test_a_frozen_teacher_remembers_what_it_said(network, tmp_path: Path) -> Non
         assert not outputs.requires_grad
         assert set(features) == set(PATHS)
     assert cached.cache.hits == 4
+
+
+@torch.no_grad()
+def test_in_another_precision_the_teacher_is_asked_again(network, tmp_path: Path) -> None:
+    cache, clip = TeacherCache(tmp_path), torch.randn(1, 4, 3, 8, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cache.run(network, clip, PATHS)
+        outputs, _ = cache.run(network, clip, PATHS)
+    assert (cache.hits, cache.misses) == (1, 1)
+    assert outputs.dtype == torch.float32
+    cache.run(network, clip, PATHS)
+    assert (cache.hits, cache.misses) == (1, 2)
+    assert FrozenTeacher(network, VIEW, cache).observations() == {"cache_hits": 1 / 3}
+    assert FrozenTeacher(network, VIEW).observations() == {}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.networks import TinyClips
+from vidistill.distill.stages import feature_shapes
 from vidistill.distill.stateful import PerFrame, without_key_frame
 from vidistill.distill.window import Windowed, refuse_clips, stateful
 from vidistill.errors import UserError
@@ -88,6 +89,20 @@ def test_the_state_is_a_window_of_small_frames_and_does_not_grow(student) -> Non
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("interval", "num_kept"), [(1, 9), (2, 5), (3, 9), (4, 3), (6, 5), (8, 3)])
+def test_where_key_frames_come_regularly_only_what_they_look_at_is_kept(interval: int, num_kept: int) -> None:
+    view = ClipView(num_frames=3, sampling="dense", stride=4, crop=12, size=8)
+    network = TinyClips(num_classes=4).eval()
+    whole, sparing = Windowed(network, view).eval(), Windowed(network, view).eval()
+    sparing.expect_key_frames(interval)
+    frames = torch.randn(21, 2, 3, 12, 12)
+    for found, expected in zip(run(sparing, frames, interval), run(whole, frames, interval), strict=True):
+        torch.testing.assert_close(found, expected)
+    _, state = sparing(frames[0])
+    assert state["window"].shape[1] == num_kept
+
+
+@torch.no_grad()
 def test_wrapped_outputs_are_logits_on_a_stream() -> None:
     class Named(TinyClips):
         def forward(self, clips):
@@ -111,18 +126,42 @@ def test_the_contract_by_the_view() -> None:
 
 @torch.no_grad()
 def test_a_stream_in_onnx_runtime(student, tmp_path: Path) -> None:
-    """The files alone, driven as a user would: the window goes in and out by name."""
-    exported = export_onnx(student, tmp_path, size=(12, 12))
+    """The files alone, driven as a user would: every second frame, as the view has it; the window goes in and out."""
+    exported = export_onnx(student, tmp_path)
     assert exported.gap < 1e-4
     key, delta = (
         onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         for path in (exported.key, exported.delta)
     )
-    frames = torch.randn(8, 1, 3, 12, 12)
+    frames = torch.randn(15, 1, 3, 12, 12)
     outputs, window = key.run(["output", "window"], {"frame": frames[0].numpy()})
+    assert window.shape == (1, 3, 3, 8, 8)
     found = [outputs]
-    for frame in frames[1:]:
+    for frame in frames[2::2]:
         outputs, window = delta.run(["output", "next/window"], {"frame": frame.numpy(), "window": window})
         found.append(outputs)
-    for outputs, expected in zip(found, run(student, frames, interval=1), strict=True):
+    for outputs, expected in zip(found, run(student, frames, interval=2)[::2], strict=True):
         torch.testing.assert_close(torch.from_numpy(outputs), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_size_of_exported_frames_is_the_views(student, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="takes the squares that its view cuts, here 12×12"):
+        export_onnx(student, tmp_path, size=(24, 32))
+
+
+def test_a_network_of_ones_own_says_which_size_is_too_small() -> None:
+    class Shrinking(TinyClips):
+        def forward(self, clips: Tensor) -> Tensor:
+            return super().forward(torch.nn.functional.max_pool2d(clips.flatten(0, 1), 4).unflatten(0, clips.shape[:2]))
+
+    student = Windowed(Shrinking(num_classes=2).eval(), ClipView(num_frames=2, crop=3, size=3)).eval()
+    with pytest.raises(UserError, match=r"a clip of 3×3 is too small .* the smallest that works with 2 frames is 4×4"):
+        student(torch.zeros(1, 2, 3, 3, 3))
+    with pytest.raises(UserError, match=r"a clip of 3×3 is too small"):
+        feature_shapes(student.network, torch.zeros(1, 2, 3, 3, 3), ["first"])
+
+
+def test_one_value_has_no_spread() -> None:
+    student = Windowed(TinyClips(num_classes=2), ClipView(num_frames=1, crop=2, size=2)).train()
+    with pytest.raises(UserError, match=r"one value, which has no spread; raise optim\.batch_size, or the size"):
+        student(torch.zeros(1, 1, 3, 2, 2))

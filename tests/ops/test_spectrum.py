@@ -242,3 +242,18 @@ def test_a_divergence_is_never_negative_and_bears_zeros(seed: int) -> None:
     shares[:, 0] = 0
     student, teacher = shares / shares.sum(dim=1, keepdim=True)
     assert distribution_gap(student, teacher).item() >= -1e-6
+
+
+def test_autocast_leaves_spectra_and_distributions_in_full_precision() -> None:
+    student, teacher = pair(0, 8)
+    kernels = [torch.randn(4, 3, 3, 3), torch.randn(2, 4, 3, 3)]
+
+    def gaps() -> list[float]:
+        found = [spectrum_gap(student, teacher, transform="dct").item()]
+        ours, theirs = frequency_distribution(kernels), frequency_distribution([3 * kernel for kernel in kernels])
+        return [*found, *ours.tolist(), distribution_gap(ours, theirs).item()]
+
+    expected = gaps()
+    assert expected[-1] == pytest.approx(0, abs=1e-6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert gaps() == pytest.approx(expected, rel=1e-6, abs=1e-9)

@@ -48,7 +48,11 @@ def read(folder: Path) -> dict[str, np.ndarray]:
 def test_probabilities_of_every_frame_of_a_video_of_each_class(student, tmp_path: Path) -> None:
     data = synthetic_actions(num_videos=6, num_frames=8, size=16, num_classes=K, seed=0)
     teacher = network_of(8)
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     write_timeline(tmp_path, student, teacher, data.sequences, SETTING)
+    assert {name: torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items()} == dict.fromkeys(
+        before, True
+    ), "the teacher stays as it is, its norms apart"
     found = read(tmp_path)
     assert found["labels"].tolist() == [0] * 8 + [1] * 8 + [2] * 8
     assert found["class_names"].tolist() == ["a", "b", "2"]

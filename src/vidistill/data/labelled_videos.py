@@ -22,6 +22,7 @@ from vidistill.errors import UserError, nearest
 from vidistill.files import atomic_path
 from vidistill.progress import track
 
+MOST_CLASSES = 100_000  # that a list may imply by its largest label
 FILE_COLUMNS = ("file", "path", "video", "clip")
 
 
@@ -80,7 +81,9 @@ def labelled_videos(
     height: resizes all frames to that height. Errors: UserError that names the list's line.
     """
     path = Path(root) / list_file
-    entries = _read(path)
+    entries = _read(path, Path(root))
+    if height is not None and height < 1:
+        raise UserError(f"height: {height} is no height; give a number of pixels")
     names = _class_names(entries, path.parent / "classes.json", class_names, num_classes)
     for entry in entries:
         wrong = [c for c in entry.classes if c >= len(names)]
@@ -150,7 +153,8 @@ def _list_row(video: FrameSequence, class_names: Sequence[str]) -> dict[str, str
     return known | {name: text for name, text in others.items() if name not in (*FILE_COLUMNS, *known)}
 
 
-def _read(path: Path) -> list[_Entry]:
+def _read(path: Path, root: Path) -> list[_Entry]:
+    """The lines of the list at `path`, whose videos lie in `root`."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -160,7 +164,7 @@ def _read(path: Path) -> list[_Entry]:
         raise UserError(f"{path}: the list of videos is empty")
     header = next(csv.reader([lines[0][1]]))
     if "label" not in header:
-        return [_line(line, where=where, root=path.parent) for where, line in lines]
+        return [_line(line, where=where, root=root) for where, line in lines]
     column = next((name for name in FILE_COLUMNS if name in header), None)
     if column is None:
         raise UserError(f"{path}: its header names no file column; call it one of {', '.join(FILE_COLUMNS)}")
@@ -210,6 +214,9 @@ def _class_names(
         return read_class_names(beside)
     known = {entry.classes[0]: entry.row["name"] for entry in entries if "name" in entry.row}
     count = num_classes or max(c for entry in entries for c in entry.classes) + 1
+    if count > MOST_CLASSES:
+        where = max(entries, key=lambda entry: max(entry.classes)).where
+        raise UserError(f"{where}: the label {count - 1} is out of range; give num_classes if there are so many")
     return tuple(known.get(i, str(i)) for i in range(count))
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from vidistill.distill.taps import tapped
 from vidistill.errors import UserError
-from vidistill.models.clips import FeatureLayout, to_clip_features
+from vidistill.models.clips import FeatureLayout, size_errors, to_clip_features
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,14 @@ def run_with_features(network: nn.Module, clips: Tensor, paths: Sequence[str]) -
 
 
 def feature_shapes(network: nn.Module, clips: Tensor, paths: Sequence[str]) -> dict[str, torch.Size]:
-    """The shapes (B, T, C, h, w) of the stages at `paths`, from one run in evaluation mode. Errors: as `tapped`."""
+    """The shapes (B, T, C, h, w) of the stages at `paths`, from one run in evaluation mode.
+
+    Errors: as `tapped`; UserError for clips too small for the network.
+    """
     was_training = network.training
     network.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), size_errors(network, clips):
             _, features = run_with_features(network, clips, paths)
     finally:
         network.train(was_training)

@@ -20,7 +20,8 @@ class StatefulNetwork(nn.Module):
     Nothing is left behind on the module between calls. `network` is the network inside. `card` says what a stream or
     report needs to know of a saved student; None for one that was never saved. `plan`: of its converted layers,
     if any. `view`: what a network of clips or windows sees, None for a network of single frames. `delay`: how many
-    frames its outputs come late; those of the first `delay` calls of a stream are None.
+    frames its outputs come late; those of the first `delay` calls of a stream are None. `spacing`: of the frames
+    that its state keeps.
     """
 
     network: nn.Module
@@ -29,6 +30,7 @@ class StatefulNetwork(nn.Module):
     normalisation: Normalisation | None = None  # what its frames want, where that is not the run's
     card: Card | None = None
     delay: int = 0
+    spacing: int = 1
     training_parts: nn.Module | None  # what trains with the student and is gone when it is finished
 
     def __init__(self) -> None:
@@ -42,6 +44,9 @@ class StatefulNetwork(nn.Module):
     def whole(self, frame: Tensor) -> Tensor:
         """What has outputs at once, of one frame: the frame itself, or a window that stands still."""
         return frame
+
+    def expect_key_frames(self, interval: int) -> None:
+        """Says that a stream's key frames come `interval` frames apart, or with 1 at any; it may then keep less."""
 
     def flush(self, state: State | None) -> list[Any]:
         """The outputs that are still to come when a stream ends."""

@@ -40,6 +40,12 @@ class FrozenTeacher:
             return run_with_features(self.network, seen, paths)
         return self.cache.run(self.network, seen, paths)
 
+    def observations(self) -> dict[str, float]:
+        """For the log: the share of clips so far that the cache knew, where there is one."""
+        if self.cache is None or not self.cache.hits + self.cache.misses:
+            return {}
+        return {"cache_hits": self.cache.hits / (self.cache.hits + self.cache.misses)}
+
     def to(self, device: torch.device) -> "FrozenTeacher":
         self.network.to(device)
         return self

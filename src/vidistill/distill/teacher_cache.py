@@ -1,6 +1,7 @@
 """What a teacher said of a clip, kept on disk, so that a clip that comes again costs no run of the teacher. [ours]
 
-The key is the content: a hash of the teacher, layers and weights, and of the pixels that it is given. So no
+The key is the content: a hash of the teacher, layers and weights, of the precision that it runs in and of the pixels
+that it is given. So no
 augmentation, view or normalisation can be mistaken for another, and there are hits only where the very same clip comes
 again: recipes that use a cache draw each clip's augmentation from a few fixed ones, `data.clip.draws`.
 """
@@ -54,14 +55,16 @@ class TeacherCache:
             self._batches += 1
         self.hits, self.misses = self.hits + len(known), self.misses + len(missing)
         entries = [entry for entry in found if entry is not None]
-        stacked = {name: torch.stack([e[name] for e in entries]).to(clips.device).float() for name in entries[0]}
+        stacked = {name: torch.stack([e[name].float() for e in entries]).to(clips.device) for name in entries[0]}
         return stacked.pop(OUTPUT), stacked
 
     def _key(self, network: nn.Module, clip: Tensor, paths: Sequence[str]) -> str:
         if not self._teacher:
             self._teacher = _fingerprint(network)
         digest = hashlib.blake2b(self._teacher, digest_size=20)
-        digest.update(repr((sorted(set(paths)), tuple(clip.shape), str(clip.dtype))).encode())
+        kind = clip.device.type
+        precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else clip.dtype
+        digest.update(repr((sorted(set(paths)), tuple(clip.shape), str(clip.dtype), str(precision))).encode())
         digest.update(clip.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 

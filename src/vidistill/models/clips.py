@@ -12,6 +12,7 @@ from vidistill.profile import on_meta
 
 FeatureLayout = Literal["frames", "channels_first", "channels_last"]
 LARGEST_TRIED = 1024
+ONE_VALUE = "Expected more than 1 value per channel"  # torch's words
 
 
 class ClipNetwork(Protocol):
@@ -66,11 +67,21 @@ def size_errors(network: nn.Module, clips: Tensor) -> Iterator[None]:
     """Turns what torch says of a clip too small for `network` into a UserError that names the smallest that works."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         if clips.is_meta:  # nobody's clip: the search for the smallest size runs here too
             raise
         num_frames, (height, width) = clips.shape[1], clips.shape[-2:]
-        smallest = smallest_size(network, num_frames=num_frames)
+        if isinstance(error, ValueError):
+            if ONE_VALUE not in str(error):
+                raise
+            raise UserError(
+                f"a batch of {len(clips)} clips of {num_frames} frames of {height}×{width} leaves a normalisation one "
+                "value, which has no spread; raise optim.batch_size, or the size"
+            ) from error
+        try:
+            smallest = smallest_size(network, num_frames=num_frames)
+        except UserError as nowhere:
+            raise UserError(f"{nowhere}; torch says: {str(error).splitlines()[0]}") from error
         if min(height, width) >= smallest:
             raise
         raise UserError(

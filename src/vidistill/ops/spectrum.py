@@ -33,7 +33,8 @@ def temporal_spectrum(features: Tensor, *, transform: Transform = "fft", kind: K
     features = features.float()
     if transform == "dct":
         basis = cosine_basis(features.shape[1], device=features.device)
-        spectrum = torch.einsum("ft,bt...->bf...", basis, features)
+        with torch.autocast(features.device.type, enabled=False):
+            spectrum = torch.einsum("ft,bt...->bf...", basis, features)
         if kind == "complex":
             return torch.stack([spectrum, torch.zeros_like(spectrum)], dim=-1)
         amplitude = spectrum.abs()
@@ -118,7 +119,9 @@ def frequency_distribution(kernels: Iterable[Tensor]) -> Tensor:
     shares = []
     for kernel in kernels:
         basis = cosine_basis(kernel.shape[-1], device=kernel.device)
-        energy = (basis @ kernel.float() @ basis.T).square().flatten(-2).flatten(0, -2).mean(dim=0)
+        with torch.autocast(kernel.device.type, enabled=False):
+            spectrum = basis @ kernel.float() @ basis.T
+        energy = spectrum.square().flatten(-2).flatten(0, -2).mean(dim=0)
         shares.append(energy / energy.sum().clamp(min=1e-30))
     return torch.stack(shares).mean(dim=0)
 

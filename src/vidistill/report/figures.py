@@ -37,7 +37,7 @@ QUALITIES = {
 }  # fmt: skip
 NO_LOSSES = (
     "step", "learning_rate", "samples_per_second", "space_weight", "time_weight", "time_gap", "cell_variance",
-    "cell_frozen",
+    "cell_frozen", "cache_hits",
 )  # fmt: skip
 MOST_POINTS = 600  # of a training curve
 PLACES = ((9, 0, "left"), (-9, 0, "right"), (0, 13, "center"), (0, -13, "center"), (9, 13, "left"), (9, -13, "left"))

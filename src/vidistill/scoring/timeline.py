@@ -1,5 +1,6 @@
 """What a recognition run shows: classes over time on a video, as a stream says them."""
 
+import copy
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -47,8 +48,9 @@ def write_timeline(
         return
     streams = {"student": Stream(student, device=setting.device)}
     if teacher is not None:
-        teacher.card = replace(card, normalisation=teacher.normalisation or card.normalisation)
-        streams["teacher"] = Stream(teacher, device=setting.device)
+        shown_teacher = copy.deepcopy(teacher)  # a stream fuses the norms of what it runs
+        shown_teacher.card = replace(card, normalisation=teacher.normalisation or card.normalisation)
+        streams["teacher"] = Stream(shown_teacher, device=setting.device)
     said: dict[str, list[np.ndarray]] = {name: [] for name in streams}
     truth: list[int] = []
     with VideoWriter(folder / "side_by_side.mp4", fps=FPS) as writer:
