@@ -171,9 +171,26 @@ def _draw(axes: "Axes", *, places: list[tuple[Point, float]], label: str) -> Non
     for series in dict.fromkeys(point.series for point, _ in places):
         chosen = sorted(((x, p.quality, p.view) for p, x in places if p.series == series), key=lambda c: c[0])
         colour = colours.get(series) or next(others)
-        axes.plot([x for x, _, _ in chosen], [y for _, y, _ in chosen], color=colour, marker="o", label=series)
-        for x, y, view in chosen:
-            axes.annotate(view, (x, y), (5, 5), textcoords="offset points", color=colour, fontsize=8)
+        sizes, enlarged = ([c for c in chosen if (":" in c[2]) == is_enlarged] for is_enlarged in (False, True))
+        if sizes:
+            axes.plot([x for x, _, _ in sizes], [y for _, y, _ in sizes], color=colour, marker="o", label=series)
+        if enlarged:  # no step of the way from size to size
+            name = f"{series}, enlarged"
+            where = [x for x, _, _ in enlarged], [y for _, y, _ in enlarged]
+            axes.plot(*where, "D", color=colour, markersize=11, fillstyle="none", label=name)
+        for x, y, views in _joined(chosen):
+            axes.annotate(views, (x, y), (0, 9), textcoords="offset points", ha="center", color=colour, fontsize=8)
+    axes.margins(0.12)
     axes.set(xlabel=label, ylabel="accuracy")
     axes.set_xlim(left=0)
-    axes.legend()
+    axes.legend(loc="lower right")
+
+
+def _joined(chosen: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
+    """Points (x, y, name) with one name where several lie on one another, to a twentieth of the widest x."""
+    width = max(x for x, _, _ in chosen)
+    found: dict[tuple[int, float], tuple[float, float, str]] = {}
+    for x, y, name in chosen:
+        place = (round(20 * x / width), y)
+        found[place] = (x, y, f"{found[place][2]}, {name}" if place in found else name)
+    return list(found.values())
