@@ -187,3 +187,5 @@ out: {tmp_path / "run"}
     assert 'class="slider"' in page
     assert "<script" not in page
     assert (tmp_path / "run" / "side_by_side.mp4").stat().st_size > 0
+    unscored = execute(build(load_recipe(tmp_path / "recipe.yaml", ["data.evaluate=[]"])))
+    assert unscored["student"]["metrics"] is None
