@@ -41,8 +41,7 @@ def test_vimeo_septuplets_of_the_list(tmp_path: Path) -> None:
     train, test = vimeo90k(tmp_path, low="LRx4"), vimeo90k(tmp_path, split="test")
     assert [(s.name, len(s)) for s in train.sequences] == [("00001/0001", 7), ("00002/0001", 7)]
     assert [s.name for s in test.sequences] == ["00001/0002"]
-    assert [only(test).is_scored(i) for i in range(7)] == [i == 3 for i in range(7)], "im4.png"
-    assert all(train.sequences[0].is_scored(i) for i in range(7))
+    assert [s.centre_only for s in (only(test), *train.sequences)] == [True, False, False]
     low, high = train.sequences[0].pair(6)
     assert (low == write(tmp_path / "x.png", size=(2, 3), seed=7)).all()
     assert (high == write(tmp_path / "x.png", seed=7)).all()

@@ -28,9 +28,6 @@ class HighResolutionSequence:
     halved: bool = False
     centre_only: bool = False
 
-    def is_scored(self, index: int) -> bool:
-        return not self.centre_only or index == len(self) // 2
-
     @property
     def name(self) -> str:
         return self.sequence.name
