@@ -117,6 +117,25 @@ def test_a_frame_of_another_size_ends_the_video_before_it(path) -> None:
         assert_alike(output.prediction, expected)
 
 
+def test_a_window_of_one_frame_takes_frames_of_any_size(tmp_path) -> None:
+    view = WindowView(1)
+    card = Card({}, "per_frame", TASK, view=view)
+    save_student(tmp_path / "one.safetensors", LookAhead(TinyWindows(window=1), view), card)
+    running = Stream(load_student(tmp_path / "one.safetensors", TinyWindows(window=1)))
+    frames = [*images_of(2), *images_of(2, size=(8, 10))]
+    assert [output.prediction.shape for output in running(frames)] == [(24, 34, 3)] * 2 + [(16, 20, 3)] * 2
+
+
+def test_late_outputs_are_told_like_the_others(path, monkeypatch) -> None:
+    """Each took the time of one run of the network, here 10 ms of a clock that nothing else moves."""
+    running, clock = stream(path), [0.0]
+    monkeypatch.setattr("vidistill.stream.perf_counter", lambda: clock[0])
+    running.student.network.register_forward_hook(lambda *_: clock.append(clock.pop() + 0.01))
+    outputs = list(running(images_of(6)))
+    assert [output.is_key_frame for output in outputs] == [True] * 6
+    assert [output.milliseconds for output in outputs[1:]] == pytest.approx([10.0] * 5)
+
+
 def test_ten_times_as_long_takes_no_more_memory(path) -> None:
     images = images_of(4)
 

@@ -176,5 +176,8 @@ def test_a_network_says_how_long_its_window_is() -> None:
     assert clips.view_of({"window": 3})(torch.zeros(1, 5, 3, 2, 2)).shape == (1, 3, 3, 2, 2)
     with pytest.raises(UserError, match=r"looks at 7 frames and data\.clip\.window is 5"):
         clips.view_of({"window": 7})
+    for window in (0, 4):
+        with pytest.raises(UserError, match=f"a network's attribute window is {window}; a window with a centre frame"):
+            clips.view_of({"window": window})
     with pytest.raises(UserError, match="by an attribute `window`"):
         clips.view_of({})

@@ -107,13 +107,19 @@ class SuperResolutionClips(Dataset[Sample]):
         check_patch(self.settings.patch, height, width, where=f"{sequence.name}: ")
 
     def view_of(self, changes: dict[str, Any]) -> WindowView:
-        """The window of a network that says how long its is. Errors: UserError where it says nothing, or too long."""
+        """The window of a network that says how long its is.
+
+        Errors: UserError where it says nothing, or no odd number, or more than are drawn.
+        """
         if set(changes) != {"window"}:
             raise UserError(
                 "a network for super-resolution says how many frames it looks at by an attribute `window`, and has no "
                 "view of its own"
             )
-        view = WindowView(int(changes["window"]))
+        try:
+            view = WindowView(int(changes["window"]))
+        except ValueError as error:
+            raise UserError(f"a network's attribute {error}") from error
         if view.window > self.settings.window:
             raise UserError(
                 f"a network looks at {view.window} frames and data.clip.window is {self.settings.window}; raise it"

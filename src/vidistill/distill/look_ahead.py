@@ -74,9 +74,8 @@ class LookAhead(StatefulNetwork):
             return self.network(window, {name: state[name] for name in state if name != WINDOW} or None)
         if self.tile is None:
             return self.network(window), {}
-        scale = int(getattr(self.network, "scale", 1))
         overlap = TILE_MULTIPLE * math.ceil(getattr(self.network, "reach", REACH) / TILE_MULTIPLE)
-        return run_in_tiles(self.network, window, tile=self.tile, overlap=overlap, scale=scale), {}
+        return run_in_tiles(self.network, window, tile=self.tile, overlap=overlap), {}
 
 
 def set_tile(student: StatefulNetwork, tile: int) -> None:
