@@ -1,8 +1,8 @@
 """Runs on frames, by variant, as one Markdown table: mean and spread (largest − smallest) over the seeds.
 
 Usage: python benchmarks/seeds_table.py PREFIX, for folders PREFIX + variant + _seed, as in runs/camvid_ or runs/pets_.
-Networks scored by distance to the key frame: "every 3": the mean over the first three distances; "as trained": at the
-recipe's own interval.
+"every 3": the mean over the first three distances to the key frame; "as trained": at the recipe's own interval.
+Super-resolution has benchmarks/vid4_table.py.
 """
 
 import json
@@ -27,20 +27,11 @@ def metric(name: str) -> Callable[[Entry], float | None]:
     return lambda entry: entry["metrics"].get(name)
 
 
-def of_clip(clip: str, name: str) -> Callable[[Entry], float | None]:
-    return lambda entry: entry["metrics"]["by_clip"].get(clip, {}).get(name)
-
-
 def columns_of(entry: Entry) -> dict[str, Callable[[Entry], float | None]]:
     """What the table shows of a run, by what its task is scored with."""
-    if entry["metrics"].get("psnr") is not None:
-        columns = {"PSNR": metric("psnr"), "SSIM": metric("ssim")}
-        columns |= {f"{clip}, PSNR": of_clip(clip, "psnr") for clip in entry["metrics"]["by_clip"]}
-        columns |= {"warped difference": metric("warped_difference")}
-        return columns | {"GMAC": lambda entry: entry.get("gmacs", {}).get("amortised")}
     name = next((name for name in QUALITIES if entry["metrics"].get(name) is not None), None)
     if name is None:
-        raise SystemExit(f"nothing here was scored by PSNR, {' or '.join(QUALITIES.values())}")
+        raise SystemExit(f"nothing here was scored by {' or '.join(QUALITIES.values())}")
     title = QUALITIES[name]
     columns = {f"{title}, key frame every 3": every(3, name), "as trained": metric(name)}
     columns |= {"agreement": metric("agreement"), "agreement, other videos": elsewhere}

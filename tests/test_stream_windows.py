@@ -117,6 +117,25 @@ def test_a_frame_of_another_size_ends_the_video_before_it(path) -> None:
         assert_alike(output.prediction, expected)
 
 
+def test_a_window_of_one_frame_takes_frames_of_any_size(tmp_path) -> None:
+    view = WindowView(1)
+    card = Card({}, "per_frame", TASK, view=view)
+    save_student(tmp_path / "one.safetensors", LookAhead(TinyWindows(window=1), view), card)
+    running = Stream(load_student(tmp_path / "one.safetensors", TinyWindows(window=1)))
+    frames = [*images_of(2), *images_of(2, size=(8, 10))]
+    assert [output.prediction.shape for output in running(frames)] == [(24, 34, 3)] * 2 + [(16, 20, 3)] * 2
+
+
+def test_late_outputs_are_told_like_the_others(path, monkeypatch) -> None:
+    """Each took the time of one run of the network, here 10 ms of a clock that nothing else moves."""
+    running, clock = stream(path), [0.0]
+    monkeypatch.setattr("vidistill.stream.perf_counter", lambda: clock[0])
+    running.student.network.register_forward_hook(lambda *_: clock.append(clock.pop() + 0.01))
+    outputs = list(running(images_of(6)))
+    assert [output.is_key_frame for output in outputs] == [True] * 6
+    assert [output.milliseconds for output in outputs[1:]] == pytest.approx([10.0] * 5)
+
+
 def test_ten_times_as_long_takes_no_more_memory(path) -> None:
     images = images_of(4)
 
@@ -175,7 +194,13 @@ def restore(path: Path, video: Path, out: Path) -> None:
     assert running.student.card is not None
     with (
         VideoReader(video) as reader,
-        open_sink(str(out), fps=reader.fps, card=running.student.card, source=str(video)) as sink,
+        open_sink(
+            str(out),
+            fps=reader.fps,
+            card=running.student.card,
+            source=str(video),
+            pixel_aspect=reader.pixel_aspect,
+        ) as sink,
     ):
         for output in running(reader):
             sink.write(output)
@@ -194,24 +219,70 @@ def test_a_restored_video_keeps_its_times_and_its_sound(path, tmp_path) -> None:
     assert [t for t, _ in after] == pytest.approx([t for t, _ in before], abs=1e-3)
 
 
+def own_student(folder: Path) -> Path:
+    """One that the command line can load."""
+    options = {"scale": 2, "window": 5, "channels": 4, "feature_channels": 4}
+    view = WindowView(5)
+    card = Card({"name": "vsrnet", "options": options}, "per_frame", TASK, view=view)
+    save_student(folder / "vsrnet.safetensors", LookAhead(vsrnet(**options).eval(), view), card)
+    return folder / "vsrnet.safetensors"
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["vidistill", "stream", *map(str, arguments)])
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    assert done.value.code == 0
+
+
 def test_a_pipe_has_no_length(tmp_path, monkeypatch) -> None:
     write_video(tmp_path / "in.mkv", [0, 40, 80])
-    view = WindowView(3)
-    network = vsrnet(2, window=3, channels=4, feature_channels=4)
-    spec = {"name": "vsrnet", "options": {"scale": 2, "window": 3, "channels": 4, "feature_channels": 4}}
-    card = Card(spec, "per_frame", TASK, view=view)
-    save_student(tmp_path / "student.safetensors", LookAhead(network.eval(), view), card)
     os.mkfifo(tmp_path / "pipe")
     feed = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes((tmp_path / "in.mkv").read_bytes()))
     feed.start()
-    arguments = [str(tmp_path / "student.safetensors"), str(tmp_path / "pipe"), "--out", str(tmp_path / "out.mkv")]
-    monkeypatch.setattr(sys, "argv", ["vidistill", "stream", *arguments])
-    with pytest.raises(SystemExit) as done:
-        cli.main()
+    command(monkeypatch, own_student(tmp_path), tmp_path / "pipe", "--out", tmp_path / "out.mkv")
     feed.join()
-    assert done.value.code == 0
     with VideoReader(tmp_path / "out.mkv") as reader:
         assert reader.num_frames == 3
+
+
+def test_after_a_cut_the_sound_begins_with_its_own_pictures(tmp_path, monkeypatch) -> None:
+    """Two frames of the first part are still to come; the second part's are moved behind them, with their sound."""
+    write_video(tmp_path / "first.mp4", list(range(0, 1000, 40)))
+    write_video(tmp_path / "second.mp4", list(range(0, 400, 40)))
+    student, state = own_student(tmp_path), tmp_path / "state.safetensors"
+    command(monkeypatch, student, tmp_path / "first.mp4", "--out", tmp_path / "a.mp4", "--save-state", state)
+    command(monkeypatch, student, tmp_path / "second.mp4", "--out", tmp_path / "b.mp4", "--load-state", state)
+    with VideoReader(tmp_path / "b.mp4") as reader:
+        assert [frame.pts_seconds for frame in reader] == pytest.approx([0.92 + 0.04 * i for i in range(12)], abs=1e-3)
+    before, after = sound_of(tmp_path / "second.mp4"), sound_of(tmp_path / "b.mp4")
+    assert [data for _, data in after] == [data for _, data in before]
+    assert [t for t, _ in after] == pytest.approx([t + 1.0 for t, _ in before], abs=1e-3)
+
+
+def test_where_pictures_are_moved_to_0_sound_is_moved_too(path, tmp_path) -> None:
+    """AVI's pictures begin at 0: of sound that begins 0.2 s before them, the first 0.2 s are left out."""
+    write_video(tmp_path / "in.mkv", [200, 240, 280, 320, 360], sound="mp3")
+    restore(path, tmp_path / "in.mkv", tmp_path / "out.avi")
+    before, after = sound_of(tmp_path / "in.mkv"), sound_of(tmp_path / "out.avi")
+    kept = [(t - 0.2, data) for t, data in before if t >= 0.2]
+    assert 0 < len(kept) < len(before)
+    assert [data for _, data in after] == [data for _, data in kept]
+    assert [t for t, _ in after] == pytest.approx([t for t, _ in kept], abs=0.03), "to a packet of mp3"
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_a_restored_video_keeps_the_shape_of_its_pixels(path, tmp_path, suffix: str) -> None:
+    with av.open(str(tmp_path / "in.mp4"), "w") as output:
+        video = output.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 34, 26, "yuv420p"
+        video.codec_context.sample_aspect_ratio = Fraction(16, 11)
+        for _ in range(3):
+            output.mux(video.encode(av.VideoFrame(34, 26, "yuv420p")))
+        output.mux(video.encode(None))
+    restore(path, tmp_path / "in.mp4", tmp_path / f"out{suffix}")
+    with av.open(str(tmp_path / f"out{suffix}")) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(16, 11)
 
 
 def test_a_folder_of_frames(path, tmp_path) -> None:

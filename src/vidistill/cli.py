@@ -205,7 +205,9 @@ def stream(
     if load_state is not None:
         streaming.load_state(running, load_state)
     with VideoReader(video) as reader:
-        sink = open_sink(out, fps=reader.fps, card=card, source=video)
+        sink = open_sink(
+            out, fps=reader.fps, card=card, source=video, first=running.index, pixel_aspect=reader.pixel_aspect
+        )
         with sink:
             outputs = running(reader, ends=save_state is None)
             for output in track(outputs, "streaming", total=frame_count(reader)):

@@ -69,6 +69,8 @@ def bikes_clip() -> Path:
 def _stream(out: Path, clip: Path) -> None:
     student = load_student(out / "student.safetensors")
     assert student.card is not None
-    with VideoReader(clip) as reader, open_sink(str(out / "stream.mp4"), fps=reader.fps, card=student.card) as sink:
-        for output in track(Stream(student)(reader), "streaming", total=reader.num_frames):
-            sink.write(output)
+    with VideoReader(clip) as reader:
+        file = str(out / "stream.mp4")
+        with open_sink(file, fps=reader.fps, card=student.card, pixel_aspect=reader.pixel_aspect) as sink:
+            for output in track(Stream(student)(reader), "streaming", total=reader.num_frames):
+                sink.write(output)

@@ -117,12 +117,12 @@ class Stream:
         seen = self._seen(image)
         frame = torch.from_numpy(np.ascontiguousarray(seen)).permute(2, 0, 1)[None].to(self.device)
         if image.shape != self._size:
-            self._size, self._memory = image.shape, None
+            self._size, self._memory, self._state = image.shape, None, None
         is_key, self._memory = self.key_frames(frame, self._memory)
         self._waiting.append(_Waiting(math.nan if pts_seconds is None else pts_seconds, image))
         self.index += 1
-        if self.student.delay and not any(name.startswith(KEY) for name in self._state or {}):
-            is_key = True  # there is no key frame yet from which this one could follow
+        if self.student.delay and not self._has_key_frame():
+            is_key = True  # there is none yet from which this one could follow
         began = perf_counter()
         found = self._run(frame, is_key=is_key)
         return outputs if found is None else [*outputs, self._output(found, is_key, began)]
@@ -138,10 +138,14 @@ class Stream:
         """The outputs that are still to come; the stream then begins anew."""
         if not self._waiting:
             return []
-        began = perf_counter()
+        is_key, began = not self._has_key_frame(), perf_counter()
         late = self.student.flush(self._state)
+        each = (perf_counter() - began) / max(1, len(late))
         self._state = self._memory = None
-        return [self._output(outputs, False, began) for outputs in late]
+        return [self._output(outputs, is_key, perf_counter() - each) for outputs in late]
+
+    def _has_key_frame(self) -> bool:
+        return any(name.startswith(KEY) for name in self._state or {})
 
     def _output(self, outputs: Any, is_key: bool, began: float) -> StreamOutput:
         """The output of the frame that has waited longest."""

@@ -1,5 +1,6 @@
 """Each layout of super-resolution on a small tree of it: grouping, counterparts, and what is listed as broken."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,7 @@ def test_vimeo_septuplets_of_the_list(tmp_path: Path) -> None:
     train, test = vimeo90k(tmp_path, low="LRx4"), vimeo90k(tmp_path, split="test")
     assert [(s.name, len(s)) for s in train.sequences] == [("00001/0001", 7), ("00002/0001", 7)]
     assert [s.name for s in test.sequences] == ["00001/0002"]
-    assert [only(test).is_scored(i) for i in range(7)] == [i == 3 for i in range(7)], "im4.png"
-    assert all(train.sequences[0].is_scored(i) for i in range(7))
+    assert [s.centre_only for s in (only(test), *train.sequences)] == [True, False, False]
     low, high = train.sequences[0].pair(6)
     assert (low == write(tmp_path / "x.png", size=(2, 3), seed=7)).all()
     assert (high == write(tmp_path / "x.png", seed=7)).all()
@@ -107,6 +107,28 @@ def test_low_frames_of_the_wrong_size_are_an_error_and_listed(tmp_path: Path) ->
     assert "3 low-resolution frames for 2" in problem
     with pytest.raises(UserError, match="3 low-resolution frames for 2"):
         next(only(dataset).pairs(Degradation(2)))
+
+
+@pytest.mark.parametrize(
+    ("high", "low", "wrong"),
+    [
+        ("{:08d}", "{:08d}", None),  # REDS, and Vid4 as most have it
+        ("im{}", "im{}", None),
+        ("Frame {:03d}", "{:04d}x4", None),
+        ("{:08d}", "x4_{}", None),
+        ("clip_a", "clip_b", None),
+        ("{:08d}", "{0:08d}+1", "00000000.png: is paired with .*BIx4/city/00000001.png"),
+        ("{:08d}", "{0:08d}+1x4", "00000000.png: is paired with .*BIx4/city/00000001x4.png"),
+    ],
+)
+def test_frames_that_are_numbered_otherwise_are_listed(tmp_path: Path, high: str, low: str, wrong: str | None) -> None:
+    for index in range(6 if "{" in high else 1):
+        later = index + ("+1" in low)
+        write(tmp_path / "GT" / "city" / f"{high.format(index)}.png")
+        write(tmp_path / "BIx4" / "city" / f"{low.replace('+1', '').format(later)}.png", size=(2, 3))
+    problems = vid4(tmp_path, low="BIx4").problems()
+    assert len(problems) == (wrong is not None)
+    assert wrong is None or re.search(wrong, problems[0])
 
 
 def test_frames_are_cropped_to_the_scale_from_the_corner(tmp_path: Path) -> None:

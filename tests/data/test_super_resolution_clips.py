@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from vidistill.config import validate
 from vidistill.data.clip import SampleKey, VideoDataset
 from vidistill.data.degradation import Degradation
-from vidistill.data.high_resolution import HighResolutionSequence
+from vidistill.data.high_resolution import MOST_LOOKED_AT, HighResolutionSequence
 from vidistill.data.patches import draw_degraded_patch
 from vidistill.data.super_resolution_clips import SuperResolutionClips, SuperResolutionClipSettings
 from vidistill.errors import UserError
@@ -117,10 +117,12 @@ def test_stored_low_resolution_frames_are_used_and_must_match() -> None:
     low = Frames(np.full((4, 8, 10, 3), 77, np.uint8))
     clips = clips_of(VideoDataset("stored", [HighResolutionSequence(high, 2, low)]), window=3)
     assert (clips[SampleKey(0, 0, 1)][1] == 77).all()
-    wrong = Frames(np.full((4, 8, 9, 3), 77, np.uint8))
-    clips = clips_of(VideoDataset("stored", [HighResolutionSequence(high, 2, wrong)]), window=3)
-    with pytest.raises(UserError, match="check the scale and the low-resolution set"):
-        clips[SampleKey(0, 0, 1)]
+    fine, wrong = (HighResolutionSequence(high, 2, low), HighResolutionSequence(high, 2, Frames(low.frames[:, :, 1:])))
+    with pytest.raises(UserError, match="a: the low-resolution frames are 9×8"):
+        clips_of(VideoDataset("stored", [fine, wrong]), window=3)
+    clips = clips_of(VideoDataset("stored", [fine] * MOST_LOOKED_AT + [wrong]), window=3)
+    with pytest.raises(UserError, match="a: the low-resolution frames are 9×8"):
+        clips[SampleKey(0, 0, len(clips) - 1)]
     short = Frames(np.full((3, 8, 10, 3), 77, np.uint8))
     with pytest.raises(UserError, match="a: 3 low-resolution frames for 4; one is needed for each"):
         clips_of(VideoDataset("stored", [HighResolutionSequence(high, 2, short)]), window=3)
@@ -174,5 +176,8 @@ def test_a_network_says_how_long_its_window_is() -> None:
     assert clips.view_of({"window": 3})(torch.zeros(1, 5, 3, 2, 2)).shape == (1, 3, 3, 2, 2)
     with pytest.raises(UserError, match=r"looks at 7 frames and data\.clip\.window is 5"):
         clips.view_of({"window": 7})
+    for window in (0, 4):
+        with pytest.raises(UserError, match=f"a network's attribute window is {window}; a window with a centre frame"):
+            clips.view_of({"window": window})
     with pytest.raises(UserError, match="by an attribute `window`"):
         clips.view_of({})

@@ -58,12 +58,14 @@ def encode(
     options: dict[str, str] | None = None,
     mux: dict[str, str] | None = None,
     rotation: tuple[float, bool] | None = None,
+    pixel_aspect: Fraction = Fraction(1),
 ) -> Path:
     """A clip made with PyAV alone."""
     with av.open(str(path), "w", container_options=mux or {}) as container:
         height, width = images[0].shape[:2]
         stream = video_stream(container, codec, width=width, height=height, pix_fmt=pix_fmt, options=options)
         stream.codec_context.time_base = time_base
+        stream.codec_context.sample_aspect_ratio = pixel_aspect
         if rotation:
             stream.set_display_rotation(rotation[0], hflip=rotation[1])
         for index, image in enumerate(images):
@@ -330,6 +332,13 @@ def test_frames_come_upright(tmp_path: Path, turn: int, mirrored: bool) -> None:
         assert (reader.height, reader.width) == upright.shape[:2]
     if not mirrored:
         assert probe(path).rotation_degrees == -turn % 360
+
+
+@pytest.mark.parametrize(("turn", "aspect"), [(0, "16/11"), (90, "11/16"), (180, "16/11"), (270, "11/16")])
+def test_the_shape_of_pixels_turns_with_the_picture(tmp_path: Path, turn: int, aspect: str) -> None:
+    how: dict[str, Any] = {"rotation": (turn, False), "pixel_aspect": Fraction(16, 11)}
+    path = encode(tmp_path / "turned.mp4", [coded(0)], **how)
+    assert probe(path).pixel_aspect == Fraction(aspect)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (33, 17), (2, 4321)])

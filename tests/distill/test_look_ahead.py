@@ -73,9 +73,11 @@ def test_a_delta_network_behind_a_window_is_the_delta_network_on_windows() -> No
         torch.testing.assert_close(outputs, expected, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("network", [TinyWindows(), nn.Sequential(TinyWindows())], ids=["scale", "no scale"])
 @torch.no_grad()
-def test_tiles_give_the_whole_frame() -> None:
-    student = LookAhead(TinyWindows().eval(), WindowView(3))
+def test_tiles_give_the_whole_frame(network: nn.Module) -> None:
+    """Also of a network of one's own that does not say how much it enlarges."""
+    student = LookAhead(network.eval(), WindowView(3))
     windows = torch.rand(1, 3, 3, 70, 45)
     whole, _ = student(windows)
     set_tile(student, 20)

@@ -227,6 +227,17 @@ def test_mistakes() -> None:
         )
 
 
+@pytest.mark.parametrize(("attribute", "value"), [("feature", "up"), ("feature_channels", 5)])
+def test_a_feature_that_is_none_is_named(attribute: str, value: str | int) -> None:
+    """One before the last enlargement, and one of other channels than are said."""
+    method = SpaceTime()
+    student, teacher = prepared(method)
+    setattr(student.network, attribute, value)
+    size = "8×6" if attribute == "feature" else "16×12"
+    with pytest.raises(UserError, match=f"TinyWindows: its feature '(up|output)' is given 8 channels of {size} pixels"):
+        losses_of(method, student, teacher)
+
+
 def test_a_resumed_run_trains_what_one_that_was_not_stopped_does(tmp_path) -> None:
     def run(name: str, stop: int | None = None):
         torch.manual_seed(0)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from vidistill.errors import UserError
 from vidistill.ops.tiles import run_in_tiles
 
 RADIUS = 3  # of three 3×3 convolutions
@@ -32,7 +33,7 @@ def test_tiles_are_the_whole(height: int, width: int, tile: int) -> None:
     if -(-height // tile) * -(-width // tile) > 60:
         return
     network, windows = Enlarger(), torch.rand(1, 2, 3, height, width)
-    tiled = run_in_tiles(network, windows, tile=tile, overlap=RADIUS, scale=2)
+    tiled = run_in_tiles(network, windows, tile=tile, overlap=RADIUS)
     torch.testing.assert_close(tiled, network(windows), atol=1e-5, rtol=1e-5)
 
 
@@ -60,7 +61,7 @@ class Strided(nn.Module):
 @torch.no_grad()
 def test_tiles_of_a_network_with_strides_are_the_whole(height: int, width: int, tile: int) -> None:
     network, windows = Strided(), torch.rand(1, 2, 3, height, width)
-    tiled = run_in_tiles(network, windows, tile=tile, overlap=4, scale=2)
+    tiled = run_in_tiles(network, windows, tile=tile, overlap=4)
     torch.testing.assert_close(tiled, network(windows), atol=1e-5, rtol=1e-5)
 
 
@@ -68,14 +69,14 @@ def test_tiles_of_a_network_with_strides_are_the_whole(height: int, width: int, 
 @torch.no_grad()
 def test_tiles_off_the_strides_are_not(tile: int, overlap: int) -> None:
     network, windows = Strided(), torch.rand(1, 2, 3, 24, 24)
-    tiled = run_in_tiles(network, windows, tile=tile, overlap=overlap, scale=2)
+    tiled = run_in_tiles(network, windows, tile=tile, overlap=overlap)
     assert (tiled - network(windows)).abs().max() > 1e-3
 
 
 @torch.no_grad()
 def test_too_little_overlap_shows_at_the_seams_only() -> None:
     network, windows = Enlarger(), torch.rand(1, 2, 3, 24, 24)
-    gap = (run_in_tiles(network, windows, tile=12, overlap=0, scale=2) - network(windows)).abs().amax(dim=(0, 1))
+    gap = (run_in_tiles(network, windows, tile=12, overlap=0) - network(windows)).abs().amax(dim=(0, 1))
     assert gap[:18, :18].max() < 1e-5
     assert gap[20:28].max() > 1e-3
 
@@ -99,3 +100,5 @@ def test_wrong_tiles() -> None:
         run_in_tiles(Enlarger(), torch.rand(1, 2, 3, 8, 8), tile=0, overlap=2)
     with pytest.raises(ValueError, match="no pixels"):
         run_in_tiles(Enlarger(), torch.rand(1, 2, 3, 0, 8), tile=4, overlap=2)
+    with pytest.raises(UserError, match=r"of 6×6 pixels the network makes 13×12, .* leave --tile out"):
+        run_in_tiles(lambda windows: torch.zeros(1, 3, 12, 13), torch.rand(1, 2, 3, 8, 8), tile=4, overlap=2)

@@ -14,6 +14,7 @@ from vidistill.build import build
 from vidistill.data.clip import VideoDataset
 from vidistill.data.high_resolution import HighResolutionSequence
 from vidistill.data.video_writer import VideoWriter
+from vidistill.distill.delta.method import Delta
 from vidistill.distill.look_ahead import LookAhead
 from vidistill.errors import UserError
 from vidistill.ops.clip_view import WindowView
@@ -26,7 +27,7 @@ from vidistill.run import execute
 from vidistill.scoring import SCORINGS
 from vidistill.scoring.frames import Setting
 from vidistill.scoring.window_results import bicubic_of
-from vidistill.scoring.windows import evaluate_super_resolution, warped_difference
+from vidistill.scoring.windows import evaluate_super_resolution, restored, warped_difference
 from vidistill.stream_outputs import LOOKS
 from vidistill.tasks import TASKS
 from vidistill.tasks.super_resolution import SuperResolution
@@ -137,6 +138,23 @@ def test_of_a_vimeo_septuplet_the_centre_frame_is_scored() -> None:
     assert "mean over the centre frames of a clip, then over 1 clips, 1 frames" in found["protocol"]
 
 
+def test_the_centre_frame_alone_is_what_a_stream_makes_of_it() -> None:
+    """A network without key frames runs once; one with some, on all that comes before."""
+    setting, septuplet = setting_of(), HighResolutionSequence(moving(7, 0), 2, centre_only=True)
+    method = Delta()
+    inner = method.finish(method.prepare(TinyWindows().eval(), torch.zeros(1, 3, 3, 8, 10), view=WindowView(3)))
+    networks = {"five": TinyWindows(window=5).eval(), "three": TinyWindows().eval(), "delta": inner.eval()}
+    models = {n: LookAhead(network, WindowView(5 if n == "five" else 3)) for n, network in networks.items()}
+    streamed = list(restored(models, septuplet, setting, interval=3))[3]
+    runs: list[str] = []
+    for name, network in networks.items():
+        network.register_forward_hook(lambda *_, name=name: runs.append(name))
+    found = evaluate_super_resolution(models, [septuplet], setting, interval=3)
+    assert [runs.count(name) for name in networks] == [1, 1, 4]
+    for name in models:
+        assert found[name]["psnr"] == psnr(luma(streamed[name]), luma(streamed["truth"]))
+
+
 def test_the_protocol_says_where_low_resolution_frames_were_stored() -> None:
     setting = setting_of()
     high = moving(2, 0, size=(34, 46))
@@ -187,3 +205,5 @@ out: {tmp_path / "run"}
     assert 'class="slider"' in page
     assert "<script" not in page
     assert (tmp_path / "run" / "side_by_side.mp4").stat().st_size > 0
+    unscored = execute(build(load_recipe(tmp_path / "recipe.yaml", ["data.evaluate=[]"])))
+    assert unscored["student"]["metrics"] is None

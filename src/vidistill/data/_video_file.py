@@ -178,6 +178,8 @@ class VideoFile:
         self._orientation = Orientation.of(first)
         self.rotation_degrees = self._orientation.degrees
         self.width, self.height = self._orientation.upright_size(first.width, first.height)
+        stored = Fraction(stream.sample_aspect_ratio or 1)
+        self.pixel_aspect = 1 / stored if self._orientation.transposed else stored
         self._has_times = decoder.has_times(first)
         self._countable = decoder.countable(first)
         self._seekable = decoder.seekable

@@ -1,5 +1,6 @@
 """High-resolution sequences as ground truth, cropped to the scale, with low-resolution counterparts where stored."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from vidistill.data.clip import FrameSequence, Image, LabelMap
 from vidistill.data.degradation import Degradation
+from vidistill.data.images import ImageSequence
 from vidistill.errors import UserError
 
 MOST_LOOKED_AT = 100  # videos of a data set, of which the first frames are read before a run
@@ -27,9 +29,6 @@ class HighResolutionSequence:
     low: FrameSequence | None = None
     halved: bool = False
     centre_only: bool = False
-
-    def is_scored(self, index: int) -> bool:
-        return not self.centre_only or index == len(self) // 2
 
     @property
     def name(self) -> str:
@@ -53,7 +52,7 @@ class HighResolutionSequence:
         if self.low is None:
             return None, high
         low = self.low.image(index)
-        self._check(low, high)
+        self.check_sizes(low, high)
         return low, high
 
     def pairs(self, degrade: Degradation) -> Iterator[tuple[Image, Image]]:
@@ -67,7 +66,7 @@ class HighResolutionSequence:
             return
         self.check_numbers()
         for low, high in zip(self.low.images(), highs, strict=True):
-            self._check(low, high)
+            self.check_sizes(low, high)
             yield low, high
 
     def check_numbers(self) -> None:
@@ -75,6 +74,16 @@ class HighResolutionSequence:
         if self.low is not None and len(self.low) != len(self):
             raise UserError(
                 f"{self.name}: {len(self.low)} low-resolution frames for {len(self)}; one is needed for each"
+            )
+
+    def check_sizes(self, low: Image, high: Image) -> None:
+        """Errors: UserError where `high` is not `scale` times as large as `low`."""
+        if any(self.scale * low.shape[axis] != high.shape[axis] for axis in (0, 1)):
+            found, wanted = (f"{shape[1]}×{shape[0]}" for shape in (low.shape, high.shape))
+            raise UserError(
+                f"{self.name}: the low-resolution frames are {found}, the high-resolution ones {wanted} after "
+                f"cropping, which is not {self.scale} times as large; check the scale and the folder of "
+                "low-resolution frames"
             )
 
     def labels(self, index: int) -> LabelMap | None:
@@ -92,6 +101,19 @@ class HighResolutionSequence:
             self.pair(0)
         except UserError as error:
             return [str(error)]
+        return self._misnumbered()
+
+    def _misnumbered(self) -> list[str]:
+        """The first frame, where both sides are files, whose name shares no number with its counterpart's."""
+        if not isinstance(self.sequence, ImageSequence) or not isinstance(self.low, ImageSequence):
+            return []
+        for high, low in zip(self.sequence.image_paths, self.low.image_paths, strict=True):
+            numbers, others = (set(map(int, re.findall(r"\d+", path.stem))) for path in (high, low))
+            if numbers and others and not numbers & others:
+                return [
+                    f"{high}: is paired with {low}, for frames are paired by their order; where they are not the same "
+                    "frame, take out what is too many, else number both alike"
+                ]
         return []
 
     def _cropped(self, image: Image) -> Image:
@@ -105,15 +127,6 @@ class HighResolutionSequence:
             size = f"{image.shape[1]}×{image.shape[0]}"
             raise UserError(f"{self.name}: frames of {size} are smaller than the scale {self.scale}; take them out")
         return np.ascontiguousarray(image[:height, :width])
-
-    def _check(self, low: Image, high: Image) -> None:
-        if any(self.scale * low.shape[axis] != high.shape[axis] for axis in (0, 1)):
-            found, wanted = (f"{shape[1]}×{shape[0]}" for shape in (low.shape, high.shape))
-            raise UserError(
-                f"{self.name}: the low-resolution frames are {found}, the high-resolution ones {wanted} after "
-                f"cropping, which is not {self.scale} times as large; check the scale and the folder of "
-                "low-resolution frames"
-            )
 
 
 def of_one_size(name: str, frames: Iterable[tuple[int, Image]]) -> Iterator[Image]:

@@ -1,6 +1,7 @@
 """A video's sound, copied as it is into another."""
 
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -52,13 +53,21 @@ class Sound:
             self._packets = self._container.demux(list(self._container.streams.audio))
             self._next = next(self._packets, None)
 
-    def until(self, seconds: float | None) -> Iterator[Packet]:
-        """The packets that begin before a time, or all the rest; each comes once."""
+    def until(self, seconds: Fraction | None, offset: Fraction) -> Iterator[Packet]:
+        """The packets that begin before a time, or all the rest, each once, moved by `offset` seconds.
+
+        Of those that are moved back, what would begin before 0 is left out.
+        """
         while self._next is not None:
             packet = self._next
             if packet.dts is not None:  # the last, of no data, has none
-                if seconds is not None and packet.dts * packet.time_base >= seconds:
+                begins = packet.dts * packet.time_base + offset
+                if seconds is not None and begins >= seconds:
                     return
-                packet.stream = self._copies[packet.stream.index]
-                yield packet
+                if begins >= 0 or offset >= 0:
+                    ticks = round(offset / packet.time_base)
+                    packet.dts += ticks
+                    packet.pts = None if packet.pts is None else packet.pts + ticks
+                    packet.stream = self._copies[packet.stream.index]
+                    yield packet
             self._next = next(self._packets, None)

@@ -53,7 +53,8 @@ class SuperResolutionClips(Dataset[Sample]):
     Indexed by a `SampleKey`, on which every draw depends and on nothing else. use_labels: False to leave the
     high-resolution frames out.
     Errors: UserError for a sequence of fewer frames than a window or a clip has, or of more or fewer than its stored
-    low-resolution counterpart, or whose first frame holds no patch; of a large data set only the first are looked into.
+    low-resolution counterpart, or whose first frame holds no patch or is not `scale` times its counterpart's size; of a
+    large data set only the first are looked into.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class SuperResolutionClips(Dataset[Sample]):
                 truth = as_high_resolution(sequence, degradation.scale)
                 truth.check_numbers()
                 if number < MOST_LOOKED_AT:
-                    self._check_patch(truth)
+                    self._check_first(truth)
                 self.anchors += [(truth, start) for start in range(len(sequence) - settings.num_frames + 1)]
         if not self.anchors:
             raise UserError("the training data has no videos; check data.train with `vidistill check`")
@@ -93,25 +94,32 @@ class SuperResolutionClips(Dataset[Sample]):
             low, truth = draw_degraded_patch(high, self.degradation, **options)
         else:
             stored = np.stack(self._images(sequence.low, indices))
+            sequence.check_sizes(stored[0], high[0])
             low, truth = draw_patch(stored, np.stack(high), **options)
         return key, low, truth[margin : margin + length]
 
     def _images(self, sequence: FrameSequence, indices: Sequence[int]) -> list[Image]:
         return list(of_one_size(sequence.name, ((index, self.cache.image(sequence, index)) for index in indices)))
 
-    def _check_patch(self, sequence: HighResolutionSequence) -> None:
-        """Errors: UserError where the first frame is smaller than a patch."""
-        height, width = (length // sequence.scale for length in sequence.image(0).shape[:2])
+    def _check_first(self, sequence: HighResolutionSequence) -> None:
+        """Errors: UserError where the first frame is smaller than a patch, or is no pair with the stored one."""
+        height, width = (length // sequence.scale for length in sequence.pair(0)[1].shape[:2])
         check_patch(self.settings.patch, height, width, where=f"{sequence.name}: ")
 
     def view_of(self, changes: dict[str, Any]) -> WindowView:
-        """The window of a network that says how long its is. Errors: UserError where it says nothing, or too long."""
+        """The window of a network that says how long its is.
+
+        Errors: UserError where it says nothing, or no odd number, or more than are drawn.
+        """
         if set(changes) != {"window"}:
             raise UserError(
                 "a network for super-resolution says how many frames it looks at by an attribute `window`, and has no "
                 "view of its own"
             )
-        view = WindowView(int(changes["window"]))
+        try:
+            view = WindowView(int(changes["window"]))
+        except ValueError as error:
+            raise UserError(f"a network's attribute {error}") from error
         if view.window > self.settings.window:
             raise UserError(
                 f"a network looks at {view.window} frames and data.clip.window is {self.settings.window}; raise it"

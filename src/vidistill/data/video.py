@@ -36,7 +36,10 @@ class Frame:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video is. Sizes are upright; `rotation_degrees` is the clockwise turn that makes the stored frames so."""
+    """What a video is. Sizes are upright; `rotation_degrees` is the clockwise turn that makes the stored frames so.
+
+    pixel_aspect: an upright pixel's width ÷ its height, as it is shown.
+    """
 
     path: str
     width: int
@@ -48,6 +51,7 @@ class VideoInfo:
     pixel_format: str
     rotation_degrees: int
     colour_range: str  # "limited" or "full"
+    pixel_aspect: Fraction
 
 
 class _Source(Protocol):
@@ -58,6 +62,7 @@ class _Source(Protocol):
     pixel_format: str
     rotation_degrees: int
     colour_range: str
+    pixel_aspect: Fraction
 
     @property
     def index(self) -> FrameIndex: ...
@@ -86,6 +91,7 @@ class VideoReader:
         self.width = self._source.width
         self.height = self._source.height
         self.fps = self._source.fps  # average
+        self.pixel_aspect = self._source.pixel_aspect
 
     def __enter__(self) -> Self:
         return self
@@ -123,6 +129,7 @@ class VideoReader:
             pixel_format=source.pixel_format,
             rotation_degrees=source.rotation_degrees,
             colour_range=source.colour_range,
+            pixel_aspect=source.pixel_aspect,
         )
 
     def __iter__(self) -> Iterator[Frame]:
@@ -160,6 +167,7 @@ class FrameFolder:
     pixel_format = "rgb24"
     rotation_degrees = 0
     colour_range = "full"
+    pixel_aspect = Fraction(1)
 
     def __init__(self, path: Path, fps: Fraction) -> None:
         images = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != ".")

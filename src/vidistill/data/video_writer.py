@@ -29,6 +29,7 @@ CODECS = {
 }
 MOST_CRF = 51
 TICK = Fraction(1, 60000)  # of frames with times of their own: MPEG-4 takes no finer one
+SQUARE = Fraction(1)  # pixels
 
 
 class VideoWriter:
@@ -41,13 +42,23 @@ class VideoWriter:
     The file appears under its name when the `with` block ends well. Until then frames go to a hidden neighbour, which
     an exception removes, so that an earlier file of that name stays.
 
-    Frames come at `fps`, or each at its own time where `write` is given it (to 1/60000 s, not in avi).
-    sound: is copied in.
+    Frames come at `fps`, or each at its own time where `write` is given it (to 1/60000 s, not in avi, whose pictures
+    come one after the other from 0 on).
+    sound: is copied in, and moved as the frames' times are; what would then begin before 0 is left out.
+    pixel_aspect: a pixel's width ÷ its height as it is shown; webm keeps none.
 
     crf: 0 (best) to 51, as in x264; the other codecs get the nearest quality they have.
     """
 
-    def __init__(self, path: str | Path, *, fps: float | Fraction, crf: int = 20, sound: Sound | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        fps: float | Fraction,
+        crf: int = 20,
+        sound: Sound | None = None,
+        pixel_aspect: Fraction = SQUARE,
+    ) -> None:
         self._path = Path(path)
         if self._path.suffix.lower() not in CODECS:
             raise UserError(f"{path} is not named as a video that can be written: use one of {', '.join(CODECS)}")
@@ -64,8 +75,10 @@ class VideoWriter:
         self._reformatter = VideoReformatter()
         self._num_frames = 0
         self._sound = sound
-        self._last_tick = -1
-        self._shift = 0
+        self._pixel_aspect = pixel_aspect
+        self._last_tick = -1  # that was written
+        self._last_given = -1
+        self._shift = 0  # ticks from the times that are given to those that are written
 
     def __enter__(self) -> Self:
         return self
@@ -79,8 +92,11 @@ class VideoWriter:
         finally:
             self._discard()
 
-    def write(self, image: np.ndarray, seconds: float | None = None) -> None:
-        """Adds a frame, (H, W, 3) uint8 RGB, all of the first one's size; seconds: when it is shown."""
+    def write(self, image: np.ndarray, seconds: float | None = None, *, silent: bool = False) -> None:
+        """Adds a frame, (H, W, 3) uint8 RGB, all of the first one's size.
+
+        seconds: when it is shown. silent: it comes before what the sound belongs to.
+        """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise UserError(f"{self._path} takes frames of shape (H, W, 3) and uint8, not {image.shape} {image.dtype}")
         if self._container is None:
@@ -94,7 +110,7 @@ class VideoWriter:
         try:
             if self._container is None:
                 self._open(image.shape[0], image.shape[1], is_timed=seconds is not None)
-            self._encode(image, seconds)
+            self._encode(image, seconds, silent=silent)
         except (FFmpegError, OSError) as error:
             raise self._failure(error) from error
         self._num_frames += 1
@@ -119,6 +135,7 @@ class VideoWriter:
         context.pix_fmt = self._format = "yuvj420p" if jpeg else "yuv420p"
         self._tick = TICK if is_timed and not jpeg else 1 / self._fps
         context.time_base = self._tick
+        context.sample_aspect_ratio = self._pixel_aspect
         context.color_range = self._range
         high = self._matrix == Colorspace.ITU709
         context.colorspace = 1 if high else 6  # AVCOL_SPC_BT709, AVCOL_SPC_SMPTE170M
@@ -136,7 +153,7 @@ class VideoWriter:
         # JPEG and MPEG-4 have a quantiser of 2 (best) to 31, here in libav's unit (FF_QP2LAMBDA).
         return {"flags": "+qscale", "global_quality": str((2 + self._crf // 5) * 118)}
 
-    def _encode(self, image: np.ndarray, seconds: float | None) -> None:
+    def _encode(self, image: np.ndarray, seconds: float | None, *, silent: bool) -> None:
         assert self._container is not None
         if self._padding:
             image = np.pad(image, self._padding, mode="edge")
@@ -147,15 +164,20 @@ class VideoWriter:
             src_color_range=ColorRange.JPEG,
             dst_color_range=self._range,
         )
-        tick = self._num_frames if self._tick != TICK or seconds is None else round(seconds / TICK)
-        frame_ticks = round(1 / (self._fps * self._tick))
-        if tick + self._shift < self._last_tick - frame_ticks:  # times that begin anew, as after a cut, go on instead
-            self._shift = self._last_tick + frame_ticks - tick
-        self._last_tick = max(tick + self._shift, self._last_tick + 1)
+        self._place(self._num_frames if seconds is None else round(seconds / self._tick))
         frame.pts, frame.time_base = self._last_tick, self._tick
-        if self._sound is not None:
-            self._container.mux(list(self._sound.until(float(self._last_tick * self._tick))))
+        if self._sound is not None and not silent:
+            self._container.mux(list(self._sound.until(self._last_tick * self._tick, self._shift * self._tick)))
         self._container.mux(self._stream.encode(frame))
+
+    def _place(self, given: int) -> None:
+        """Decides the tick that a frame is written at. Times that begin anew, as after a cut, go on instead."""
+        frame_ticks = round(1 / (self._fps * self._tick))
+        has_own_times = self._tick == TICK
+        if given < self._last_given - frame_ticks or (self._num_frames == 0 and not has_own_times):
+            self._shift = self._last_tick + frame_ticks - given
+        self._last_given = given
+        self._last_tick = max(given + self._shift if has_own_times else 0, self._last_tick + 1)
 
     def _finish(self) -> None:
         if self._container is None:
@@ -163,7 +185,7 @@ class VideoWriter:
         try:
             self._container.mux(self._stream.encode(None))
             if self._sound is not None:
-                self._container.mux(list(self._sound.until(None)))
+                self._container.mux(list(self._sound.until(None, self._shift * self._tick)))
             self._container.close()
             self._part.replace(self._path)
         except (FFmpegError, OSError) as error:

@@ -38,6 +38,11 @@ class LookAhead(StatefulNetwork):
         self.waits = True
         self.tile: int | None = None
 
+    @property
+    def has_key_frames(self) -> bool:
+        """Whether the network keeps more from frame to frame than the window."""
+        return isinstance(self.network, StatefulNetwork)
+
     def whole(self, frame: Tensor) -> Tensor:
         return frame if frame.ndim == 5 else frame[:, None].expand(-1, self.view.window, -1, -1, -1)
 
@@ -65,18 +70,17 @@ class LookAhead(StatefulNetwork):
         return [outputs for outputs in found if outputs is not None]
 
     def _run(self, window: Tensor, state: State) -> tuple[Any, State]:
-        if isinstance(self.network, StatefulNetwork):
+        if self.has_key_frames:
             return self.network(window, {name: state[name] for name in state if name != WINDOW} or None)
         if self.tile is None:
             return self.network(window), {}
-        scale = int(getattr(self.network, "scale", 1))
         overlap = TILE_MULTIPLE * math.ceil(getattr(self.network, "reach", REACH) / TILE_MULTIPLE)
-        return run_in_tiles(self.network, window, tile=self.tile, overlap=overlap, scale=scale), {}
+        return run_in_tiles(self.network, window, tile=self.tile, overlap=overlap), {}
 
 
 def set_tile(student: StatefulNetwork, tile: int) -> None:
     """Has the student cut large frames into squares of `tile`, a multiple of 4. Errors: UserError where it cannot."""
-    if not isinstance(student, LookAhead) or isinstance(student.network, StatefulNetwork):
+    if not isinstance(student, LookAhead) or student.has_key_frames:
         raise UserError("tiles are for super-resolution without key frames; leave --tile out")
     if tile < 1 or tile % TILE_MULTIPLE:
         raise UserError(f"--tile {tile}: give a multiple of {TILE_MULTIPLE}, the networks' largest stride")

@@ -188,9 +188,21 @@ def feature_of(network: nn.Module) -> tuple[str, int]:
 
 
 def run_with_feature(network: nn.Module, windows: Tensor) -> tuple[Tensor, Tensor]:
-    """Frames (N, 3, H, W) of windows, and the feature (N, C, H, W), without what was padded to a multiple."""
-    path, _ = feature_of(network)
+    """Frames (N, 3, H, W) of windows, and the feature (N, C, H, W), without what was padded to a multiple.
+
+    Errors: UserError where the network's `feature` and `feature_channels` are not those of such a feature.
+    """
+    path, channels = feature_of(network)
     with tapped(network, [path], inputs=True) as found:
         outputs: Tensor = network(windows)
     height, width = outputs.shape[-2:]
-    return outputs, found[path][-1][..., :height, :width]
+    feature = found[path][-1]
+    cropped = feature[..., :height, :width]
+    if cropped.shape[-3:] != (channels, height, width):
+        given, height_given, width_given = feature.shape[-3:]
+        raise UserError(
+            f"{type(network).__name__}: its feature '{path}' is given {given} channels of {width_given}×{height_given} "
+            f"pixels, where feature_channels is {channels} and its frames are {width}×{height}; name the module behind "
+            "the last enlargement that is given the last feature, and its channels"
+        )
+    return outputs, cropped

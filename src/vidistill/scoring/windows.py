@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import tee
+from itertools import islice, tee
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from vidistill.data.high_resolution import (
     as_high_resolution,
     check_length,
 )
+from vidistill.distill.look_ahead import LookAhead
 from vidistill.distill.stateful import StatefulNetwork, without_key_frame
 from vidistill.errors import UserError
 from vidistill.ops.clip_view import View, WindowView
@@ -66,20 +67,43 @@ def evaluate_super_resolution(
     """
     task = _task(setting)
     clips = [as_high_resolution(sequence, task.scale) for sequence in sequences]
-    total = sum(len(clip) for clip in clips)
+    total = sum(1 if clip.centre_only else len(clip) for clip in clips)
     found = [{name: _ClipScores() for name in (TRUTH, *models)} for _ in clips]
     frames = (
-        (clip, scores, index, images)
+        (scores, index, images)
         for clip, scores in zip(clips, found, strict=True)
-        for index, images in enumerate(restored(models, clip, setting, interval=interval))
+        for index, images in enumerate(_scored(models, clip, setting, interval=interval))
     )
     before: dict[str, Image] | None = None
-    for clip, scores, index, images in track(frames, "evaluating", total=total):
-        before = None if index == 0 else before
-        if clip.is_scored(index):
-            _add(scores, images, before, task)
-            before = images
+    for scores, index, images in track(frames, "evaluating", total=total):
+        _add(scores, images, None if index == 0 else before, task)
+        before = images
     return {model: _metrics(model, clips, found, task, teacher=TEACHER in models) for model in models}
+
+
+def _scored(
+    models: dict[str, StatefulNetwork], clip: HighResolutionSequence, setting: Setting, *, interval: int
+) -> Iterator[dict[str, Image]]:
+    """What `restored` gives of the frames that are scored; the others are run only where key frames ask for it."""
+    if not clip.centre_only:
+        yield from restored(models, clip, setting, interval=interval)
+        return
+    _check_lengths(models, clip)
+    lows, highs = zip(*clip.pairs(_task(setting).degradation), strict=True)
+    high = highs[len(highs) // 2]
+    _check_size(clip, high)
+    yield {TRUTH: high, **{name: _centre(m, lows, setting, interval=interval) for name, m in models.items()}}
+
+
+def _centre(model: StatefulNetwork, frames: Sequence[Image], setting: Setting, *, interval: int) -> Image:
+    """The large frame of the middle one, of at least a window of frames."""
+    middle = len(frames) // 2
+    if isinstance(model, LookAhead) and not model.has_key_frames:
+        margin = model.delay
+        with torch.inference_mode():
+            outputs, _ = model(_normalised(model, frames[middle - margin : middle + margin + 1], setting))
+        return _decoded(outputs, setting)
+    return next(islice(super_resolved(model, frames, setting, interval=interval), middle, None))
 
 
 def restored(
@@ -88,7 +112,7 @@ def restored(
     """Of every frame the truth, by the name "truth", and what each model makes of its low-resolution frame."""
     task = _task(setting)
     truth = as_high_resolution(sequence, task.scale)
-    check_length(sequence, max(window_of(model) for model in models.values()))
+    _check_lengths(models, truth)
     pairs, *copies = tee(truth.pairs(task.degradation), len(models) + 1)
     streams = [
         super_resolved(model, (low for low, _ in copy), setting, interval=interval)
@@ -97,6 +121,10 @@ def restored(
     for (_, high), *images in zip(pairs, *streams, strict=True):
         _check_size(truth, high)
         yield {TRUTH: high, **dict(zip(models, images, strict=True))}
+
+
+def _check_lengths(models: dict[str, StatefulNetwork], sequence: FrameSequence) -> None:
+    check_length(sequence, max(window_of(model) for model in models.values()))
 
 
 def _check_size(truth: HighResolutionSequence, image: Image) -> None:
@@ -112,19 +140,23 @@ def super_resolved(
     model: StatefulNetwork, frames: Iterable[Image], setting: Setting, *, interval: int
 ) -> Iterator[Image]:
     """A large frame for each small one, in order, in constant memory."""
-    normalise = model.normalisation or setting.normalisation
     state: Any = None
     for index, frame in enumerate(frames):
         if index % interval == 0:
             state = without_key_frame(state or {})
         with torch.inference_mode():
-            planes = torch.from_numpy(np.array(frame)).permute(2, 0, 1)[None].to(setting.device)
-            outputs, state = model(normalise(planes), state or None)
+            outputs, state = model(_normalised(model, frame, setting), state or None)
         if outputs is not None:
             yield _decoded(outputs, setting)
     with torch.inference_mode():
         late = model.flush(state or None)
     yield from (_decoded(outputs, setting) for outputs in late)
+
+
+def _normalised(model: StatefulNetwork, images: Image | Sequence[Image], setting: Setting) -> torch.Tensor:
+    """(1, 3, h, w) of an image, (1, T, 3, h, w) of several, on the device."""
+    planes = torch.from_numpy(np.array(images)).movedim(-1, -3)[None].to(setting.device)
+    return (model.normalisation or setting.normalisation)(planes)
 
 
 def window_of(model: StatefulNetwork) -> int:

@@ -5,6 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from vidistill.data.video import VIDEO_SUFFIXES
+from vidistill.data.video_writer import SQUARE
 from vidistill.distill.card import Card
 from vidistill.errors import UserError
 from vidistill.stream_outputs.box_files import CocoVideoFile, MotFile
@@ -26,10 +27,19 @@ LOOKS: dict[str, Callable[[Card], Look]] = {
 BOX_FILES: dict[str, type[CocoVideoFile | MotFile]] = {".json": CocoVideoFile, ".txt": MotFile}
 
 
-def open_sink(out: str, *, fps: float | Fraction, card: Card, source: str | None = None) -> Sink:
+def open_sink(
+    out: str,
+    *,
+    fps: float | Fraction,
+    card: Card,
+    source: str | None = None,
+    first: int = 0,
+    pixel_aspect: Fraction = SQUARE,
+) -> Sink:
     """By the name of `out`: a video file, a .jsonl file, "-" for JSON lines on standard output, else a new folder.
 
-    source: the video that comes in, whose sound a restored video keeps.
+    source: the video that comes in, whose sound a restored video keeps; first: index of its first frame, after those
+    of an earlier video. pixel_aspect: of the source, which a video keeps.
     Detections also go to a .json file in COCO-VID's form, and to a .txt file in MOT's.
     Errors: UserError where `out` has another file suffix, is a folder that is there already, or the student's task has
     no images.
@@ -38,7 +48,8 @@ def open_sink(out: str, *, fps: float | Fraction, card: Card, source: str | None
     if out == "-" or path.suffix == ".jsonl":
         return JsonLines(None if out == "-" else path, look)
     if path.suffix.lower() in VIDEO_SUFFIXES:
-        return DrawnVideo(path, fps, look, source if look.restores else None)
+        heard = source if look.restores else None
+        return DrawnVideo(path, fps, look, source=heard, first=first, pixel_aspect=pixel_aspect)
     if look.boxes and path.suffix in BOX_FILES:
         return BOX_FILES[path.suffix](path, card.class_names, source or "stream")
     choices = f"a video ({' '.join(VIDEO_SUFFIXES)}) or a .jsonl file"

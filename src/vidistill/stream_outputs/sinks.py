@@ -12,7 +12,7 @@ from typing import IO
 from PIL import Image as PillowImage
 
 from vidistill.data.sound import Sound
-from vidistill.data.video_writer import VideoWriter
+from vidistill.data.video_writer import SQUARE, VideoWriter
 from vidistill.files import atomic_path, new_folder, require_new, writing
 from vidistill.stream import StreamOutput
 from vidistill.stream_outputs.looks import Look
@@ -34,16 +34,30 @@ class Sink(AbstractContextManager["Sink"]):
 
 
 class DrawnVideo(Sink):
-    """The frames with the predictions on them, or the restored frames, with the times and the sound of `source`."""
+    """The frames with the predictions on them, or the restored frames, with the times and the sound of `source`.
 
-    def __init__(self, path: Path, fps: float | Fraction, look: Look, source: str | None = None) -> None:
+    first: index of the source's first frame.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        fps: float | Fraction,
+        look: Look,
+        *,
+        source: str | None = None,
+        first: int = 0,
+        pixel_aspect: Fraction = SQUARE,
+    ) -> None:
         super().__init__()
         sound = self._stack.enter_context(Sound(source)) if source and Path(source).is_file() else None
-        self.writer = VideoWriter(path, fps=fps, sound=sound)
+        self.writer = VideoWriter(path, fps=fps, sound=sound, pixel_aspect=pixel_aspect)
         self.look = look
+        self.first = first
 
     def write(self, output: StreamOutput) -> None:
-        self.writer.write(self.look.draw(output), output.pts_seconds if self.look.restores else None)
+        seconds = output.pts_seconds if self.look.restores else None
+        self.writer.write(self.look.draw(output), seconds, silent=output.index < self.first)
 
     def __enter__(self) -> "DrawnVideo":
         self._stack.enter_context(self.writer)

@@ -1,0 +1,124 @@
+"""Super-resolution's experiment: what is trained, and its tables, on tiny networks and a tiny Vid4."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from benchmarks import vid4_table
+from PIL import Image as PillowImage
+
+from vidistill.checkpoint import save_student
+from vidistill.distill.card import Card
+from vidistill.distill.look_ahead import LookAhead
+from vidistill.models import build_network
+from vidistill.ops.clip_view import WindowView
+
+ROOT = Path(__file__).parent.parent
+
+
+def save(folder: Path, seed: int, **options) -> None:
+    options = {"window": 3, "channels": 4, "feature_channels": 4, **options}
+    torch.manual_seed(seed)
+    network = build_network("vsrnet", options={"scale": 4, **options})
+    spec = {"library": "vidistill", "name": "vsrnet", "options": {"scale": 4, **options}}
+    view = WindowView(options["window"])
+    task = {"name": "super_resolution", "scale": 4}
+    save_student(
+        folder / "student.safetensors", LookAhead(network.eval(), view), Card(spec, "per_frame", task, view=view)
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number, clip in enumerate(("calendar", "city")):
+        (tmp_path / "vid4" / "GT" / clip).mkdir(parents=True)
+        for index in range(5):
+            image = np.random.default_rng(10 * number + index).integers(0, 256, (48, 56, 3), dtype=np.uint8)
+            PillowImage.fromarray(image).save(tmp_path / "vid4" / "GT" / clip / f"{index:08d}.png")
+    save(tmp_path / "vid4_edvr", 9, window=5)
+    for seed in (0, 1):
+        save(tmp_path / f"vid4_tiny_none_{seed}", seed)
+        save(tmp_path / f"vid4_tiny_both_{seed}", 5 + seed)
+    (tmp_path / "vid4_tiny_both_2").mkdir()  # not finished
+    return tmp_path
+
+
+def table(folder: Path, monkeypatch: pytest.MonkeyPatch, *runs: str) -> dict:
+    options = ["--data", folder / "vid4", "--teacher", folder / "vid4_edvr", "--out", folder / "vid4.json"]
+    monkeypatch.setattr(sys, "argv", ["vid4_table.py", *map(str, options), *(str(folder / run) for run in runs)])
+    vid4_table.main()
+    return json.loads((folder / "vid4.json").read_text())
+
+
+def cells(text: str) -> dict[tuple[str, str], list[str]]:
+    """Rows of the first table by their first two cells."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    return {(row[0], row[1]): row[2:] for row in rows if len(row) == 9}
+
+
+def test_tables_of_super_resolution_runs(folder, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(vid4_table, "SIZE", (12, 14))
+    found = table(folder, monkeypatch, "vid4_tiny_none_0", "vid4_tiny_both_0")
+    text = capsys.readouterr().out
+    none, both = (found["scores"][f"vid4_tiny_{kind}_0"] for kind in ("none", "both"))
+    row = cells(text)["tiny", "both"]
+    assert row == [
+        "1", f"{both['psnr']:.3f}", f"{both['ssim']:.4f}", f"{both['by_clip']['calendar']['psnr']:.3f}",
+        f"{both['by_clip']['city']['psnr']:.3f}", f"{both['warped_difference']:.3f}",
+        f"{both['psnr'] - none['psnr']:.3f}",
+    ]  # fmt: skip
+    assert cells(text)["tiny", "none"][-1] == ""
+    assert set(found["costs"]) == {"bicubic", "vid4_edvr", "tiny"}
+    assert "14×12 → 56×48" in text
+
+    scored = []
+    evaluate = vid4_table.evaluate_super_resolution
+    monkeypatch.setattr(
+        vid4_table,
+        "evaluate_super_resolution",
+        lambda models, *a, **k: scored.extend(models) or evaluate(models, *a, **k),
+    )
+    everything = [f"vid4_tiny_{kind}_{seed}" for kind in ("none", "both") for seed in range(3)]
+    later = table(folder, monkeypatch, *everything)
+    assert scored == ["vid4_tiny_none_1", "vid4_tiny_both_1"], "what was scored is kept, what is not finished left out"
+    assert later["costs"] == found["costs"]
+    assert later["scores"] | found["scores"] == later["scores"]
+    psnr = {name: entry["psnr"] for name, entry in later["scores"].items()}
+    gains = [psnr[f"vid4_tiny_both_{seed}"] - psnr[f"vid4_tiny_none_{seed}"] for seed in (0, 1)]
+    row = cells(capsys.readouterr().out)["tiny", "both"]
+    assert (row[0], row[-1]) == ("2", f"{np.mean(gains):.3f} ± {max(gains) - min(gains):.3f}")
+
+    save(folder / "vid4_tiny_none_0", 20)
+    table(folder, monkeypatch, *everything)
+    assert scored[2:] == ["vid4_tiny_none_0"], "trained anew"
+
+
+def test_only_what_is_not_there_is_trained(tmp_path: Path) -> None:
+    """The program's place is taken by one that says what it is asked."""
+    program = tmp_path / "vidistill"
+    program.write_text('#!/bin/sh\necho "$@"\n')
+    program.chmod(0o755)
+    (tmp_path / "runs" / "vid4_vsrnet_none_1").mkdir(parents=True)
+    (tmp_path / "runs" / "vid4_vsrnet_none_1" / "results.json").touch()
+
+    def commands(**environment: str) -> list[str]:
+        search = {"PATH": f"{tmp_path}:{os.environ['PATH']}", **environment}
+        done = subprocess.run(
+            [ROOT / "benchmarks" / "vid4.sh", "optim.steps=7"], cwd=tmp_path, env=search, check=True,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        return done.stdout.splitlines()
+
+    teacher, *students = commands(TEACHER="optim.steps=9 seed=3")
+    assert teacher == "train recipes/vid4_edvr.yaml optim.steps=9 seed=3"
+    assert len(students) == 3 * (3 * 2 + 4) + 2 - 1
+    assert all("data.evaluate=[]" in line and line.endswith("optim.steps=7") for line in students)
+    assert not any("vid4_vsrnet_none_1" in line for line in students)
+    (tmp_path / "runs" / "vid4_edvr").mkdir()
+    (tmp_path / "runs" / "vid4_edvr" / "student.safetensors").touch()
+    assert commands() == students
