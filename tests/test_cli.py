@@ -54,7 +54,7 @@ def place(tmp_path_factory) -> Path:
             ],
             "clip": {"max_gap": 3},
         },
-        "optim": {"steps": 2, "batch_size": 2, "num_workers": 0},
+        "optim": {"learning_rate": 1.0e-6, "steps": 2, "batch_size": 2, "num_workers": 0},
         "out": str(folder / "run"),
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
@@ -82,7 +82,7 @@ def test_a_run_folder_is_whole(place: Path) -> None:
         assert entry["parameters"] > 5e6
         assert entry["more_metrics"]["videos"]["miou"] is None
     assert len(results["student"]["metrics"]["miou_by_distance"]) == 3
-    assert results["student"]["metrics"]["agreement_by_distance"][0] > 0.5
+    assert results["student"]["metrics"]["agreement_by_distance"][0] > 0.9, "hardly trained"
     assert results["teacher"]["metrics"]["agreement"] == 1.0
     assert results["baselines"]["hold"]["metrics"]["miou_by_distance"][0] == results["teacher"]["metrics"]["miou"]
     assert results["plan"]["share"] > 0.9
