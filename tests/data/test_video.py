@@ -455,7 +455,7 @@ def test_no_video_is_told_apart(tmp_path: Path, clips: Path) -> None:
         "noise.mp4": "cannot be opened",
         "cut.mp4": "cut short",
         "sound.mp4": "holds no video (only: audio)",
-        "none.mp4": "holds no video",
+        "none.mp4": "nothing is in it",
         "folder": "without frames",
     }.items():
         assert says in error_of(tmp_path / name)

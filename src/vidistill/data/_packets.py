@@ -39,19 +39,25 @@ def open_video(path: str) -> tuple[InputContainer, VideoStream]:
     try:
         container = av.open(name, metadata_errors="ignore")
     except (FFmpegError, OSError) as error:
-        raise UserError(
-            f"{path} cannot be opened as a video ({error.strerror}): it is no video, or it was cut short "
-            "while being written; make or copy it again"
-        ) from error
+        raise _unopened(path, error.strerror) from error
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams or container.format.name == "tty":  # libav's "tty" draws text files as pictures
         found = sorted({"text" if streams else stream.type for stream in container.streams} - {"video"})
         container.close()
-        raise UserError(f"{path} holds no video (only: {', '.join(found) or 'nothing'}): give a video")
+        if not found:
+            raise _unopened(path, "nothing is in it")
+        raise UserError(f"{path} holds no video (only: {', '.join(found)}): give a video")
     if streams[0].codec_context is None:
         container.close()
         raise UserError(f"{path} is in a codec that this PyAV cannot decode: re-encode it, e.g. as H.264")
     return container, streams[0]
+
+
+def _unopened(path: str, why: str | None) -> UserError:
+    return UserError(
+        f"{path} cannot be opened as a video ({why}): it is no video, or it was cut short while being written; make or "
+        "copy it again"
+    )
 
 
 class Packets:
