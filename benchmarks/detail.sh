@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fine detail decides the class: students at half the size with and without their teacher, and the three-way experiment.
 # Usage: benchmarks/detail.sh [seeds…], after the teacher's recipe, which is also a student at full size; then
-# benchmarks/accuracy_table.py runs/detail_ 32_alone
+# benchmarks/accuracy_table.py runs/detail_ 32_alone; the picture: benchmarks/three_way.py
 set -euo pipefail
 for seed in ${*:-0 1 2}; do
   run() {

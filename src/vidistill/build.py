@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidistill.checkpoint import load_student, load_weights
 from vidistill.config import call, choose, pick, validate
@@ -18,6 +17,7 @@ from vidistill.data.classified import classes_of
 from vidistill.data.clip import TrainingSamples, VideoDataset
 from vidistill.distill import METHODS, Method
 from vidistill.distill.card import Card
+from vidistill.distill.norms import batch_norms
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.distill.teacher import FrozenTeacher
 from vidistill.distill.teacher_cache import TeacherCache
@@ -154,7 +154,7 @@ def _cache(recipe: Recipe, teacher: nn.Module) -> TeacherCache | None:
         raise UserError(
             "teacher.cache: no clip would ever come again; say with data.clip.draws how many may be drawn of each video"
         )
-    if any(isinstance(part, _BatchNorm) and part.running_mean is None for part in teacher.modules()):
+    if any(norm.running_mean is None for norm in batch_norms(teacher)):
         raise UserError(
             "teacher.cache: the teacher's batch normalisation has no statistics of its own, so what it says of a clip "
             "depends on the others of its batch; leave it out"

@@ -237,8 +237,9 @@ def test_where_nothing_can_be_decoded_that_is_said(place: Path, tmp_path: Path) 
 
 def test_a_full_disk_is_no_broken_video(place: Path, tmp_path: Path) -> None:
     (tmp_path / "written").write_text("a file where the folder should be")
-    with pytest.raises(UserError, match="written"):
+    with pytest.raises(UserError, match="written") as raised:
         write_labelled_frames(listed(place, "a.mp4 0\n"), tmp_path / "written")
+    assert "decoded" not in str(raised.value)
 
 
 def test_a_list_in_a_folder_of_its_own_reads_alike(place: Path) -> None:

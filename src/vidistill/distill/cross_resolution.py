@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidistill.data.clip import Batch
+from vidistill.distill.norms import batch_norms
 from vidistill.distill.stage_method import StageFeatures, StageMethod, parts_of
 from vidistill.distill.stages import adapted, aligned, make_adapters
 from vidistill.distill.stateful import StatefulNetwork
@@ -45,7 +45,7 @@ class CrossResolution(StageMethod):
     teacher_norms: Literal["batch", "stored"] = "batch"
 
     def make_parts(self, network: nn.Module, teacher: FrozenTeacher, shapes: list[StageFeatures]) -> nn.ModuleDict:
-        if teacher.cache is not None and self.teacher_norms == "batch" and any(batch_norms(teacher.network)):
+        if teacher.cache is not None and self.teacher_norms == "batch" and batch_norms(teacher.network):
             raise UserError(
                 "method.teacher_norms is batch, so what the teacher says of a clip depends on the others of its batch "
                 "and cannot be cached; set it to stored, or leave teacher.cache out"
@@ -118,14 +118,10 @@ def location_gap(student: Tensor, teacher: Tensor, *, temperature: float) -> Ten
     return F.kl_div(found, target, reduction="none", log_target=True).mean() * temperature**2
 
 
-def batch_norms(network: nn.Module) -> Iterator[_BatchNorm]:
-    return (part for part in network.modules() if isinstance(part, _BatchNorm))
-
-
 @contextmanager
 def batch_statistics(network: nn.Module) -> Iterator[None]:
     """Batch normalisation on the statistics of the batch; what is stored is neither used nor changed."""
-    norms = list(batch_norms(network))
+    norms = batch_norms(network)
     modes = [(norm.training, norm.track_running_stats) for norm in norms]
     for norm in norms:
         norm.training, norm.track_running_stats = True, False

@@ -19,11 +19,15 @@ from vidistill.distill.stateful import StatefulNetwork
 Network = TypeVar("Network", bound=nn.Module)
 
 
+def batch_norms(module: nn.Module) -> list[_BatchNorm]:
+    """Its batch normalisations, of any number of dimensions."""
+    return [part for part in module.modules() if isinstance(part, _BatchNorm)]
+
+
 def freeze_norms(module: nn.Module) -> None:
     """Puts every batch normalisation into evaluation mode: stored statistics are used and stay as they are."""
-    for part in module.modules():
-        if isinstance(part, _BatchNorm):
-            part.eval()
+    for norm in batch_norms(module):
+        norm.eval()
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """What a teacher said of a clip, kept on disk, so that a clip that comes again costs no run of the teacher. [ours]
 
 The key is the content: a hash of the teacher, layers and weights, of the precision that it runs in and of the pixels
-that it is given. So no
-augmentation, view or normalisation can be mistaken for another, and there are hits only where the very same clip comes
-again: recipes that use a cache draw each clip's augmentation from a few fixed ones, `data.clip.draws`.
+that it is given. So no augmentation, view or normalisation can be mistaken for another, and there are hits only where
+the very same clip comes again: recipes that use a cache draw each clip's augmentation from a few fixed ones,
+`data.clip.draws`.
 """
 
 import hashlib

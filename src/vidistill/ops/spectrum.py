@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-LEAST_PART = 1e-4
+LEAST_PART = 1e-4  # of a whole spectrum's norm: far above rounding, far below motion
 
 Transform = Literal["fft", "dct"]
 Kind = Literal["amplitude", "log", "power", "complex"]
