@@ -4,13 +4,11 @@ Source: Wang, Chan, Yu, Dong & Loy, "EDVR: Video Restoration with Enhanced Defor
 (arXiv 1905.02716). Written from the paper. Frames of any size: they are continued to a multiple of 4.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidistill.models.upscaling import SubPixelStage, SuperResolver, crop_like, pad_to_multiple
+from vidistill.models.upscaling import SubPixelStage, SuperResolver, crop_like, keep_scale, pad_to_multiple
 from vidistill.ops.deformable import deformable_convolution
 
 LEVELS = 3  # of the pyramid: full, half and quarter size
@@ -27,7 +25,6 @@ class ResidualBlock(nn.Module):
         self.first = _conv(channels, channels)
         self.second = _conv(channels, channels)
         for conv in (self.first, self.second):
-            nn.init.kaiming_normal_(conv.weight)
             conv.weight.data.mul_(0.1)  # a deep trunk starts near the identity (Wang et al. 2018, ESRGAN)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,7 +62,8 @@ class DeformableConvolution(nn.Module):
         self.shift = nn.Conv2d(channels, 2 * groups * 9, 3, padding=1)
         self.weigh = nn.Conv2d(channels, groups * 9, 3, padding=1)
         self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3))
-        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # as nn.Conv2d
+        nn.init.kaiming_normal_(self.weight)
+        self.weight.data.mul_(2)  # as much as one whose taps have their full weight
         self.bias = nn.Parameter(torch.zeros(channels))
         for parameter in (*self.shift.parameters(), *self.weigh.parameters()):
             nn.init.zeros_(parameter)
@@ -121,9 +119,10 @@ class AttentionFusion(nn.Module):
 
     def __init__(self, channels: int, window: int) -> None:
         super().__init__()
-        self.embed_centre = _conv(channels, channels)
-        self.embed = _conv(channels, channels)
-        self.fuse = nn.Conv2d(window * channels, channels, 1)
+        # PyTorch's own start, which is small: all likenesses begin near one half, and the attention in space near 1
+        self.embed_centre = nn.Conv2d(channels, channels, 3, padding=1)
+        self.embed = nn.Conv2d(channels, channels, 3, padding=1)
+        self.fuse = nn.Conv2d(window * channels, channels, 1).apply(keep_scale)
         self.spatial = nn.Conv2d(window * channels, channels, 1)
         self.reduce_half = nn.Conv2d(2 * channels, channels, 1)
         self.half_inner = nn.Conv2d(channels, channels, 1)
@@ -179,7 +178,7 @@ class EDVR(SuperResolver):
         self.trunk = nn.Sequential(*(ResidualBlock(channels) for _ in range(reconstruction_blocks)))
         stages: list[nn.Module] = [SubPixelStage(channels, channels, 2), nn.LeakyReLU(SLOPE)] if scale == 4 else []
         stages += [SubPixelStage(channels, feature_channels, 3 if scale == 3 else 2), nn.LeakyReLU(SLOPE)]
-        self.upscale = nn.Sequential(*stages)
+        self.upscale = nn.Sequential(*stages).apply(keep_scale)
         self.before_output = _conv(feature_channels, feature_channels)
 
     def forward(self, windows: Tensor) -> Tensor:
@@ -202,7 +201,7 @@ class EDVR(SuperResolver):
 
 
 def _conv(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1)
+    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1).apply(keep_scale)
 
 
 def _leaky(x: Tensor) -> Tensor:

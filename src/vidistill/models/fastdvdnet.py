@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidistill.models.layers import conv_norm, initialise
-from vidistill.models.upscaling import SubPixelStage, SuperResolver, crop_like, pad_to_multiple
+from vidistill.models.upscaling import SubPixelStage, SuperResolver, crop_like, keep_scale, pad_to_multiple
 from vidistill.ops.resize import upsample_bicubic
 
 TRIPLET = 3
@@ -62,6 +62,7 @@ class FastDVDnet(SuperResolver):
         self.upscale = SubPixelStage(widths[0], feature_channels, scale)
         self.first.apply(initialise)
         self.second.apply(initialise)
+        self.upscale.apply(keep_scale)
 
     def forward(self, windows: Tensor) -> Tensor:
         base = upsample_bicubic(self.centre(windows), self.scale)

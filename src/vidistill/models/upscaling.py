@@ -59,6 +59,18 @@ def crop_like(frames: Tensor, reference: Tensor) -> Tensor:
     return frames
 
 
+def keep_scale(module: nn.Module) -> None:
+    """He's start for convolutions before a ReLU, leaky or not; for `network.apply`.
+
+    Without normalisation PyTorch's own start makes what passes forward smaller with every layer, and training stands
+    still for its first hundreds of steps [ours].
+    """
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        assert module.bias is not None
+        nn.init.zeros_(module.bias)
+
+
 class SubPixelStage(nn.Module):
     """A 3×3 convolution and a pixel shuffle: `factor` times the size, `out_channels` channels."""
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidistill.models.upscaling import SubPixelStage, SuperResolver, crop_like, pad_to_multiple
+from vidistill.models.upscaling import SubPixelStage, SuperResolver, crop_like, keep_scale, pad_to_multiple
 from vidistill.ops.resize import upsample_bicubic
 from vidistill.ops.warp import warp_bilinear
 
@@ -32,6 +32,7 @@ class FlowNetwork(nn.Module):
             kernel = 5 if step > 1 else 3
             self.layers.append(nn.Conv2d(in_channels, channels, kernel, stride=step, padding=kernel // 2))
             in_channels = channels
+        self.layers.apply(keep_scale)
         self.last = nn.Conv2d(channels, 2 * stride**2, 3, padding=1)
         for parameter in self.last.parameters():
             nn.init.zeros_(parameter)
@@ -69,6 +70,8 @@ class VESPCN(SuperResolver):
             layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU()]
         self.trunk = nn.Sequential(*layers)
         self.upscale = SubPixelStage(channels, feature_channels, scale)
+        self.trunk.apply(keep_scale)
+        self.upscale.apply(keep_scale)
 
     def forward(self, windows: Tensor) -> Tensor:
         base = upsample_bicubic(self.centre(windows), self.scale)
