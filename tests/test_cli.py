@@ -14,6 +14,7 @@ from vidistill import cli
 from vidistill.data.synthetic import synthetic
 from vidistill.data.video import VideoReader
 from vidistill.data.video_writer import VideoWriter
+from vidistill.files import occupied
 
 
 def run(*arguments: str) -> int:
@@ -72,7 +73,7 @@ def test_a_run_folder_is_whole(place: Path) -> None:
         "report.html",
         "side_by_side.mp4",
     } <= names
-    assert not [name for name in names if name.startswith(".")], "nothing half-written is left"
+    assert {name for name in names if name.startswith(".")} == {".lock"}, "nothing half-written is left"
     results = json.loads((place / "run" / "results.json").read_text())
     for who in ("teacher", "student"):
         entry = results[who]
@@ -94,6 +95,16 @@ def test_a_finished_run_is_scored_again_without_training(place: Path, capsys) ->
     lines = (place / "run" / "metrics.jsonl").read_text()
     assert run("train", str(place / "run")) == 0
     assert (place / "run" / "metrics.jsonl").read_text() == lines
+
+
+def test_two_runs_at_once_do_not_share_a_folder(place: Path, capsys) -> None:
+    lines = (place / "run" / "metrics.jsonl").read_text()
+    with occupied(place / "run"):
+        assert run("train", str(place / "run")) == 1
+    assert "another run is at work there" in capsys.readouterr().err
+    assert (place / "run" / "metrics.jsonl").read_text() == lines
+    with occupied(place / "run"):
+        pass  # free again
 
 
 def test_streams_to_every_kind_of_output(place: Path, capsys) -> None:

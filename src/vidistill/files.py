@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from vidistill.errors import UserError
 
 
@@ -46,6 +48,25 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def occupied(folder: Path) -> Iterator[None]:
+    """The folder is this process's own for the block; a process that is killed leaves it free.
+
+    Errors: UserError where another process has it, or it cannot be written to.
+    """
+    lock = FileLock(folder / ".lock")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise UserError(f"{folder}: another run is at work there; wait for it, or choose another out=") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def require_new(path: Path) -> None:

@@ -1,5 +1,6 @@
 """A run from its recipe to its page: train, save, score, measure, show."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from vidistill.checkpoint import load_student, save_student
 from vidistill.distill.processes import is_main_process, leave_processes
 from vidistill.distill.stateful import StatefulNetwork
 from vidistill.errors import UserError
+from vidistill.files import occupied
 from vidistill.recipe import Recipe, load_recipe, save_recipe
 from vidistill.report.page import write_report
 from vidistill.scoring import SCORINGS
@@ -34,10 +36,15 @@ def execute(run: Run) -> dict[str, Any] | None:
     """Trains, then leaves the run folder whole; returns what `results.json` holds (None on all but one process).
 
     A run that was killed goes on from its checkpoint; one that is complete is only scored again.
-    Errors: UserError where the folder holds a run of another recipe.
+    Errors: UserError where the folder holds a run of another recipe, or another process trains into it.
     """
-    folder = run.recipe.out
     refuse_nothing_to_learn(run)
+    with occupied(run.recipe.out) if is_main_process() else nullcontext():
+        return _execute(run)
+
+
+def _execute(run: Run) -> dict[str, Any] | None:
+    folder = run.recipe.out
     if (folder / "checkpoint.pt").exists():
         _refuse_another(run.recipe, folder / "recipe.yaml")
     is_main = is_main_process()

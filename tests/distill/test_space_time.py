@@ -8,7 +8,7 @@ import torch
 from tests.data.test_super_resolution_clips import clips_of, numbered
 from tests.networks import TinyWindows
 from vidistill.data.clip import Batch
-from vidistill.distill.space_time import BALANCED_BATCHES, SpaceTime, run_with_feature
+from vidistill.distill.space_time import BALANCED_BATCHES, SpaceTime, cell_variance, run_with_feature
 from vidistill.distill.teacher import FrozenTeacher
 from vidistill.errors import UserError
 from vidistill.ops.clip_view import WindowView
@@ -156,6 +156,14 @@ def test_equal_networks_freeze_it_by_the_published_threshold() -> None:
     method.losses(student, teacher, TASK, batch_of(), progress=0.0)
     assert method.observations()["cell_frozen"] == 1
     assert method.observations()["cell_variance"] > 0
+
+
+def test_a_collapsed_cell_has_no_variance_however_its_channels_differ() -> None:
+    constant = torch.tensor([-3.0, 0.5, 7.0])[None, :, None, None].expand(2, 3, 4, 5)
+    assert cell_variance(constant) == 0
+    one_place = torch.zeros(1, 2, 1, 4)
+    one_place[0, 0, 0, 0] = 2.0  # variance of 2, 0, 0, 0 is 1; the other channel's is 0
+    assert cell_variance(one_place) == 0.5
 
 
 def test_a_random_cell_never_learns() -> None:

@@ -128,7 +128,7 @@ class SpaceTime(Supervised):
         adapted = parts["adapter"](ours.flatten(0, 1)).unflatten(0, ours.shape[:2])
         cells = [self._remember(cell, self._pooled(features)) for features in (adapted, theirs)]
         gap = time_gap(*cells)
-        self._seen = {"time_gap": mean_over_processes(gap), "cell_variance": float(cells[1].detach().float().var())}
+        self._seen = {"time_gap": mean_over_processes(gap), "cell_variance": cell_variance(cells[1])}
         if self.freeze_below is not None and self._frozen is None and self._seen["time_gap"] < self.freeze_below:
             self._frozen = {name: tensor.detach().clone() for name, tensor in cell.named_parameters()}
         return gap, cells[1].detach().square().mean()
@@ -171,6 +171,14 @@ class SpaceTime(Supervised):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._sums, self._batches, self._frozen = dict(state["sums"]), state["batches"], state["frozen"]
+
+
+def cell_variance(cell: Tensor) -> float:
+    """The variance of a cell (B, C, h, w) over clips and places, mean over channels: 0 where it says nothing any more.
+
+    Channels apart: those of a collapsed cell are constant, and differ from each other.
+    """
+    return float(cell.detach().float().var(dim=(0, 2, 3)).mean())
 
 
 def feature_of(network: nn.Module) -> tuple[str, int]:
