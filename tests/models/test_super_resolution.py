@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidistill.distill.space_time import run_with_feature
 from vidistill.models import MODELS
 from vidistill.models.edvr import edvr
 from vidistill.models.fastdvdnet import fastdvdnet
@@ -123,6 +124,26 @@ def test_every_frame_and_every_parameter_counts(name: str) -> None:
     assert windows.grad is not None
     assert (windows.grad.abs().amax(dim=(0, 2, 3, 4)) > 0).all()
     assert [path for path, p in network.named_parameters() if p.grad is None] == []
+
+
+@every_network
+@torch.no_grad()
+def test_a_new_network_keeps_the_scale_of_what_it_sees(name: str) -> None:
+    """Of the networks as published: with PyTorch's own start VESPCN's last feature is a thousandth of its frames."""
+    torch.manual_seed(0)
+    network = MODELS[name](4)
+    windows = torch.rand(1, network.window, 3, 16, 16)
+    feature = run_with_feature(network, windows)[1]
+    assert 0.1 < float(feature.square().mean().sqrt() / windows.square().mean().sqrt()) < 10
+
+
+@torch.no_grad()
+def test_fastdvdnet_sees_no_edges_where_there_is_nothing() -> None:
+    """Trained on patches of 16 pixels with zeros beyond the edges, it was ten times as wrong inside larger frames."""
+    network = shaken(tiny("fastdvdnet"))
+    frames = torch.rand(1, 9, 1, 1).expand(1, 9, 8, 12)
+    feature = network.get_submodule("first.frames")(frames)
+    torch.testing.assert_close(feature, feature[..., :1, :1].expand_as(feature))
 
 
 @every_network

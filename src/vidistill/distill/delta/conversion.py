@@ -178,11 +178,8 @@ def _unsuitable(
 ) -> str:
     """Why the block is left, as far as it does not depend on the student."""
     is_layer = selection.granularity == "layer" or (selection.others is not None and path not in targets)
-    if _has_kernel(module):
-        if not is_convertible_layer(module) and is_layer:
-            return f"a {type(module).__name__}, not exactly Conv2d or Linear"
-        if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
-            return f"padding_mode {module.padding_mode}"
+    if is_layer and _has_kernel(module) and not is_convertible_layer(module):
+        return f"a {type(module).__name__}, not exactly Conv2d or Linear"
     if not seen.calls:
         return "never called as a module in a run of the network"
     if is_layer and is_end:

@@ -54,8 +54,9 @@ def full_rank(layer: ConvertibleLayer) -> int:
 def separable(layer: ConvertibleLayer, rank: int) -> nn.Sequential:
     """(k_h × 1, C_in → rank), then (1 × k_w, rank → C_out); for a linear layer two linear layers.
 
-    Stride, padding and dilation are split over the two, groups stay on the first. The change of a linear map has no
-    bias, so there is none. Weights are uninitialised: see `start_from`.
+    Stride, padding and dilation are split over the two, groups stay on the first. Every mode of padding is linear and
+    separable, and so kept. The change of a linear map has no bias, so there is none. Weights are uninitialised: see
+    `start_from`.
     """
     in_channels, out_channels = channels(layer)
     if isinstance(layer, nn.Linear):
@@ -66,11 +67,12 @@ def separable(layer: ConvertibleLayer, rank: int) -> nn.Sequential:
     first_padding, second_padding = _split_padding(layer)
     reduce = nn.Conv2d(
         in_channels, rank, (k_h, 1), stride=first_stride, padding=first_padding, dilation=(d_h, 1),
-        groups=layer.groups, bias=False,
+        groups=layer.groups, bias=False, padding_mode=layer.padding_mode,
     )  # fmt: skip
     expand = nn.Conv2d(
-        rank, out_channels, (1, k_w), stride=second_stride, padding=second_padding, dilation=(1, d_w), bias=False
-    )
+        rank, out_channels, (1, k_w), stride=second_stride, padding=second_padding, dilation=(1, d_w), bias=False,
+        padding_mode=layer.padding_mode,
+    )  # fmt: skip
     return nn.Sequential(reduce, expand)
 
 
