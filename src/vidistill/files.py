@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from vidistill.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 def relative_path(path: Path, folder: Path) -> str:
@@ -52,21 +55,27 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def occupied(folder: Path) -> Iterator[None]:
-    """The folder is this process's own for the block; a process that is killed leaves it free.
+    """The folder is this process's own for the block, where the system can lock one; a killed process leaves it free.
 
-    Errors: UserError where another process has it, or it cannot be written to.
+    Errors: UserError where another process has it, or it cannot be made.
     """
-    lock = FileLock(folder / ".lock")
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise UserError(f"{folder}: another run is at work there; wait for it, or choose another out=") from error
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise UserError(f"{folder}: another run is at work there; wait for it, or choose another out=") from error
+    except OSError:
+        pass  # not every network file system locks
     try:
         yield
     finally:
-        lock.release()
+        os.close(handle)
 
 
 def require_new(path: Path) -> None:

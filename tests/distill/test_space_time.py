@@ -50,10 +50,13 @@ def test_with_given_weights_the_loss_is_that_of_the_equations() -> None:
     batch = batch_of()
     student.eval()
     windows = batch.student.flatten(0, 1)
-    ours, theirs = (run_with_feature(n, windows)[1] for n in (student.network, teacher.network))
+    (frames, ours), (known, theirs) = (run_with_feature(n, windows) for n in (student.network, teacher.network))
     student.network.second[1].eval()
     losses = method.losses(student, teacher, TASK, batch, progress=0.0)
-    assert set(losses) == {"task", "space"}
+    assert set(losses) == {"task", "space", "teacher"}
+    distance = ((frames - known).double().square() + 1e-6).sqrt().mean() - 1e-3
+    assert losses["teacher"].item() == pytest.approx(distance.item(), rel=1e-4)
+    assert method.default_losses["teacher"] == 0, "the paper has none"
     gap = 0.0
     for first, second in zip(ours.double().detach().numpy(), theirs.double().detach().numpy(), strict=True):
         for y, x in np.ndindex(first.shape[1:]):
@@ -162,8 +165,8 @@ def test_a_collapsed_cell_has_no_variance_however_its_channels_differ() -> None:
     constant = torch.tensor([-3.0, 0.5, 7.0])[None, :, None, None].expand(2, 3, 4, 5)
     assert cell_variance(constant) == 0
     one_place = torch.zeros(1, 2, 1, 4)
-    one_place[0, 0, 0, 0] = 2.0  # variance of 2, 0, 0, 0 is 1; the other channel's is 0
-    assert cell_variance(one_place) == 0.5
+    one_place[0, 0, 0, 0] = 4.0  # the variance of 4, 0, 0, 0 is 3; the other channel's is 0
+    assert cell_variance(one_place) == 1.5
 
 
 def test_a_random_cell_never_learns() -> None:

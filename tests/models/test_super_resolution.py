@@ -144,6 +144,7 @@ def test_fastdvdnet_sees_no_edges_where_there_is_nothing() -> None:
     frames = torch.rand(1, 9, 1, 1).expand(1, 9, 8, 12)
     feature = network.get_submodule("first.frames")(frames)
     torch.testing.assert_close(feature, feature[..., :1, :1].expand_as(feature))
+    assert {m.padding_mode for m in network.modules() if isinstance(m, nn.Conv2d)} == {"replicate"}
 
 
 @every_network

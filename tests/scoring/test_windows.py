@@ -1,6 +1,7 @@
 """Scores against plain loops over frames, and a run from recipe to page."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,7 @@ from vidistill.errors import UserError
 from vidistill.ops.clip_view import WindowView
 from vidistill.ops.flow import Correspondence
 from vidistill.ops.image_quality import luma, psnr, ssim
+from vidistill.ops.normalise import Normalisation
 from vidistill.ops.resize import degrade_bicubic, resize_bicubic
 from vidistill.recipe import load_recipe
 from vidistill.report.table import results_table
@@ -45,9 +47,11 @@ def setting_of(**options) -> Setting:
     return Setting(task, 0, task.normalisation)
 
 
-@pytest.mark.parametrize("channels", ["y", "rgb"])
-def test_bicubic_scores_are_those_of_a_plain_loop(channels: str) -> None:
-    setting = setting_of(channels=channels)
+@pytest.mark.parametrize(
+    ("channels", "mean"), [("y", 0.0), ("rgb", 0.0), ("y", 0.5)], ids=["y", "rgb", "beside a network of other values"]
+)
+def test_bicubic_scores_are_those_of_a_plain_loop(channels: str, mean: float) -> None:
+    setting = replace(setting_of(channels=channels), normalisation=Normalisation((mean,) * 3, (1.0 - mean,) * 3))
     sequences = [moving(3, 0), moving(5, 1)]
     found = evaluate_super_resolution({"bicubic": bicubic_of(setting)}, sequences, setting, interval=1)["bicubic"]
     clips = []

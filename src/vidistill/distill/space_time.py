@@ -33,6 +33,8 @@ LEAST_GAP = 1e-4  # of the teacher's energy, that a gap counts as in the balance
 class SpaceTime(Supervised):
     """Charbonnier loss + λ1 · space + λ2 · time, on the feature before the last convolution of both networks.
 
+    The distance to the teacher's frames is logged too; `losses.teacher` may give it a weight [ours].
+
     space, time: λ1 and λ2; by default each is such that its loss was a tenth of the reconstruction loss over the first
     batches, and is held from then on [ours]; 0 leaves the loss out. A gap that begins near 0, as that of a copy of the
     teacher does, counts as `LEAST_GAP` there, so that λ stays steady; where the teacher's features are 0, λ is 1.
@@ -43,7 +45,7 @@ class SpaceTime(Supervised):
     """
 
     name: ClassVar[str] = "space_time"
-    default_losses: ClassVar[dict[str, float]] = {"task": 1.0, "space": 1.0, "time": 1.0}
+    default_losses: ClassVar[dict[str, float]] = {"task": 1.0, "space": 1.0, "time": 1.0, "teacher": 0.0}
 
     space: float | None = None
     time: float | None = None
@@ -95,6 +97,7 @@ class SpaceTime(Supervised):
     ) -> dict[str, Tensor]:
         assert teacher is not None
         inputs, labels = task.examples(batch.student, batch.labels)
+        teacher_inputs, _ = task.examples(batch.teacher, batch.labels)
         if not labels.numel():
             raise UserError(
                 "data.labels: none leaves nothing for the last convolution to learn from, for the space and time "
@@ -102,10 +105,10 @@ class SpaceTime(Supervised):
             )
         outputs, ours = run_with_feature(student.network, student.seen(inputs))
         with torch.no_grad():
-            _, theirs = run_with_feature(teacher.network, teacher.seen(task.examples(batch.teacher, batch.labels)[0]))
+            teacher_outputs, theirs = run_with_feature(teacher.network, teacher.seen(teacher_inputs))
         clips = batch.student.shape[:2]
         ours, theirs = ours.float().unflatten(0, clips), theirs.float().unflatten(0, clips)
-        losses: dict[str, Tensor] = task.supervise(outputs, labels)
+        losses: dict[str, Tensor] = {**task.supervise(outputs, labels), **task.compare(outputs, teacher_outputs)}
         gaps, energies = {}, {}
         with torch.autocast(ours.device.type, enabled=False):  # in half precision 1e-8 is nothing
             if self.space != 0:
@@ -178,7 +181,7 @@ def cell_variance(cell: Tensor) -> float:
 
     Channels apart: those of a collapsed cell are constant, and differ from each other.
     """
-    return float(cell.detach().float().var(dim=(0, 2, 3)).mean())
+    return float(cell.detach().float().var(dim=(0, 2, 3), correction=0).mean())
 
 
 def feature_of(network: nn.Module) -> tuple[str, int]:

@@ -53,9 +53,11 @@ def compare_super_resolution(
 
 
 def bicubic_of(setting: Setting) -> StatefulNetwork:
-    """Bicubic enlargement behind the contract."""
+    """Bicubic enlargement behind the contract, of values in 0…1 whatever the other networks see."""
     assert isinstance(setting.task, SuperResolution)
-    return stateful(Bicubic(scale=setting.task.scale), WindowView(1)).eval()
+    model = stateful(Bicubic(scale=setting.task.scale), WindowView(1)).eval()
+    model.normalisation = setting.task.normalisation
+    return model
 
 
 def profile_windows(
