@@ -2,14 +2,15 @@
 
 Source: Tassano, Delon & Veit, "FastDVDnet: Towards Real-Time Deep Video Denoising Without Flow Estimation", 2020
 (arXiv 1907.01361). Where we differ: no noise map; the second stage ends in a pixel shuffle and an output convolution,
-and its result is added to the bicubic centre frame; edge pixels, not zeros, continue features beyond the edge.
+and its result is added to the bicubic centre frame. There is no batch normalisation, as is usual in super-resolution
+(Lim et al. 2017), and edge pixels, not zeros, continue features: trained on few small patches, either made frames that
+are larger or of more contrast worse than bicubic ones.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidistill.models.layers import conv_norm, initialise
 from vidistill.models.upscaling import SubPixelStage, SuperResolver, crop_like, keep_scale, pad_to_multiple
 from vidistill.ops.resize import upsample_bicubic
 
@@ -18,9 +19,13 @@ PER_FRAME_CHANNELS = 30
 STRIDE = 4
 
 
+def conv(in_channels: int, out_channels: int, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    """A 3×3 convolution and ReLU."""
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, groups=groups), nn.ReLU())
+
+
 def double_conv(channels: int) -> nn.Sequential:
-    """Two 3×3 convolutions, each with normalisation and ReLU."""
-    return nn.Sequential(conv_norm(channels, channels, 3), nn.ReLU(), conv_norm(channels, channels, 3), nn.ReLU())
+    return nn.Sequential(conv(channels, channels), conv(channels, channels))
 
 
 class DenoisingBlock(nn.Module):
@@ -30,15 +35,12 @@ class DenoisingBlock(nn.Module):
         super().__init__()
         top, middle, bottom = widths
         inner = TRIPLET * PER_FRAME_CHANNELS
-        self.frames = nn.Sequential(
-            nn.Conv2d(3 * TRIPLET, inner, 3, padding=1, groups=TRIPLET, bias=False), nn.BatchNorm2d(inner), nn.ReLU(),
-            conv_norm(inner, top, 3), nn.ReLU(),
-        )  # fmt: skip
-        self.down1 = nn.Sequential(conv_norm(top, middle, 3, stride=2), nn.ReLU(), double_conv(middle))
-        self.down2 = nn.Sequential(conv_norm(middle, bottom, 3, stride=2), nn.ReLU(), double_conv(bottom))
+        self.frames = nn.Sequential(conv(3 * TRIPLET, inner, groups=TRIPLET), conv(inner, top))
+        self.down1 = nn.Sequential(conv(top, middle, stride=2), double_conv(middle))
+        self.down2 = nn.Sequential(conv(middle, bottom, stride=2), double_conv(bottom))
         self.up2 = nn.Sequential(double_conv(bottom), SubPixelStage(bottom, middle, 2))
         self.up1 = nn.Sequential(double_conv(middle), SubPixelStage(middle, top, 2))
-        self.merge = nn.Sequential(conv_norm(top, top, 3), nn.ReLU())
+        self.merge = conv(top, top)
 
     def forward(self, frames: Tensor) -> Tensor:
         top = self.frames(frames)
@@ -60,9 +62,8 @@ class FastDVDnet(SuperResolver):
         self.residual = nn.Conv2d(widths[0], 3, 3, padding=1)
         self.second = DenoisingBlock(widths)
         self.upscale = SubPixelStage(widths[0], feature_channels, scale)
-        self.first.apply(initialise)
-        self.second.apply(initialise)
-        self.upscale.apply(keep_scale)
+        for part in (self.first, self.second, self.upscale):
+            part.apply(keep_scale)
         self.apply(_continue_edges)
 
     def forward(self, windows: Tensor) -> Tensor:
