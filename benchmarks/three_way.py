@@ -13,7 +13,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from vidistill.report.figures import STYLE
-from vidistill.sweep import TAUGHT, Point, _draw
+from vidistill.sweep import TAUGHT, Point, draw_points
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     points.append(Point("32", TAUGHT, student["metrics"]["top1"], *costs, student["device"]))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.6, 3.7), layout="constrained")
-        _draw(figure.add_subplot(), places=[(point, point.gmacs) for point in points], label="GMAC a clip")
+        draw_points(figure.add_subplot(), places=[(point, point.gmacs) for point in points], label="GMAC a clip")
         figure.savefig(chosen.out, dpi=110, facecolor="white")
 
 

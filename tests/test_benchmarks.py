@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks import vid4_table
+from benchmarks import memory_cells, vid4_table
 from PIL import Image as PillowImage
 
 from vidistill.checkpoint import save_student
@@ -122,3 +122,33 @@ def test_only_what_is_not_there_is_trained(tmp_path: Path) -> None:
     (tmp_path / "runs" / "vid4_edvr").mkdir()
     (tmp_path / "runs" / "vid4_edvr" / "student.safetensors").touch()
     assert commands() == students
+
+
+def write_log(run: Path, steps: int, frozen_from: int | None = None, **names: float) -> None:
+    run.mkdir()
+    lines = (
+        {"step": step, **names, "cell_frozen": float(frozen_from is not None and step >= frozen_from)}
+        for step in range(1, steps + 1)
+    )
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+def picture_cells(folder: Path, monkeypatch: pytest.MonkeyPatch, *runs: str) -> None:
+    arguments = ["memory_cells.py", "--out", str(folder / "cells.png"), *(str(folder / run) for run in runs)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    memory_cells.main()
+
+
+def test_memory_cells_of_runs_of_unequal_length(tmp_path: Path, monkeypatch, capsys) -> None:
+    write_log(tmp_path / "vid4_vespcn_both_0", 30, time_gap=1e-3, cell_variance=1e-4)
+    write_log(tmp_path / "vid4_vespcn_frozen_0", 20, frozen_from=7, time_gap=1e-4, cell_variance=1e-3)
+    picture_cells(tmp_path, monkeypatch, "vid4_vespcn_both_0", "vid4_vespcn_frozen_0")
+    assert capsys.readouterr().out.splitlines() == ["both 0: it did not freeze", "frozen 0: frozen from step 7 on"]
+    with PillowImage.open(tmp_path / "cells.png") as picture:
+        assert picture.size[0] > 2 * picture.size[1]
+
+
+def test_memory_cells_of_a_run_without_one(tmp_path: Path, monkeypatch) -> None:
+    write_log(tmp_path / "vid4_vespcn_space_0", 5, space=1e-3)
+    with pytest.raises(SystemExit, match=r"vid4_vespcn_space_0: logged no memory cell"):
+        picture_cells(tmp_path, monkeypatch, "vid4_vespcn_space_0")

@@ -3,17 +3,16 @@
 import errno
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from vidistill.errors import UserError
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 
 def relative_path(path: Path, folder: Path) -> str:
@@ -61,21 +60,19 @@ def occupied(folder: Path) -> Iterator[None]:
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:
+    with ExitStack() as held:
+        if sys.platform != "win32":  # which neither opens nor locks folders
+            handle = os.open(folder, os.O_RDONLY)
+            held.callback(os.close, handle)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"{folder}: another run is at work there; wait for it, or choose another out="
+                ) from error
+            except OSError:
+                pass  # not every network file system locks
         yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise UserError(f"{folder}: another run is at work there; wait for it, or choose another out=") from error
-    except OSError:
-        pass  # not every network file system locks
-    try:
-        yield
-    finally:
-        os.close(handle)
 
 
 def require_new(path: Path) -> None:

@@ -39,15 +39,15 @@ def execute(run: Run) -> dict[str, Any] | None:
     Errors: UserError where the folder holds a run of another recipe, or another process trains into it.
     """
     refuse_nothing_to_learn(run)
-    with occupied(run.recipe.out) if is_main_process() else nullcontext():
-        return _execute(run)
+    is_main = is_main_process()
+    with occupied(run.recipe.out) if is_main else nullcontext():
+        return _execute(run, is_main)
 
 
-def _execute(run: Run) -> dict[str, Any] | None:
+def _execute(run: Run, is_main: bool) -> dict[str, Any] | None:
     folder = run.recipe.out
     if (folder / "checkpoint.pt").exists():
         _refuse_another(run.recipe, folder / "recipe.yaml")
-    is_main = is_main_process()
     if is_main:
         save_recipe(run.recipe, folder / "recipe.yaml")
     trained = train(run.training)

@@ -162,10 +162,11 @@ def _figure(points: Sequence[Point], cost: str, label: str) -> Picture:
     places = [(point, point.milliseconds if cost == "amortised" else point.gmacs) for point in points]
     words = "; ".join(f"{p.view} {p.series} {p.quality:.3f} at {x:.3g}" for p, x in places)
     caption = f"Accuracy against {label}; up and left is better"
-    return picture(partial(_draw, places=places, label=label), f"{caption}: {words}", caption)
+    return picture(partial(draw_points, places=places, label=label), f"{caption}: {words}", caption)
 
 
-def _draw(axes: "Axes", *, places: list[tuple[Point, float]], label: str) -> None:
+def draw_points(axes: "Axes", *, places: list[tuple[Point, float]], label: str) -> None:
+    """Accuracy over each point's cost, of which `label` says the unit: a line a series, clips enlarged apart."""
     colours = {TAUGHT: STUDENT, TAUGHT_BY: TEACHER}
     others = cycle(BASELINES)
     for series in dict.fromkeys(point.series for point, _ in places):

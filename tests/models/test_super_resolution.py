@@ -129,7 +129,7 @@ def test_every_frame_and_every_parameter_counts(name: str) -> None:
 @every_network
 @torch.no_grad()
 def test_a_new_network_keeps_the_scale_of_what_it_sees(name: str) -> None:
-    """Of the networks as published: with PyTorch's own start VESPCN's last feature is a thousandth of its frames."""
+    """Of the networks as published: with PyTorch's own start VESPCN's last feature is a seventeenth of its frames."""
     torch.manual_seed(0)
     network = MODELS[name](4)
     windows = torch.rand(1, network.window, 3, 16, 16)

@@ -25,6 +25,7 @@ def conv(in_channels: int, out_channels: int, *, stride: int = 1, groups: int = 
 
 
 def double_conv(channels: int) -> nn.Sequential:
+    """Two of them, which keep the number of channels."""
     return nn.Sequential(conv(channels, channels), conv(channels, channels))
 
 

@@ -70,8 +70,8 @@ class VESPCN(SuperResolver):
             layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU()]
         self.trunk = nn.Sequential(*layers)
         self.upscale = SubPixelStage(channels, feature_channels, scale)
-        self.trunk.apply(keep_scale)
-        self.upscale.apply(keep_scale)
+        for part in (self.trunk, self.upscale):
+            part.apply(keep_scale)
 
     def forward(self, windows: Tensor) -> Tensor:
         base = upsample_bicubic(self.centre(windows), self.scale)

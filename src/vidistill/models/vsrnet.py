@@ -20,8 +20,8 @@ class VSRNet(SuperResolver):
         super().__init__(window=window, scale=scale, feature_channels=feature_channels, reach=8, output_kernel=5)
         self.first = nn.Conv2d(3 * window, channels, 9, padding=4)
         self.second = nn.Conv2d(channels, feature_channels, 5, padding=2)
-        self.first.apply(keep_scale)
-        self.second.apply(keep_scale)
+        for part in (self.first, self.second):
+            part.apply(keep_scale)
 
     def forward(self, windows: Tensor) -> Tensor:
         self.centre(windows)
