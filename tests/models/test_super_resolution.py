@@ -138,6 +138,16 @@ def test_a_new_network_keeps_the_scale_of_what_it_sees(name: str) -> None:
 
 
 @torch.no_grad()
+def test_vsrnet_sees_frames_as_darker_and_brighter_than_grey() -> None:
+    """Of frames from 0 on, layers that start without a bias see positive values alone."""
+    network = tiny("vsrnet")
+    assert not run_with_feature(network, torch.full((1, network.window, 3, 8, 8), 0.5))[1].any()
+    dark, bright = (run_with_feature(network, torch.full((1, network.window, 3, 8, 8), v))[1] for v in (0.1, 0.9))
+    assert dark.any() and bright.any()
+    assert not torch.allclose(dark, bright)
+
+
+@torch.no_grad()
 def test_fastdvdnet_sees_no_edges_where_there_is_nothing() -> None:
     """Trained on patches of 16 pixels with zeros beyond the edges, it was ten times as wrong inside larger frames."""
     network = shaken(tiny("fastdvdnet"))

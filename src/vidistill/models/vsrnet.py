@@ -2,8 +2,8 @@
 
 Source: Kappeler, Yoo, Dai & Katsaggelos, "Video Super-Resolution with Convolutional Neural Networks", 2016. Where we
 differ: frames are joined at the input (the paper's architecture a; its best joins them after the first layer and has
-0.27 M parameters), not aligned beforehand, RGB instead of luma, and what the network gives is added to the bicubic
-centre frame.
+0.27 M parameters), not aligned beforehand, RGB instead of luma and centred, and what the network gives is added to the
+bicubic centre frame.
 """
 
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from vidistill.models.upscaling import SuperResolver, keep_scale
 from vidistill.ops.resize import upsample_bicubic
+
+GREY = 0.5  # subtracted from the frames: ReLUs that only see positive values die at the rates that other networks learn at
 
 
 class VSRNet(SuperResolver):
@@ -26,7 +28,7 @@ class VSRNet(SuperResolver):
     def forward(self, windows: Tensor) -> Tensor:
         self.centre(windows)
         enlarged = upsample_bicubic(windows.flatten(1, 2), self.scale)
-        feature = F.relu(self.second(F.relu(self.first(enlarged))))
+        feature = F.relu(self.second(F.relu(self.first(enlarged - GREY))))
         middle = 3 * (self.window // 2)
         return enlarged[:, middle : middle + 3] + self.output(feature)
 
