@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Vid4 ×4 (BI): the teacher, then three students without distillation, with both parts, and with these and the teacher's frames
-# (`all`), three seeds each; with one part, with the teacher's frames alone and with a random ConvLSTM, one seed each; and VESPCN
-# whose ConvLSTM never freezes, and freezes early.
+# Vid4 ×4 (BI): the teacher, then three students without distillation, with both parts, with these and the teacher's frames
+# (`all`), and with the teacher's frames alone (`outputs`), three seeds each; with one part and with a random ConvLSTM, one seed
+# each; and VESPCN whose ConvLSTM never freezes, and freezes early.
 # Usage: [TEACHER="key=value…"] benchmarks/vid4.sh [key=value…]; then benchmarks/vid4_table.py runs/vid4_*_[0-9], which scores all.
 # key=value…, as data.clip.patch=24: for every student; TEACHER's: for the teacher. What is there already is not trained again.
 set -euo pipefail
@@ -17,11 +17,11 @@ for student in vsrnet vespcn fastdvdnet; do
     run none $seed $student "$@"
     run both $seed $taught "$@"
     run all $seed $taught 'losses={teacher: 1.0}' "$@"
+    run outputs $seed $taught 'method={name: supervised}' 'losses={task: 1.0, teacher: 3.0}' "$@"
   done
   run space 0 $taught method.time=0 "$@"
   run time 0 $taught method.space=0 "$@"
   run random 0 $taught method.random_cell=true "$@"
-  run outputs 0 $taught 'method={name: supervised}' 'losses={task: 1.0, teacher: 1.0}' "$@"
 done
 student=vespcn
 run collapse 0 vespcn_space_time method.freeze_below=null "$@"

@@ -116,7 +116,7 @@ def test_only_what_is_not_there_is_trained(tmp_path: Path) -> None:
 
     teacher, *students = commands(TEACHER="optim.steps=9 seed=3")
     assert teacher == "train recipes/vid4_edvr.yaml optim.steps=9 seed=3"
-    assert len(students) == 3 * (3 * 3 + 4) + 2 - 1
+    assert len(students) == 3 * (3 * 4 + 3) + 2 - 1
     assert all("data.evaluate=[]" in line and line.endswith("optim.steps=7") for line in students)
     assert not any("vid4_vsrnet_none_1" in line for line in students)
     (tmp_path / "runs" / "vid4_edvr").mkdir()
