@@ -143,7 +143,8 @@ def test_vsrnet_sees_frames_as_darker_and_brighter_than_grey() -> None:
     network = tiny("vsrnet")
     assert not run_with_feature(network, torch.full((1, network.window, 3, 8, 8), 0.5))[1].any()
     dark, bright = (run_with_feature(network, torch.full((1, network.window, 3, 8, 8), v))[1] for v in (0.1, 0.9))
-    assert dark.any() and bright.any()
+    assert dark.any()
+    assert bright.any()
     assert not torch.allclose(dark, bright)
 
 

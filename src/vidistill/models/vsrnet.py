@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from vidistill.models.upscaling import SuperResolver, keep_scale
 from vidistill.ops.resize import upsample_bicubic
 
-GREY = 0.5  # subtracted from the frames: ReLUs that only see positive values die at the rates that other networks learn at
+GREY = 0.5  # subtracted from the frames: behind positive values alone ReLUs die at the rates that others learn at
 
 
 class VSRNet(SuperResolver):
