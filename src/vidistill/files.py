@@ -56,22 +56,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def occupied(folder: Path) -> Iterator[None]:
     """The folder is this process's own for the block, where the system can lock one; a killed process leaves it free.
 
-    Errors: UserError where another process has it, or it cannot be made.
+    Errors: UserError where another process has it, or it cannot be made or opened.
     """
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
-        if sys.platform != "win32":  # which neither opens nor locks folders
-            handle = os.open(folder, os.O_RDONLY)
-            held.callback(os.close, handle)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"{folder}: another run is at work there; wait for it, or choose another out="
-                ) from error
-            except OSError:
-                pass  # not every network file system locks
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if sys.platform != "win32":  # which neither opens nor locks folders
+                handle = os.open(folder, os.O_RDONLY)
+                held.callback(os.close, handle)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    advice = "wait for it, or choose another out="
+                    raise UserError(f"{folder}: another run is at work there; {advice}") from error
+                except OSError:
+                    pass  # not every network file system locks
         yield
 
 
