@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from vidistill.checkpoint import load_student
 from vidistill.data.clip import Image, LabelMap
-from vidistill.data.video import VideoReader
-from vidistill.key_frames import Adaptive, Fixed, KeyFramePolicy
+from vidistill.data.video.reader import VideoReader
 from vidistill.progress import track
-from vidistill.stream import Stream
+from vidistill.stream.key_frames import Adaptive, Fixed, KeyFramePolicy
+from vidistill.stream.stream import Stream
+from vidistill.students.files import load_student
 
 HEIGHT = 272
 PIECE = 23  # frames between two cuts of the strung clip

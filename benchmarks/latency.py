@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
-from vidistill.checkpoint import load_student
-from vidistill.distill.delta.method import Delta
-from vidistill.distill.stateful import PerFrame, StatefulNetwork
+from vidistill.methods.delta import Delta
 from vidistill.models import MODELS, build_network
-from vidistill.profile import Runtime, describe_device
+from vidistill.runtimes.measure import Runtime, describe_device
 from vidistill.scoring.results import profile_models
+from vidistill.students.files import load_student
+from vidistill.students.student import PerFrame, StatefulNetwork
 
 INTERVAL = 10
 HEAD = "| size | runtime | precision | teacher p50 / p99 | key | first delta | delta p50 / p99 | delta: teacher ÷ | "

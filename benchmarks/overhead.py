@@ -14,14 +14,14 @@ from tempfile import TemporaryDirectory
 import torch
 from accelerate import Accelerator
 
-from vidistill.build import build
 from vidistill.data.clip import SampleKey
-from vidistill.distill.card import Card
-from vidistill.distill.norms import channels_last, fused_copy
-from vidistill.profile import describe_device, median_milliseconds
-from vidistill.recipe import Recipe
-from vidistill.stream import Stream
-from vidistill.train import Learner, _optimizer, _step
+from vidistill.runs.build import build
+from vidistill.runs.recipe import Recipe
+from vidistill.runs.train import Learner, _optimizer, _step
+from vidistill.runtimes.measure import describe_device, median_milliseconds
+from vidistill.stream.stream import Stream
+from vidistill.students.card import Card
+from vidistill.students.norms import channels_last, fused_copy
 
 SIZE = (360, 480)
 CROP = (256, 336)

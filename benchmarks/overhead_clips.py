@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from vidistill.build import build
 from vidistill.data.clip import Batch, SampleKey
-from vidistill.profile import describe_device, median_milliseconds
-from vidistill.recipe import Recipe
-from vidistill.train import Learner, Training, _optimizer, _step
+from vidistill.runs.build import build
+from vidistill.runs.recipe import Recipe
+from vidistill.runs.train import Learner, Training, _optimizer, _step
+from vidistill.runtimes.measure import describe_device, median_milliseconds
 
 CLIPS = 4
 NETWORK = {"name": "tsn", "options": {"backbone": "resnet18"}}

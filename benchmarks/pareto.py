@@ -18,10 +18,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from vidistill.checkpoint import load_student
-from vidistill.distill.stateful import StatefulNetwork
-from vidistill.profile import Runtime, describe_device
+from vidistill.runtimes.measure import Runtime, describe_device
 from vidistill.scoring.results import profile_models
+from vidistill.students.files import load_student
+from vidistill.students.student import StatefulNetwork
 
 SIZE = (360, 480)
 INTERVAL = 4  # of the frames that are timed: a key frame, the first delta frame and two settled ones

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import av
 
-from vidistill.data.video import VideoReader
+from vidistill.data.video.reader import VideoReader
 
 
 def read(path: Path, num_threads: int) -> int:

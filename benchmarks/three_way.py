@@ -13,7 +13,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from vidistill.report.figures import STYLE
-from vidistill.sweep import TAUGHT, Point, draw_points
+from vidistill.runs.sweep import TAUGHT, Point, draw_points
 
 
 def main() -> None:

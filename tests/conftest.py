@@ -5,7 +5,7 @@ import torch
 from hypothesis import settings
 
 from tests.networks import TinySegmenter
-from vidistill.data.synthetic import synthetic
+from vidistill.data.datasets.synthetic import synthetic
 
 settings.register_profile("vidistill", deadline=None, max_examples=50)  # shared cores make deadlines fail at random
 settings.load_profile("vidistill")

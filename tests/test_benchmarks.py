@@ -12,11 +12,11 @@ import torch
 from benchmarks import memory_cells, vid4_table
 from PIL import Image as PillowImage
 
-from vidistill.checkpoint import save_student
-from vidistill.distill.card import Card
-from vidistill.distill.look_ahead import LookAhead
 from vidistill.models import build_network
 from vidistill.ops.clip_view import WindowView
+from vidistill.students.card import Card
+from vidistill.students.files import save_student
+from vidistill.students.windows import LookAhead
 
 ROOT = Path(__file__).parent.parent
 

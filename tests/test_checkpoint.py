@@ -9,11 +9,11 @@ from safetensors.torch import save_file
 
 from tests.networks import TinySegmenter
 from vidistill import files
-from vidistill.checkpoint import load_checkpoint, load_student, load_weights, save_checkpoint, save_student
-from vidistill.distill.card import Card
-from vidistill.distill.stateful import PerFrame
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
+from vidistill.students.card import Card
+from vidistill.students.files import load_checkpoint, load_student, load_weights, save_checkpoint, save_student
+from vidistill.students.student import PerFrame
 
 CARD = Card({}, "per_frame", {"name": "segmentation", "num_classes": 4})
 

@@ -11,9 +11,9 @@ import yaml
 from PIL import Image
 
 from vidistill import cli
-from vidistill.data.synthetic import synthetic
-from vidistill.data.video import VideoReader
-from vidistill.data.video_writer import VideoWriter
+from vidistill.data.datasets.synthetic import synthetic
+from vidistill.data.video.reader import VideoReader
+from vidistill.data.video.writer import VideoWriter
 from vidistill.files import occupied
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from vidistill.config import Settings, call, choose, override, read_yaml, validate
 from vidistill.errors import UserError, nearest
-from vidistill.recipe import Recipe, load_recipe, save_recipe
+from vidistill.runs.recipe import Recipe, load_recipe, save_recipe
 
 
 class Inner(Settings):

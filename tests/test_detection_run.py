@@ -9,15 +9,15 @@ import pytest
 import yaml
 
 from tests.test_cli import run
-from vidistill.checkpoint import save_student
 from vidistill.data.clip import VideoDataset
-from vidistill.data.coco_video import coco_video, write_coco_video
-from vidistill.data.mot import mot
-from vidistill.data.synthetic import synthetic
-from vidistill.data.video import VideoReader
-from vidistill.distill.card import Card
-from vidistill.distill.stateful import PerFrame
+from vidistill.data.datasets.coco_video import coco_video, write_coco_video
+from vidistill.data.datasets.mot import mot
+from vidistill.data.datasets.synthetic import synthetic
+from vidistill.data.video.reader import VideoReader
 from vidistill.models import build_network
+from vidistill.students.card import Card
+from vidistill.students.files import save_student
+from vidistill.students.student import PerFrame
 
 OWN_NETWORK = """
 from tests.networks import TinyDetector

@@ -5,13 +5,12 @@ import onnxruntime
 import pytest
 import torch
 
-from vidistill import export
-from vidistill.distill.delta.method import Delta
-from vidistill.distill.stateful import PerFrame
 from vidistill.errors import UserError
-from vidistill.export import export_onnx
-from vidistill.onnx_runtime import OnnxStudent
+from vidistill.methods.delta import Delta
 from vidistill.ops.boxes import suppress
+from vidistill.runtimes import onnx as export
+from vidistill.runtimes.onnx import OnnxStudent, export_onnx
+from vidistill.students.student import PerFrame
 
 
 @pytest.mark.parametrize("size", [(32, 48), (21, 35)])

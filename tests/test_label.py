@@ -12,22 +12,22 @@ from PIL import Image
 
 from tests.networks import TinyDetector, TinySegmenter
 from tests.test_cli import run
-from vidistill.checkpoint import save_student
-from vidistill.data.boxed_clips import BoxedClipSettings
 from vidistill.data.clip import SampleKey
-from vidistill.data.coco_video import coco_video
-from vidistill.data.label_maps import label_maps
+from vidistill.data.datasets.coco_video import coco_video
+from vidistill.data.datasets.label_maps import label_maps
+from vidistill.data.datasets.synthetic import synthetic
 from vidistill.data.resized import resized
-from vidistill.data.synthetic import synthetic
-from vidistill.data.video_writer import VideoWriter
-from vidistill.distill.card import Card
-from vidistill.distill.stateful import PerFrame
+from vidistill.data.video.writer import VideoWriter
 from vidistill.errors import UserError
-from vidistill.label import label_videos, open_teacher
 from vidistill.models import onnx_networks
 from vidistill.models.libraries import import_torchvision, torchvision_with_weights
 from vidistill.models.onnx_networks import FastestDetector, OnnxSegmenter, YoloxDetector, onnx_network
-from vidistill.tasks.detection import Detection
+from vidistill.stream.label import label_videos, open_teacher
+from vidistill.students.card import Card
+from vidistill.students.files import save_student
+from vidistill.students.student import PerFrame
+from vidistill.tasks.detection.samples import BoxedClipSettings
+from vidistill.tasks.detection.task import Detection
 
 NAMES = ("ground", "rectangle", "disc")
 

@@ -3,9 +3,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vidistill.distill.delta.method import Delta
-from vidistill.distill.stateful import PerFrame
-from vidistill.profile import PeakMemory, count_macs, count_parameters, measure_latency, peak_memory_mb, stateful_gmacs
+from vidistill.methods.delta import Delta
+from vidistill.ops.macs import count_macs
+from vidistill.runtimes.measure import PeakMemory, count_parameters, measure_latency, peak_memory_mb, stateful_gmacs
+from vidistill.students.student import PerFrame
 
 
 def test_macs_by_hand() -> None:

@@ -5,20 +5,20 @@ import pytest
 import torch
 
 from tests.networks import TinyClips, TinyDetector
-from vidistill.build import build
-from vidistill.check import check_recipe, without_files
-from vidistill.checkpoint import load_student, save_student
 from vidistill.data.clip import SampleKey
-from vidistill.distill.card import Card
-from vidistill.distill.look_ahead import LookAhead
-from vidistill.distill.stateful import PerFrame
 from vidistill.errors import UserError
 from vidistill.models import MODELS, build_network
 from vidistill.ops.clip_view import WindowView
 from vidistill.ops.normalise import Normalisation
-from vidistill.recipe import Recipe, load_recipe, save_recipe
-from vidistill.run import execute
-from vidistill.train import Learner
+from vidistill.runs.build import build
+from vidistill.runs.check import check_recipe, without_files
+from vidistill.runs.recipe import Recipe, load_recipe, save_recipe
+from vidistill.runs.run import execute
+from vidistill.runs.train import Learner
+from vidistill.students.card import Card
+from vidistill.students.files import load_student, save_student
+from vidistill.students.student import PerFrame
+from vidistill.students.windows import LookAhead
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 

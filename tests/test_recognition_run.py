@@ -11,15 +11,15 @@ import yaml
 
 from tests.data.test_datasets import write_image
 from tests.test_cli import run
-from vidistill.build import build
-from vidistill.checkpoint import load_student
-from vidistill.data.video import VideoReader
-from vidistill.data.video_writer import VideoWriter
-from vidistill.distill.cross_resolution import CrossResolution
+from vidistill.data.video.reader import VideoReader
+from vidistill.data.video.writer import VideoWriter
 from vidistill.errors import UserError
+from vidistill.methods.cross_resolution import CrossResolution
 from vidistill.ops.clip_view import ClipView
-from vidistill.profile import count_macs
-from vidistill.recipe import Recipe
+from vidistill.ops.macs import count_macs
+from vidistill.runs.build import build
+from vidistill.runs.recipe import Recipe
+from vidistill.students.files import load_student
 from vidistill.training_log import read_log
 
 ACTIONS = {"name": "synthetic_actions", "num_frames": 8, "size": 40, "num_classes": 3}

@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from tests.networks import TinyClips, TinySegmenter
-from vidistill.checkpoint import load_student, save_student
-from vidistill.data.video import Frame
-from vidistill.distill.card import Card
-from vidistill.distill.delta.method import Delta
-from vidistill.distill.window import Windowed
+from vidistill.data.video.reader import Frame
 from vidistill.errors import UserError
-from vidistill.key_frames import Adaptive, Fixed, Never, parse_policy
+from vidistill.methods.delta import Delta
 from vidistill.ops.clip_view import ClipView
-from vidistill.profile import PeakMemory
-from vidistill.stream import Stream, load_state, save_state
+from vidistill.runtimes.measure import PeakMemory
+from vidistill.stream.key_frames import Adaptive, Fixed, Never, parse_policy
+from vidistill.stream.stream import Stream, load_state, save_state
 from vidistill.stream_outputs import open_sink
+from vidistill.students.card import Card
+from vidistill.students.files import load_student, save_student
+from vidistill.students.windows import Windowed
 
 
 @pytest.fixture

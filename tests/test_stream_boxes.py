@@ -10,20 +10,20 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vidistill.checkpoint import load_student, save_student
-from vidistill.data.boxes import Boxes
-from vidistill.data.coco_video import coco_video
-from vidistill.data.mot import mot
-from vidistill.data.video_writer import VideoWriter
-from vidistill.distill.card import Card
-from vidistill.distill.delta.method import Delta
-from vidistill.distill.hold import HeldOutput
+from vidistill.data.datasets.coco_video import coco_video
+from vidistill.data.datasets.mot import mot
+from vidistill.data.sequences.boxes import Boxes
+from vidistill.data.video.writer import VideoWriter
 from vidistill.errors import UserError
+from vidistill.methods.delta import Delta
 from vidistill.ops.draw import palette_of
 from vidistill.ops.normalise import Normalisation
-from vidistill.stream import Stream
+from vidistill.stream.stream import Stream
 from vidistill.stream_outputs import open_sink
 from vidistill.stream_outputs.looks import draw_detections
+from vidistill.students.card import Card
+from vidistill.students.files import load_student, save_student
+from vidistill.students.student import HeldOutput
 
 NAMES = ("cat", "dog")
 

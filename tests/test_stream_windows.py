@@ -15,17 +15,17 @@ from PIL import Image as PillowImage
 
 from tests.networks import TinyWindows
 from vidistill import cli
-from vidistill.checkpoint import load_student, save_student
-from vidistill.data.video import Frame, VideoReader
-from vidistill.distill.card import Card
-from vidistill.distill.look_ahead import LookAhead
+from vidistill.data.video.reader import Frame, VideoReader
 from vidistill.errors import UserError
-from vidistill.models.vsrnet import vsrnet
+from vidistill.models.vespcn import vsrnet
 from vidistill.ops.clip_view import WindowView
 from vidistill.ops.normalise import Normalisation
-from vidistill.profile import PeakMemory
-from vidistill.stream import Stream, load_state, save_state
+from vidistill.runtimes.measure import PeakMemory
+from vidistill.stream.stream import Stream, load_state, save_state
 from vidistill.stream_outputs import open_sink
+from vidistill.students.card import Card
+from vidistill.students.files import load_student, save_student
+from vidistill.students.windows import LookAhead
 from vidistill.tasks import TASKS
 
 WINDOW = 5
@@ -129,7 +129,7 @@ def test_a_window_of_one_frame_takes_frames_of_any_size(tmp_path) -> None:
 def test_late_outputs_are_told_like_the_others(path, monkeypatch) -> None:
     """Each took the time of one run of the network, here 10 ms of a clock that nothing else moves."""
     running, clock = stream(path), [0.0]
-    monkeypatch.setattr("vidistill.stream.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("vidistill.stream.stream.perf_counter", lambda: clock[0])
     running.student.network.register_forward_hook(lambda *_: clock.append(clock.pop() + 0.01))
     outputs = list(running(images_of(6)))
     assert [output.is_key_frame for output in outputs] == [True] * 6

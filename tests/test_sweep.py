@@ -4,14 +4,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vidistill.checkpoint import save_student
-from vidistill.distill.card import Card
-from vidistill.distill.window import stateful
 from vidistill.errors import UserError
 from vidistill.models import build_network
 from vidistill.ops.clip_view import ClipView
 from vidistill.ops.normalise import Normalisation
-from vidistill.sweep import parse_view, run_sweep, table
+from vidistill.runs.sweep import parse_view, run_sweep, table
+from vidistill.students.card import Card
+from vidistill.students.files import save_student
+from vidistill.students.windows import stateful
 
 NETWORK = {"name": "tsn", "options": {"backbone": "test_resnet"}}
 VIDEOS = {"name": "synthetic_actions", "num_videos": 4, "num_frames": 8, "size": 32}

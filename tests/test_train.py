@@ -13,9 +13,9 @@ import torch
 import yaml
 
 from tests.training_program import training_of
-from vidistill.checkpoint import load_checkpoint
 from vidistill.errors import UserError
-from vidistill.train import OptimSettings, learning_rate_factor, train, weighted_sum
+from vidistill.runs.train import OptimSettings, learning_rate_factor, train, weighted_sum
+from vidistill.students.files import load_checkpoint
 from vidistill.training_log import read_log
 
 PROGRAM = [sys.executable, "-m", "tests.training_program"]

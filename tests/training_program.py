@@ -7,20 +7,20 @@ import torch
 
 from tests.networks import TinyClips, TinySegmenter
 from vidistill.data.augment import View
-from vidistill.data.classified import ClassifiedClipSettings
-from vidistill.data.synthetic import synthetic
-from vidistill.data.synthetic_actions import synthetic_actions
-from vidistill.data.training import ClipSettings, TrainingClips
-from vidistill.distill.collaborative import Collaborative
-from vidistill.distill.delta.method import Delta
-from vidistill.distill.delta.plan import StudentSpec
-from vidistill.distill.delta.search import Search
-from vidistill.distill.processes import leave_processes
-from vidistill.distill.teacher import FrozenTeacher
+from vidistill.data.datasets.synthetic import synthetic
+from vidistill.data.datasets.synthetic_actions import synthetic_actions
+from vidistill.data.dense_clips import ClipSettings, TrainingClips
+from vidistill.methods.collaborative import Collaborative
+from vidistill.methods.delta import Delta
+from vidistill.methods.processes import leave_processes
+from vidistill.methods.teacher import FrozenTeacher
 from vidistill.ops.normalise import Normalisation
-from vidistill.tasks.recognition import Recognition
-from vidistill.tasks.segmentation import Segmentation
-from vidistill.train import OptimSettings, Training, train
+from vidistill.runs.train import OptimSettings, Training, train
+from vidistill.students.delta.plan import StudentSpec
+from vidistill.students.delta.search import Search
+from vidistill.tasks.recognition.samples import ClassifiedClipSettings
+from vidistill.tasks.recognition.task import Recognition
+from vidistill.tasks.segmentation.task import Segmentation
 
 
 def training_of(

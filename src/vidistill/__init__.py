@@ -8,8 +8,8 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vidistill.checkpoint import load_student, save_student
-    from vidistill.stream import Stream
+    from vidistill.stream.stream import Stream
+    from vidistill.students.files import load_student, save_student
 
 __version__ = importlib.metadata.version("vidistill")
 __all__ = ["Stream", "__version__", "load_student", "save_student"]

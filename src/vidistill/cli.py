@@ -3,23 +3,12 @@
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from vidistill.cli_values import (
-    choice,
-    data_source,
-    device_named,
-    frame_count,
-    frame_size,
-    print_values,
-    recipe_file,
-    show_results,
-    size_in_words,
-    student_file,
-)  # fmt: skip
 from vidistill.errors import UserError
 
 app = typer.Typer(
@@ -97,7 +86,7 @@ def demo(
     assignments: Overrides = None,
 ) -> None:
     """Distil a segmentation network on a real clip, measure it, stream it, and show it on a page."""
-    from vidistill.demo import run_demo
+    from vidistill.runs.demo import run_demo
 
     results = run_demo(out, video, assignments or [])
     show_results(results, out)
@@ -107,9 +96,9 @@ def demo(
 @app.command()
 def train(recipe: RecipeArgument, assignments: Overrides = None) -> None:
     """Train what a recipe says, score it, and leave its page. A killed run goes on where it was."""
-    from vidistill.build import build
-    from vidistill.recipe import load_recipe
-    from vidistill.run import execute
+    from vidistill.runs.build import build
+    from vidistill.runs.recipe import load_recipe
+    from vidistill.runs.run import execute
 
     settings = load_recipe(recipe_file(recipe), assignments or [])
     run = build(settings)
@@ -127,7 +116,7 @@ def sweep(
     assignments: Overrides = None,
 ) -> None:
     """Train a recognition recipe at several sizes, with its teacher and alone: accuracy against GMAC and time."""
-    from vidistill.sweep import run_sweep, table
+    from vidistill.runs.sweep import run_sweep, table
 
     points, page = run_sweep(recipe_file(recipe), views.split(","), assignments or [])
     print(table(points))
@@ -144,11 +133,11 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score a student: mIoU by distance to the key frame; accuracies; PSNR and SSIM; agreement with a teacher."""
-    from vidistill.build import build_datasets, build_task
-    from vidistill.checkpoint import load_student
     from vidistill.data.class_names import require_classes
+    from vidistill.runs.build import build_datasets, build_task
     from vidistill.scoring import SCORINGS
     from vidistill.scoring.frames import Setting
+    from vidistill.students.files import load_student
     from vidistill.tasks import require_same_frames
 
     model = load_student(student_file(student))
@@ -187,13 +176,13 @@ def stream(
     device: DeviceOption = "cpu",
 ) -> None:
     """Run a student on a video, frame by frame, in constant memory."""
-    from vidistill import stream as streaming
-    from vidistill.checkpoint import load_student
-    from vidistill.data.video import VideoReader
-    from vidistill.distill.look_ahead import set_tile
-    from vidistill.key_frames import parse_policy
+    from vidistill.data.video.reader import VideoReader
     from vidistill.progress import track
+    from vidistill.stream import stream as streaming
+    from vidistill.stream.key_frames import parse_policy
     from vidistill.stream_outputs import open_sink
+    from vidistill.students.files import load_student
+    from vidistill.students.windows import set_tile
 
     model = load_student(student_file(student))
     card = model.card
@@ -228,7 +217,7 @@ def label(
     device: DeviceOption = "cpu",
 ) -> None:
     """Let a teacher label videos: COCO-VID boxes with scores, or label maps, that a recipe can train on."""
-    from vidistill.label import label_videos, open_teacher
+    from vidistill.stream.label import label_videos, open_teacher
 
     chosen = [name.strip() for name in classes.split(",") if name.strip()]
     opened = open_teacher(teacher, weights)
@@ -244,9 +233,9 @@ def convert(
     ] = "coco_video",
 ) -> None:
     """Write boxes in another layout, where frames that are files stay; or videos with a class as folders of frames."""
-    from vidistill.build import build_datasets
-    from vidistill.data import WRITERS
+    from vidistill.data.datasets import WRITERS
     from vidistill.files import new_folder
+    from vidistill.runs.build import build_datasets
 
     write = choice(layout, WRITERS, "--layout")
     [dataset] = build_datasets([data_source(data)], where="DATA")
@@ -271,13 +260,13 @@ def profile(
     """Measure parameters, MACs, latency and memory of a student beside the network it came from."""
     import torch
 
-    from vidistill.checkpoint import load_student
-    from vidistill.distill.stateful import StatefulNetwork
-    from vidistill.distill.window import stateful
     from vidistill.models import build_network
-    from vidistill.profile import Runtime
     from vidistill.report.table import results_table
+    from vidistill.runtimes.measure import Runtime
     from vidistill.scoring import SCORINGS, Measuring
+    from vidistill.students.files import load_student
+    from vidistill.students.student import StatefulNetwork
+    from vidistill.students.windows import stateful
 
     if threads:
         torch.set_num_threads(threads)
@@ -306,8 +295,8 @@ def export(
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT, 640x360 by default; a clip network's is its own.")] = "",
 ) -> None:
     """Write a student as ONNX, its state as inputs and outputs, checked against torch in ONNX Runtime."""
-    from vidistill.checkpoint import load_student
-    from vidistill.export import export_onnx
+    from vidistill.runtimes.onnx import export_onnx
+    from vidistill.students.files import load_student
 
     exported = export_onnx(load_student(student_file(student)), out, size=frame_size(size) if size else None)
     for path in (exported.key, exported.delta):
@@ -323,7 +312,7 @@ def check(
     alone: Annotated[bool, typer.Option("--alone", help="The recipe alone, without its data and checkpoints.")] = False,
 ) -> None:
     """Look at a recipe and all its data before any training; list every broken file."""
-    from vidistill.check import check_data, check_recipe
+    from vidistill.runs.check import check_data, check_recipe
 
     problems = (
         check_recipe(recipe, assignments or [], alone=alone)
@@ -340,8 +329,8 @@ def check(
 @app.command(name="list")
 def list_names() -> None:
     """List tasks, methods, networks and data sets by name."""
-    from vidistill.data import DATASETS
-    from vidistill.distill import METHODS
+    from vidistill.data.datasets import DATASETS
+    from vidistill.methods import METHODS
     from vidistill.models import MODELS
     from vidistill.models.libraries import LIBRARIES
     from vidistill.tasks import TASKS
@@ -351,3 +340,92 @@ def list_names() -> None:
     }  # fmt: skip
     for title, door in doors.items():
         print(f"{title}: {' '.join(door)}")
+
+
+if TYPE_CHECKING:
+    import torch
+
+    from vidistill.data.video.reader import VideoReader
+
+
+def show_results(results: dict[str, Any], folder: Path) -> None:
+    """Prints a run's results and where its files lie."""
+    from vidistill.report.table import results_table
+
+    print(results_table(results))
+    for title, name in (("student", "student.safetensors"), ("results", "results.json"), ("page", "report.html")):
+        print(f"{title + ':':8} {folder / name}")
+
+
+def print_values(values: dict[str, Any]) -> None:
+    """Prints metrics a line each; matrices are left to JSON."""
+    for name, value in values.items():
+        if isinstance(value, list) and any(isinstance(v, list) for v in value):
+            continue  # a matrix
+        if isinstance(value, list):
+            value = " ".join(f"{v:.4f}" if isinstance(v, float) else str(v) for v in value)
+        print(f"{name:24} {value:.4f}" if isinstance(value, float) else f"{name:24} {value}")
+
+
+def frame_count(reader: "VideoReader") -> int | None:
+    """The number of frames; None of a pipe or a live stream, which has none."""
+    try:
+        return reader.num_frames
+    except UserError:
+        return None
+
+
+def recipe_file(path: Path) -> Path:
+    """The recipe, also of a run folder."""
+    return path / "recipe.yaml" if path.is_dir() else path
+
+
+def student_file(path: Path) -> Path:
+    """The student, also of a run folder."""
+    return path / "student.safetensors" if path.is_dir() else path
+
+
+def data_source(text: str) -> dict[str, Any]:
+    """A data source from `name,key=value,…`."""
+    import yaml
+
+    name, *options = text.split(",")
+    source: dict[str, Any] = {"name": name}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise UserError(f"'{option}' in '{text}' is not key=value")
+        source[key] = yaml.safe_load(value)
+    return source
+
+
+def frame_size(text: str) -> tuple[int, int]:
+    """(height, width) from WIDTHxHEIGHT."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise UserError(f"--size {text}: give WIDTHxHEIGHT, as in 640x360")
+    return int(height), int(width)
+
+
+def size_in_words(size: Sequence[int]) -> str:
+    """Of a frame (height, width), or of a clip (frames, 3, height, width)."""
+    *clip, height, width = size
+    return f"clips of {clip[0]} frames, {width}x{height}" if clip else f"{width}x{height}"
+
+
+def device_named(name: str) -> "torch.device":
+    """The device by its name. Errors: UserError where it is not here."""
+    import torch
+
+    try:
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {name}: torch cannot use it here ({reason}); choose cpu, cuda or mps") from error
+
+
+def choice(name: str, choices: dict[str, Any], where: str) -> Any:
+    """What the name stands for. Errors: UserError with the nearest names."""
+    from vidistill.config import choose
+
+    return choose(choices, name, where=where)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from tests.networks import TinyClips, TinyDetector, TinySegmenter, TinyWindows
 from vidistill.data.clip import Batch
-from vidistill.distill.teacher import FrozenTeacher
-from vidistill.ops.box_rows import make_rows, not_annotated, stack_rows
+from vidistill.methods.teacher import FrozenTeacher
+from vidistill.ops.boxes import make_rows, not_annotated, stack_rows
 from vidistill.ops.clip_view import ClipView, View, WindowView
 from vidistill.tasks import TASKS, Task
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from tests.contracts.examples import KINDS, pairs
-from vidistill.checkpoint import load_student, save_student
-from vidistill.distill import METHODS
-from vidistill.distill.card import Card
 from vidistill.errors import UserError
+from vidistill.methods import METHODS
+from vidistill.students.card import Card
+from vidistill.students.files import load_student, save_student
 
 
 @pytest.fixture(params=pairs(METHODS), ids="-".join)

@@ -5,7 +5,7 @@ import torch
 
 from vidistill.errors import UserError
 from vidistill.models import MODELS, build_network
-from vidistill.profile import count_macs
+from vidistill.ops.macs import count_macs
 
 # GMAC of the convolutions alone at 1024×2048, 19 classes: from the authors' networks
 PUBLISHED = {"ddrnet_23_slim": 36.28, "ddrnet_23": 143.06, "ddrnet_39": 281.12, "hrnet_w18_small": 76.86}

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidistill.data.augment import View, warp_image
-from vidistill.data.boxed_clips import BORDER, BoxedClipSettings, cut_boxes
-from vidistill.data.boxes import BoxedSequence, Boxes
 from vidistill.data.clip import SampleKey, VideoDataset
-from vidistill.data.synthetic import synthetic
+from vidistill.data.datasets.synthetic import synthetic
+from vidistill.data.sequences.boxes import BoxedSequence, Boxes
 from vidistill.errors import UserError
-from vidistill.ops.box_rows import CLASS, boxes_in, is_annotated
+from vidistill.ops.boxes import CLASS, boxes_in, is_annotated
+from vidistill.tasks.detection.samples import BORDER, BoxedClipSettings, cut_boxes
 
 
 def painted(box: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidistill.data.boxes import BoxedSequence, Boxes, boxes_of, check_range
-from vidistill.data.images import ImageSequence
-from vidistill.data.synthetic import synthetic
+from vidistill.data.datasets.synthetic import synthetic
+from vidistill.data.sequences.boxes import BoxedSequence, Boxes, boxes_of, check_range
+from vidistill.data.sequences.images import ImageSequence
 from vidistill.errors import UserError
 
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidistill.data.camera_motion import CameraMotion
+from vidistill.data.augment import CameraMotion
 
 SIZES = st.tuples(st.integers(16, 400), st.integers(16, 400))
 TIMES = st.lists(st.floats(0.5, 9), min_size=1, max_size=5).map(lambda steps: np.cumsum([0, *steps]).tolist())

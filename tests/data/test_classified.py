@@ -9,10 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidistill.data.classified import ClassifiedClips, ClassifiedClipSettings, ClassifiedVideo, classes_of
 from vidistill.data.clip import SampleKey, VideoDataset
+from vidistill.data.sequences.classified import ClassifiedVideo, classes_of
 from vidistill.errors import UserError
 from vidistill.ops.clip_view import ClipView
+from vidistill.tasks.recognition.samples import ClassifiedClips, ClassifiedClipSettings
 
 
 class Noise:

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from vidistill.data.clip import Batch, Clip, SampleKey, VideoDataset
-from vidistill.data.images import ImageSequence
-from vidistill.data.training import TrainingClips
+from vidistill.data.dense_clips import TrainingClips
+from vidistill.data.sequences.images import ImageSequence
 from vidistill.errors import UserError
 
 

@@ -11,16 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as PillowImage
 
-from vidistill.data import DATASETS
-from vidistill.data.camvid import camvid
-from vidistill.data.cityscapes import CLASS_NAMES, PALETTE, cityscapes
 from vidistill.data.clip import IGNORED, FrameSequence, VideoDataset
-from vidistill.data.davis import davis
-from vidistill.data.images import consecutive_runs, ids, read_labels
-from vidistill.data.training import ClipSettings, TrainingClips
-from vidistill.data.video import VideoReader
-from vidistill.data.video_writer import VideoWriter
-from vidistill.data.videos import OpenReaders, videos
+from vidistill.data.datasets import DATASETS
+from vidistill.data.datasets.camvid import camvid
+from vidistill.data.datasets.cityscapes import CLASS_NAMES, PALETTE, cityscapes
+from vidistill.data.datasets.davis import davis
+from vidistill.data.dense_clips import ClipSettings, TrainingClips
+from vidistill.data.sequences.images import consecutive_runs, ids, read_labels
+from vidistill.data.sequences.videos import OpenReaders, videos
+from vidistill.data.video.reader import VideoReader
+from vidistill.data.video.writer import VideoWriter
 from vidistill.errors import UserError
 
 
@@ -413,7 +413,7 @@ def test_a_range_of_a_folder_of_frames(mixed: Path) -> None:
 
 
 def test_few_files_are_open_at_once(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("vidistill.data.videos"), "MAX_OPEN", 1)
+    monkeypatch.setattr(import_module("vidistill.data.sequences.videos"), "MAX_OPEN", 1)
     dataset = videos(mixed)
     first, _, _, last = dataset.sequences
     alone = [videos(mixed).sequences[place].image(3) for place in (0, 3)]

@@ -11,16 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as PillowImage
 
-from vidistill.data.boxes import BoxedSequence, Boxes
 from vidistill.data.clip import VideoDataset
-from vidistill.data.coco_video import coco_video, write_coco_video
-from vidistill.data.frame_files import unique_name
-from vidistill.data.imagenet_video import CLASSES, imagenet_det, imagenet_vid
-from vidistill.data.images import ImageSequence, images_in
-from vidistill.data.mot import mot, write_mot
-from vidistill.data.pets import pets
-from vidistill.data.synthetic import synthetic
-from vidistill.data.video_writer import VideoWriter
+from vidistill.data.datasets.coco_video import coco_video, write_coco_video
+from vidistill.data.datasets.imagenet_video import CLASSES, imagenet_det, imagenet_vid
+from vidistill.data.datasets.mot import mot, write_mot
+from vidistill.data.datasets.pets import pets
+from vidistill.data.datasets.synthetic import synthetic
+from vidistill.data.sequences.boxes import BoxedSequence, Boxes
+from vidistill.data.sequences.frame_files import unique_name
+from vidistill.data.sequences.images import ImageSequence, images_in
+from vidistill.data.video.writer import VideoWriter
 from vidistill.errors import UserError
 
 

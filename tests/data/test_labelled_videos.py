@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.test_datasets import cut_short, write_image, write_video
-from vidistill.data.classified import classes_of
 from vidistill.data.clip import VideoDataset
-from vidistill.data.labelled_videos import labelled_videos, write_labelled_frames
-from vidistill.data.synthetic import synthetic
+from vidistill.data.datasets.labelled_videos import labelled_videos, write_labelled_frames
+from vidistill.data.datasets.synthetic import synthetic
+from vidistill.data.sequences.classified import classes_of
 from vidistill.errors import UserError
 
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidistill.data.patches import draw_patch
 from vidistill.errors import UserError
+from vidistill.tasks.super_resolution.samples import draw_patch
 
 
 def clip(num_frames: int, height: int, width: int, block: int) -> np.ndarray:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
+from vidistill.data.datasets.super_resolution import high_resolution, reds, vid4, vimeo90k
 from vidistill.data.degradation import Degradation
-from vidistill.data.high_resolution import HighResolutionSequence, as_high_resolution, check_length
-from vidistill.data.images import ImageSequence
-from vidistill.data.super_resolution import high_resolution, reds, vid4, vimeo90k
+from vidistill.data.sequences.high_resolution import HighResolutionSequence, as_high_resolution, check_length
+from vidistill.data.sequences.images import ImageSequence
 from vidistill.errors import UserError
 
 

@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 from vidistill.config import validate
 from vidistill.data.clip import SampleKey, VideoDataset
 from vidistill.data.degradation import Degradation
-from vidistill.data.high_resolution import MOST_LOOKED_AT, HighResolutionSequence
-from vidistill.data.patches import draw_degraded_patch
-from vidistill.data.super_resolution_clips import SuperResolutionClips, SuperResolutionClipSettings
+from vidistill.data.sequences.high_resolution import MOST_LOOKED_AT, HighResolutionSequence
 from vidistill.errors import UserError
+from vidistill.tasks.super_resolution.samples import (
+    SuperResolutionClips,
+    SuperResolutionClipSettings,
+    draw_degraded_patch,
+)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidistill.data.synthetic import SHAPES, Path, Shape, SyntheticSequence, Texture, synthetic
+from vidistill.data.datasets.synthetic import SHAPES, Path, Shape, SyntheticSequence, Texture, synthetic
 from vidistill.errors import UserError
 
 QUARTER_TURN = (np.pi / 2, np.pi / 2)  # a swing of whole pixels at this rate moves by whole pixels

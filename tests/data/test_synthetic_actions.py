@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from vidistill.data.classified import ClassifiedVideo, classes_of
-from vidistill.data.synthetic_actions import synthetic_actions
+from vidistill.data.datasets.synthetic_actions import synthetic_actions
+from vidistill.data.sequences.classified import ClassifiedVideo, classes_of
 from vidistill.errors import UserError
 
 

@@ -9,14 +9,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from vidistill.data.augment import View
-from vidistill.data.camera_motion import CameraMotion
+from vidistill.data.augment import CameraMotion, View
 from vidistill.data.clip import IGNORED, Batch, Clip, Image, LabelMap, SampleKey, VideoDataset
+from vidistill.data.datasets.synthetic import PALETTE, synthetic
+from vidistill.data.dense_clips import ClipSettings, TrainingClips
 from vidistill.data.sampling import EpochSampler
-from vidistill.data.synthetic import PALETTE, synthetic
-from vidistill.data.training import ClipSettings, TrainingClips
-from vidistill.data.video_writer import VideoWriter
-from vidistill.data.videos import videos
+from vidistill.data.sequences.videos import videos
+from vidistill.data.video.writer import VideoWriter
 from vidistill.errors import UserError
 
 PLAIN = View(flip=False)

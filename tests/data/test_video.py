@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vidistill.data.video import VideoReader, natural_key, probe, read_image, verify
-from vidistill.data.video_writer import VideoWriter
+from vidistill.data.video.reader import VideoReader, natural_key, probe, read_image, verify
+from vidistill.data.video.writer import VideoWriter
 from vidistill.errors import UserError
 
 HEIGHT, WIDTH, COUNT = 48, 64, 40

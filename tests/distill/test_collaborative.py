@@ -10,7 +10,8 @@ from torch import nn
 from tests.networks import TinyClips
 from tests.training_program import clip_training_of
 from vidistill.data.clip import Batch
-from vidistill.distill.collaborative import (
+from vidistill.errors import UserError
+from vidistill.methods.collaborative import (
     Collaborative,
     LearnedWeights,
     SpectrumSpec,
@@ -18,14 +19,13 @@ from vidistill.distill.collaborative import (
     parameter_gap,
     spatial_kernels,
 )
-from vidistill.distill.stages import StagePair, run_with_features
-from vidistill.distill.teacher import FrozenTeacher
-from vidistill.errors import UserError
+from vidistill.methods.features import StagePair, run_with_features
+from vidistill.methods.teacher import FrozenTeacher
 from vidistill.models import build_network
 from vidistill.ops.clip_view import ClipView
 from vidistill.ops.spectrum import frequency_distribution, spectrum_gap
-from vidistill.tasks.recognition import Recognition
-from vidistill.train import train
+from vidistill.runs.train import train
+from vidistill.tasks.recognition.task import Recognition
 from vidistill.training_log import read_log
 
 K = 3

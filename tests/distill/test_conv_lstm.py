@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from vidistill.distill.conv_lstm import ConvLSTM
+from vidistill.methods.space_time import ConvLSTM
 
 
 def test_on_one_pixel_it_is_torchs_lstm() -> None:

@@ -10,19 +10,18 @@ from torch.nn import functional as F
 
 from tests.networks import TinyClips
 from vidistill.data.clip import Batch
-from vidistill.distill.cross_resolution import (
+from vidistill.errors import UserError
+from vidistill.methods.cross_resolution import (
     CrossResolution,
     batch_statistics,
     classifier_of,
     location_gap,
     location_logits,
 )
-from vidistill.distill.teacher import FrozenTeacher
-from vidistill.distill.teacher_cache import TeacherCache
-from vidistill.errors import UserError
+from vidistill.methods.teacher import FrozenTeacher, TeacherCache
 from vidistill.models import build_network
 from vidistill.ops.clip_view import ClipView
-from vidistill.tasks.recognition import Recognition
+from vidistill.tasks.recognition.task import Recognition
 
 K = 3
 TASK = Recognition(num_classes=K)

@@ -3,12 +3,11 @@
 import pytest
 import torch
 
-from vidistill.distill.frame_by_frame import FrameByFrame
-from vidistill.distill.stateful import without_key_frame
-from vidistill.distill.window import stateful
 from vidistill.models import build_network
 from vidistill.ops.clip_view import ClipView
 from vidistill.scoring.clip_results import profile_clip_models
+from vidistill.students.student import without_key_frame
+from vidistill.students.windows import FrameByFrame, stateful
 
 VIEW = ClipView(num_frames=3, sampling="dense", stride=2, crop=32, size=32)
 OPTIONS = {"num_classes": 4, "backbone": "test_resnet", "causal": True}

@@ -3,13 +3,13 @@ import torch
 from torch import nn
 
 from tests.networks import TinyWindows
-from vidistill.distill.delta.method import Delta
-from vidistill.distill.look_ahead import LookAhead, set_tile
-from vidistill.distill.stateful import PerFrame
 from vidistill.errors import UserError
-from vidistill.export import export_onnx
+from vidistill.methods.delta import Delta
 from vidistill.models.vespcn import vespcn
 from vidistill.ops.clip_view import WindowView
+from vidistill.runtimes.onnx import export_onnx
+from vidistill.students.student import PerFrame
+from vidistill.students.windows import LookAhead, set_tile
 
 
 class Numbers(nn.Module):

@@ -8,12 +8,12 @@ import torch
 from tests.data.test_super_resolution_clips import clips_of, numbered
 from tests.networks import TinyWindows
 from vidistill.data.clip import Batch
-from vidistill.distill.space_time import BALANCED_BATCHES, SpaceTime, cell_variance, run_with_feature
-from vidistill.distill.teacher import FrozenTeacher
 from vidistill.errors import UserError
+from vidistill.methods.space_time import BALANCED_BATCHES, SpaceTime, cell_variance, run_with_feature
+from vidistill.methods.teacher import FrozenTeacher
 from vidistill.ops.clip_view import WindowView
-from vidistill.tasks.super_resolution import SuperResolution
-from vidistill.train import OptimSettings, Training, train
+from vidistill.runs.train import OptimSettings, Training, train
+from vidistill.tasks.super_resolution.task import SuperResolution
 
 TASK = SuperResolution(scale=2)
 SIZE = (6, 8)

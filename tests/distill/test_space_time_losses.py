@@ -3,8 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidistill.distill.conv_lstm import ConvLSTM
-from vidistill.distill.space_time_losses import attention_map, space_energy, space_gap, time_gap
+from vidistill.methods.space_time import ConvLSTM, attention_map, space_energy, space_gap, time_gap
 
 
 def test_attention_map_by_hand() -> None:

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from tests.networks import TinyClips
-from vidistill.distill.stages import (
+from vidistill.errors import UserError
+from vidistill.methods.features import (
     StagePair,
     adapted,
     aligned,
@@ -14,7 +15,6 @@ from vidistill.distill.stages import (
     match_stages,
     run_with_features,
 )
-from vidistill.errors import UserError
 from vidistill.models import build_network
 
 

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from tests.networks import TinyClips
-from vidistill.distill.taps import tapped
 from vidistill.errors import UserError
+from vidistill.methods.features import tapped
 
 
 class Twice(nn.Module):

@@ -8,10 +8,9 @@ import torch
 from torch import nn
 
 from tests.networks import TinyClips
-from vidistill.distill.stages import run_with_features
-from vidistill.distill.teacher import FrozenTeacher
-from vidistill.distill.teacher_cache import TeacherCache
 from vidistill.errors import UserError
+from vidistill.methods.features import run_with_features
+from vidistill.methods.teacher import FrozenTeacher, TeacherCache
 from vidistill.models import build_network
 from vidistill.ops.clip_view import ClipView
 

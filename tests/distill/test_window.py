@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from tests.networks import TinyClips
-from vidistill.distill.stages import feature_shapes
-from vidistill.distill.stateful import PerFrame, without_key_frame
-from vidistill.distill.window import Windowed, refuse_clips, stateful
 from vidistill.errors import UserError
-from vidistill.export import export_onnx
+from vidistill.methods.features import feature_shapes
 from vidistill.ops.clip_view import ClipView
+from vidistill.runtimes.onnx import export_onnx
+from vidistill.students.student import PerFrame, without_key_frame
+from vidistill.students.windows import Windowed, refuse_clips, stateful
 
 VIEW = ClipView(num_frames=3, sampling="dense", stride=2, crop=12, size=8)
 

@@ -19,8 +19,9 @@ from vidistill.models.segment_network import TemporalShiftNetwork, tsm, tsn
 from vidistill.models.slow_only import slow_only
 from vidistill.models.temporal_shift import temporal_shift
 from vidistill.models.video_swin import video_swin_b, video_swin_s, video_swin_t
+from vidistill.ops.macs import count_macs
 from vidistill.ops.normalise import Normalisation
-from vidistill.profile import count_macs, count_parameters
+from vidistill.runtimes.measure import count_parameters
 
 TINY = "test_resnet"  # timm's smallest, with basic blocks and a bottleneck
 K = 7

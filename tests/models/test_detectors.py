@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vidistill.distill.delta.method import Delta
-from vidistill.distill.delta.plan import StudentSpec
 from vidistill.errors import UserError
+from vidistill.methods.delta import Delta
 from vidistill.models import build_network
 from vidistill.models.anchor_detectors import AnchorDetector
 from vidistill.models.detectors import Detector, detections, is_proposal
@@ -19,7 +18,8 @@ from vidistill.models.faster_rcnn import faster_rcnn_mobilenet_v3, faster_rcnn_r
 from vidistill.models.libraries import import_torchvision
 from vidistill.models.region_detectors import FasterRCNN
 from vidistill.ops.boxes import decode_boxes, overlaps
-from vidistill.profile import count_macs, on_meta
+from vidistill.ops.macs import count_macs, on_meta
+from vidistill.students.delta.plan import StudentSpec
 
 SMALL = ["efficientdet_d0", "faster_rcnn_mobilenet_v3", "torchvision:ssdlite320_mobilenet_v3_large"]
 # what of each has a student in the tests: some of it, for whole networks take seconds to plan

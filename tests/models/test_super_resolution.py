@@ -5,15 +5,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidistill.distill.space_time import run_with_feature
+from vidistill.methods.space_time import run_with_feature
 from vidistill.models import MODELS
 from vidistill.models.edvr import edvr
 from vidistill.models.fastdvdnet import fastdvdnet
 from vidistill.models.upscaling import SuperResolver, crop_like, pad_to_multiple
-from vidistill.models.vespcn import vespcn
-from vidistill.models.vsrnet import vsrnet
+from vidistill.models.vespcn import vespcn, vsrnet
 from vidistill.ops.resize import resize_bicubic
-from vidistill.profile import count_parameters
+from vidistill.runtimes.measure import count_parameters
 
 TINY = {
     "edvr": {"channels": 8, "feature_channels": 6, "groups": 2, "extraction_blocks": 1, "reconstruction_blocks": 1},

@@ -8,18 +8,18 @@ import onnxruntime
 import pytest
 import torch
 
-from vidistill.build import build
-from vidistill.checkpoint import load_student, save_student
-from vidistill.data.synthetic import synthetic
-from vidistill.distill.delta.method import Delta
-from vidistill.distill.delta.plan import StudentSpec
-from vidistill.distill.norms import fused_copy
-from vidistill.export import export_onnx, tensors_of
+from vidistill.data.datasets.synthetic import synthetic
+from vidistill.methods.delta import Delta
 from vidistill.models import build_network
-from vidistill.recipe import Recipe
-from vidistill.stream import Stream
-from vidistill.tasks.segmentation import logits_of
-from vidistill.train import train
+from vidistill.runs.build import build
+from vidistill.runs.recipe import Recipe
+from vidistill.runs.train import train
+from vidistill.runtimes.onnx import export_onnx, tensors_of
+from vidistill.stream.stream import Stream
+from vidistill.students.delta.plan import StudentSpec
+from vidistill.students.files import load_student, save_student
+from vidistill.students.norms import fused_copy
+from vidistill.tasks.segmentation.task import logits_of
 
 SIZE = (64, 80)
 NETWORKS = [

@@ -5,15 +5,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vidistill.models.libraries import import_torchvision
-from vidistill.ops.boxes import (
-    clip_boxes,
-    decode_boxes,
-    encode_boxes,
-    match_anchors,
-    match_points,
-    overlaps,
-    suppress,
-)
+from vidistill.ops.boxes import clip_boxes, decode_boxes, encode_boxes, match_anchors, match_points, overlaps, suppress
 
 import_torchvision()
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from vidistill.data.synthetic import synthetic
+from vidistill.data.datasets.synthetic import synthetic
 from vidistill.ops.flow import correspond, estimate_correspondence, estimate_flow
 
 

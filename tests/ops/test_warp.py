@@ -1,6 +1,6 @@
 import torch
 
-from vidistill.ops.warp import warp_bilinear
+from vidistill.ops.flow import warp_bilinear
 
 
 def test_whole_and_half_pixels_by_hand() -> None:

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from vidistill.checkpoint import load_student
-from vidistill.data.camvid import camvid
-from vidistill.data.classified import ClassifiedClipSettings
 from vidistill.data.clip import SampleKey
-from vidistill.data.davis import davis
-from vidistill.data.labelled_videos import labelled_videos
-from vidistill.data.video import VideoReader
-from vidistill.data.videos import videos
-from vidistill.demo import demo_teacher
-from vidistill.distill.delta.method import Delta
-from vidistill.distill.stateful import PerFrame
+from vidistill.data.datasets.camvid import camvid
+from vidistill.data.datasets.davis import davis
+from vidistill.data.datasets.labelled_videos import labelled_videos
+from vidistill.data.sequences.videos import videos
+from vidistill.data.video.reader import VideoReader
+from vidistill.methods.delta import Delta
 from vidistill.ops.normalise import Normalisation
+from vidistill.runs.demo import demo_teacher
 from vidistill.scoring.frames import Setting, evaluate
-from vidistill.tasks.segmentation import Segmentation
+from vidistill.students.files import load_student
+from vidistill.students.student import PerFrame
+from vidistill.tasks.recognition.samples import ClassifiedClipSettings
+from vidistill.tasks.segmentation.task import Segmentation
 
 pytestmark = pytest.mark.real_data
 DATA = Path(os.environ.get("VIDISTILL_DATA", "data"))

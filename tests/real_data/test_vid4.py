@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidistill.data.super_resolution import vid4
+from vidistill.data.datasets.super_resolution import vid4
 from vidistill.ops.image_quality import luma, psnr, ssim
 from vidistill.ops.resize import degrade_bicubic, resize_bicubic
 

@@ -9,17 +9,17 @@ import torch
 
 from tests.data.test_datasets import cut_short, write_image
 from tests.networks import TinyClips
-from vidistill.data.classified import ClassifiedVideo
-from vidistill.data.labelled_videos import labelled_videos
-from vidistill.data.synthetic_actions import synthetic_actions
-from vidistill.data.video_writer import VideoWriter
-from vidistill.distill.window import Windowed
+from vidistill.data.datasets.labelled_videos import labelled_videos
+from vidistill.data.datasets.synthetic_actions import synthetic_actions
+from vidistill.data.sequences.classified import ClassifiedVideo
+from vidistill.data.video.writer import VideoWriter
 from vidistill.errors import UserError
 from vidistill.ops.clip_view import ClipView
 from vidistill.ops.normalise import Normalisation
 from vidistill.scoring.clips import evaluate_clips, predict_videos, views_of
 from vidistill.scoring.frames import Setting
-from vidistill.tasks.recognition import Recognition
+from vidistill.students.windows import Windowed
+from vidistill.tasks.recognition.task import Recognition
 
 K = 3
 VIEW = ClipView(num_frames=4, sampling="segments", stride=2, crop=14, size=8)

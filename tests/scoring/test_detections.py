@@ -9,14 +9,13 @@ from torch import Tensor, nn
 
 from tests.ops.test_detection_metrics import outside
 from vidistill.data.clip import FrameSequence
-from vidistill.data.synthetic import synthetic
-from vidistill.distill.hold import HeldOutput
-from vidistill.distill.stateful import PerFrame
+from vidistill.data.datasets.synthetic import synthetic
 from vidistill.models.detectors import Outputs
 from vidistill.ops.normalise import Normalisation
 from vidistill.scoring.detections import evaluate_detections
 from vidistill.scoring.frames import Setting
-from vidistill.tasks.detection import Detection
+from vidistill.students.student import HeldOutput, PerFrame
+from vidistill.tasks.detection.task import Detection
 
 NUM_CLASSES = 3
 TASK = Detection(num_classes=NUM_CLASSES)

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from vidistill.distill.delta.method import Delta
-from vidistill.distill.hold import HeldOutput
-from vidistill.distill.stateful import PerFrame
+from vidistill.methods.delta import Delta
 from vidistill.ops.flow import estimate_correspondence
 from vidistill.ops.normalise import Normalisation
 from vidistill.scoring.frames import Setting, evaluate
-from vidistill.tasks.segmentation import Segmentation
+from vidistill.students.student import HeldOutput, PerFrame
+from vidistill.tasks.segmentation.task import Segmentation
 
 SETTING = Setting(Segmentation(num_classes=4), 4, Normalisation())
 

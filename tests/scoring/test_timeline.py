@@ -8,19 +8,19 @@ import torch
 
 from tests.data.test_datasets import cut_short, write_image
 from tests.networks import TinyClips
-from vidistill.data.classified import ClassifiedVideo
 from vidistill.data.clip import VideoDataset
-from vidistill.data.labelled_videos import labelled_videos
-from vidistill.data.synthetic_actions import synthetic_actions
-from vidistill.data.video import VideoReader
-from vidistill.distill.card import Card
-from vidistill.distill.window import Windowed
+from vidistill.data.datasets.labelled_videos import labelled_videos
+from vidistill.data.datasets.synthetic_actions import synthetic_actions
+from vidistill.data.sequences.classified import ClassifiedVideo
+from vidistill.data.video.reader import VideoReader
 from vidistill.ops.clip_view import ClipView
 from vidistill.ops.normalise import Normalisation
 from vidistill.scoring.clips import evaluate_clips
 from vidistill.scoring.frames import Setting
 from vidistill.scoring.timeline import write_timeline
-from vidistill.tasks.recognition import Recognition
+from vidistill.students.card import Card
+from vidistill.students.windows import Windowed
+from vidistill.tasks.recognition.task import Recognition
 
 K = 3
 VIEW = ClipView(num_frames=2, sampling="dense", stride=2, crop=14, size=8)

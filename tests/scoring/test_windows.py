@@ -11,28 +11,28 @@ import torch
 
 from tests.data.test_super_resolution_clips import Frames
 from tests.networks import TinyWindows
-from vidistill.build import build
 from vidistill.data.clip import VideoDataset
-from vidistill.data.high_resolution import HighResolutionSequence
-from vidistill.data.video_writer import VideoWriter
-from vidistill.distill.delta.method import Delta
-from vidistill.distill.look_ahead import LookAhead
+from vidistill.data.sequences.high_resolution import HighResolutionSequence
+from vidistill.data.video.writer import VideoWriter
 from vidistill.errors import UserError
+from vidistill.methods.delta import Delta
 from vidistill.ops.clip_view import WindowView
 from vidistill.ops.flow import Correspondence
 from vidistill.ops.image_quality import luma, psnr, ssim
 from vidistill.ops.normalise import Normalisation
 from vidistill.ops.resize import degrade_bicubic, resize_bicubic
-from vidistill.recipe import load_recipe
 from vidistill.report.table import results_table
-from vidistill.run import execute
+from vidistill.runs.build import build
+from vidistill.runs.recipe import load_recipe
+from vidistill.runs.run import execute
 from vidistill.scoring import SCORINGS
 from vidistill.scoring.frames import Setting
 from vidistill.scoring.window_results import bicubic_of
 from vidistill.scoring.windows import evaluate_super_resolution, restored, warped_difference
 from vidistill.stream_outputs import LOOKS
+from vidistill.students.windows import LookAhead
 from vidistill.tasks import TASKS
-from vidistill.tasks.super_resolution import SuperResolution
+from vidistill.tasks.super_resolution.task import SuperResolution
 
 
 def moving(num_frames: int, seed: int, size: tuple[int, int] = (34, 47)) -> Frames:

@@ -7,10 +7,18 @@ import torch
 from torch import Tensor
 
 from vidistill.models.faster_rcnn import faster_rcnn_mobilenet_v3
-from vidistill.ops.box_rows import CLASS, FILLER, boxes_in, is_annotated, make_rows, not_annotated, stack_rows
-from vidistill.ops.boxes import encode_boxes
-from vidistill.tasks.detection import Detection
-from vidistill.tasks.detection_losses import dense_losses
+from vidistill.ops.boxes import (
+    CLASS,
+    FILLER,
+    boxes_in,
+    encode_boxes,
+    is_annotated,
+    make_rows,
+    not_annotated,
+    stack_rows,
+)
+from vidistill.tasks.detection.losses import dense_losses
+from vidistill.tasks.detection.task import Detection
 
 NONE = torch.zeros(0, 6)
 BOX = torch.tensor([[1.0, 0, 11, 10]])

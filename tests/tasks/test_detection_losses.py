@@ -9,7 +9,7 @@ from torch import Tensor
 from vidistill.errors import UserError
 from vidistill.models.libraries import import_torchvision
 from vidistill.ops.boxes import encode_boxes
-from vidistill.tasks.detection_losses import (
+from vidistill.tasks.detection.losses import (
     compare_dense,
     compare_regions,
     dense_losses,

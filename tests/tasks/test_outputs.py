@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vidistill.tasks.outputs import logits_of
+from vidistill.models.outputs import logits_of
 
 LOGITS = torch.zeros(1, 2)
 

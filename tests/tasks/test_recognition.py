@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vidistill.tasks.recognition import Recognition
+from vidistill.tasks.recognition.task import Recognition
 
 LOGITS = torch.tensor([[math.log(3.0), 0.0], [0.0, 0.0]])  # the first is sure of class 0, ¾ to ¼
 FIRST, SECOND, NONE, BOTH = ([1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [1.0, 1.0])

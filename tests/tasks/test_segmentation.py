@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from vidistill.tasks.segmentation import Segmentation
+from vidistill.tasks.segmentation.task import Segmentation
 
 # two pixels, two classes: the first is sure of class 0, the second undecided
 LOGITS = torch.tensor([[[[math.log(3.0), 0.0]], [[0.0, 0.0]]]])

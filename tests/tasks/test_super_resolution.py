@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vidistill.errors import UserError
-from vidistill.tasks.super_resolution import SuperResolution
+from vidistill.tasks.super_resolution.task import SuperResolution
 
 TASK = SuperResolution(scale=2)
 

@@ -9,6 +9,35 @@ import numpy as np
 from vidistill.data.clip import FrameSequence, Image, LabelMap
 
 
+@dataclass(frozen=True)
+class WrappedSequence:
+    """The frames of a sequence, without masks."""
+
+    frames: FrameSequence
+
+    @property
+    def name(self) -> str:
+        return self.frames.name
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def image(self, index: int) -> Image:
+        return self.frames.image(index)
+
+    def images(self) -> Iterator[Image]:
+        return self.frames.images()
+
+    def labels(self, index: int) -> LabelMap | None:
+        return None
+
+    def labelled(self) -> Sequence[int]:
+        return ()
+
+    def problems(self) -> list[str]:
+        return self.frames.problems()
+
+
 def resized_width(size: tuple[int, int], height: int) -> int:
     """The width of a frame of `size` (height, width) that is resized to `height`, at least 1."""
     return max(1, round(size[1] * height / size[0]))

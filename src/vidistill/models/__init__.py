@@ -21,9 +21,8 @@ from vidistill.models.hrnet import hrnet_w18_small
 from vidistill.models.libraries import LIBRARIES
 from vidistill.models.segment_network import tsm, tsn
 from vidistill.models.slow_only import slow_only
-from vidistill.models.vespcn import vespcn
+from vidistill.models.vespcn import vespcn, vsrnet
 from vidistill.models.video_swin import video_swin_b, video_swin_s, video_swin_t
-from vidistill.models.vsrnet import vsrnet
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "ddrnet_23_slim": ddrnet_23_slim,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vidistill.errors import UserError
-from vidistill.profile import on_meta
+from vidistill.ops.macs import on_meta
 
 FeatureLayout = Literal["frames", "channels_first", "channels_last"]
 LARGEST_TRIED = 1024

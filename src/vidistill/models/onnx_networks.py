@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from vidistill.errors import UserError
 from vidistill.models.detectors import Detector, Outputs, grid_anchors
-from vidistill.onnx_runtime import open_session
 from vidistill.ops.boxes import encode_boxes
 
 STRIDES = (8, 16, 32)
@@ -183,3 +182,20 @@ def _is_fastest_det(said: Tensor) -> bool:
     """Whether the channels are probabilities where FastestDet's are: the first, and from the sixth on, of sum 1."""
     anything, total = said[:, 0], said[:, 5:].sum(dim=1)
     return bool(((anything >= 0) & (anything <= 1)).all()) and torch.allclose(total, torch.ones_like(total), atol=1e-3)
+
+
+def open_session(path: str | Path, *, threads: int = 0) -> Any:
+    """ONNX Runtime's session of a graph, on the CPU. Errors: UserError where it is missing or cannot read the file."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError("onnxruntime is not installed; pip install 'vidistill[export]'") from error
+    if not Path(path).is_file():
+        raise UserError(f"{path}: there is no such file; give the path of an ONNX network")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would slow what runs beside
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises of many kinds
+        raise UserError(f"{path}: is not a network in ONNX ({' '.join(str(error).split())[:200]})") from error

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidistill.ops.resize import upsample_bicubic
+
 SCALES = (2, 3, 4)
 
 
@@ -81,3 +83,16 @@ class SubPixelStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pixel_shuffle(self.conv(x), self.factor)
+
+
+class Bicubic(nn.Module):
+    """`network(windows) -> frames`, windows (B, 1, 3, h, w), nothing learned."""
+
+    window = 1
+
+    def __init__(self, *, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, windows: Tensor) -> Tensor:
+        return upsample_bicubic(windows[:, 0], self.scale)

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 
 from vidistill.data.clip import FrameSequence, VideoDataset
-from vidistill.distill.stateful import PerFrame, StatefulNetwork
 from vidistill.errors import UserError
 from vidistill.ops.clip_view import View
-from vidistill.profile import Runtime
+from vidistill.runtimes.measure import Runtime
 from vidistill.scoring.clip_results import compare_clips, profile_clip_models
 from vidistill.scoring.clips import evaluate_clips
 from vidistill.scoring.detection_showcase import write_detection_showcase
@@ -24,6 +23,7 @@ from vidistill.scoring.timeline import write_timeline
 from vidistill.scoring.window_results import compare_super_resolution, profile_windows
 from vidistill.scoring.window_showcase import write_super_resolution_showcase
 from vidistill.scoring.windows import check_videos, evaluate_super_resolution, window_of
+from vidistill.students.student import PerFrame, StatefulNetwork
 
 Networks = dict[str, StatefulNetwork]
 Metrics = dict[str, Any]

@@ -6,19 +6,13 @@ from typing import Any
 import torch
 
 from vidistill.data.clip import VideoDataset
-from vidistill.distill.stateful import StatefulNetwork, without_key_frame
 from vidistill.ops.clip_view import ClipView
-from vidistill.profile import (
-    count_macs,
-    count_parameters,
-    describe_device,
-    peak_memory_mb,
-    time_side_by_side,
-    without_values,
-)
+from vidistill.ops.macs import count_macs, without_values
+from vidistill.runtimes.measure import count_parameters, describe_device, peak_memory_mb, time_side_by_side
 from vidistill.scoring.clips import clip_metrics, predict_videos
 from vidistill.scoring.frames import Setting
 from vidistill.scoring.results import by_name, environment, summarise
+from vidistill.students.student import StatefulNetwork, without_key_frame
 
 
 def compare_clips(

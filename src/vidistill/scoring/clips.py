@@ -10,16 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vidistill.data.classified import classes_of
 from vidistill.data.clip import FrameSequence, Image
 from vidistill.data.sampling import dense_indices, segment_indices
-from vidistill.distill.stateful import StatefulNetwork
+from vidistill.data.sequences.classified import classes_of
 from vidistill.errors import UserError
 from vidistill.ops.classification import confusion, mean_average_precision, mean_class_accuracy, top_k_accuracy
 from vidistill.ops.clip_view import ClipView, cut_square
 from vidistill.progress import track
 from vidistill.scoring.frames import Setting
-from vidistill.tasks.recognition import Recognition
+from vidistill.students.student import StatefulNetwork
+from vidistill.tasks.recognition.task import Recognition
 
 THIRDS = ((0.5, 0.0), (0.5, 0.5), (0.5, 1.0))  # of the room beside a square, for three crops
 

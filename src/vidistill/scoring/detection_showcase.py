@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vidistill.data.boxes import boxes_of
 from vidistill.data.clip import FrameSequence, Image
-from vidistill.data.video_writer import VideoWriter
-from vidistill.distill.stateful import StatefulNetwork
+from vidistill.data.sequences.boxes import boxes_of
+from vidistill.data.video.writer import VideoWriter
 from vidistill.files import atomic_path
 from vidistill.ops.draw import caption, palette_of
 from vidistill.progress import track
@@ -19,6 +18,7 @@ from vidistill.scoring.frames import Setting
 from vidistill.scoring.results import longest
 from vidistill.scoring.showcase import FPS, VIDEO_FRAMES, strip_indices
 from vidistill.stream_outputs.looks import draw_detections
+from vidistill.students.student import StatefulNetwork
 
 
 def write_detection_showcase(

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from vidistill.data.boxes import Boxes, boxes_of
 from vidistill.data.clip import FrameSequence, Image
+from vidistill.data.sequences.boxes import Boxes, boxes_of
 from vidistill.ops.detection_metrics import PROTOCOL, AveragePrecision
 from vidistill.progress import track
 from vidistill.scoring.frames import Setting, mean_of, predict

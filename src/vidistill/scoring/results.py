@@ -14,16 +14,10 @@ import numpy as np
 import torch
 
 from vidistill.data.clip import FrameSequence, VideoDataset
-from vidistill.data.frame_files import unique_name
-from vidistill.distill.delta.plan import Plan
-from vidistill.distill.hold import HeldOutput
-from vidistill.distill.norms import channels_last, fused_copy
-from vidistill.distill.stateful import StatefulNetwork
+from vidistill.data.sequences.frame_files import unique_name
 from vidistill.errors import UserError
-from vidistill.export import export_onnx
 from vidistill.files import atomic_path
-from vidistill.onnx_runtime import OnnxStudent
-from vidistill.profile import (
+from vidistill.runtimes.measure import (
     Forward,
     Runtime,
     compile_for_inference,
@@ -33,7 +27,11 @@ from vidistill.profile import (
     peak_memory_mb,
     stateful_gmacs,
 )
+from vidistill.runtimes.onnx import OnnxStudent, export_onnx
 from vidistill.scoring.frames import Setting, evaluate
+from vidistill.students.delta.plan import Plan
+from vidistill.students.norms import channels_last, fused_copy
+from vidistill.students.student import HeldOutput, StatefulNetwork
 
 MEASURED_FRAMES = 10
 PACKAGES = ("vidistill", "torch", "torchvision", "av", "accelerate", "numpy", "opencv-python-headless")

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from vidistill.data.clip import FrameSequence, Image
-from vidistill.data.video_writer import VideoWriter
-from vidistill.distill.stateful import StatefulNetwork
+from vidistill.data.video.writer import VideoWriter
 from vidistill.files import atomic_path
 from vidistill.ops.draw import caption, difference, overlay, palette_of
 from vidistill.progress import track
 from vidistill.scoring.frames import Prediction, Setting, predict
+from vidistill.students.student import StatefulNetwork
 
 STRIP_FRAMES = 4
 VIDEO_FRAMES = 150

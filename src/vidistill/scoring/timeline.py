@@ -9,18 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from vidistill.data.classified import classes_of
 from vidistill.data.clip import FrameSequence, Image
-from vidistill.data.video_writer import VideoWriter
-from vidistill.distill.stateful import StatefulNetwork
+from vidistill.data.sequences.classified import classes_of
+from vidistill.data.video.writer import VideoWriter
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
 from vidistill.ops.clip_view import cut_square
 from vidistill.ops.draw import caption
 from vidistill.progress import track
 from vidistill.scoring.frames import Setting
-from vidistill.stream import Stream
+from vidistill.stream.stream import Stream
 from vidistill.stream_outputs.looks import name_of
+from vidistill.students.student import StatefulNetwork
 
 MOST_VIDEOS, MOST_FRAMES = 4, 90  # videos strung together, frames of each
 SIDE = 288  # of the square that is shown of each frame, for videos may have several sizes

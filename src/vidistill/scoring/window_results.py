@@ -8,16 +8,16 @@ import numpy as np
 import torch
 
 from vidistill.data.clip import FrameSequence, VideoDataset
-from vidistill.data.high_resolution import as_high_resolution
-from vidistill.distill.stateful import StatefulNetwork
-from vidistill.distill.window import stateful
-from vidistill.models.bicubic import Bicubic
+from vidistill.data.sequences.high_resolution import as_high_resolution
+from vidistill.models.upscaling import Bicubic
 from vidistill.ops.clip_view import WindowView
-from vidistill.profile import Runtime
+from vidistill.runtimes.measure import Runtime
 from vidistill.scoring.frames import Setting
 from vidistill.scoring.results import by_name, environment, longest, profile_models, summarise
 from vidistill.scoring.windows import evaluate_super_resolution, window_of
-from vidistill.tasks.super_resolution import SuperResolution
+from vidistill.students.student import StatefulNetwork
+from vidistill.students.windows import stateful
+from vidistill.tasks.super_resolution.task import SuperResolution
 
 BICUBIC = "bicubic"
 MEASURED_WINDOWS = 3

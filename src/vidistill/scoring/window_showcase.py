@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 
 from vidistill.data.clip import FrameSequence, Image
-from vidistill.data.video_writer import VideoWriter
-from vidistill.distill.stateful import StatefulNetwork
+from vidistill.data.video.writer import VideoWriter
 from vidistill.files import atomic_path
 from vidistill.ops.draw import caption
 from vidistill.progress import track
@@ -17,6 +16,7 @@ from vidistill.scoring.frames import Setting
 from vidistill.scoring.results import longest
 from vidistill.scoring.window_results import BICUBIC, bicubic_of
 from vidistill.scoring.windows import TRUTH, restored
+from vidistill.students.student import StatefulNetwork
 
 VIDEO_FRAMES = 60
 STRIP_FRAMES = 3

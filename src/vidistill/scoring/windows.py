@@ -10,21 +10,21 @@ import torch
 from numpy.typing import NDArray
 
 from vidistill.data.clip import FrameSequence, Image, VideoDataset
-from vidistill.data.high_resolution import (
+from vidistill.data.sequences.high_resolution import (
     MOST_LOOKED_AT,
     HighResolutionSequence,
     as_high_resolution,
     check_length,
 )
-from vidistill.distill.look_ahead import LookAhead
-from vidistill.distill.stateful import StatefulNetwork, without_key_frame
 from vidistill.errors import UserError
 from vidistill.ops.clip_view import View, WindowView
 from vidistill.ops.flow import FLOW_SOURCE, Correspondence, estimate_correspondence
 from vidistill.ops.image_quality import SSIM_SIZE, Plane, luma, psnr, ssim
 from vidistill.progress import track
 from vidistill.scoring.frames import Setting
-from vidistill.tasks.super_resolution import SuperResolution
+from vidistill.students.student import StatefulNetwork, without_key_frame
+from vidistill.students.windows import LookAhead
+from vidistill.tasks.super_resolution.task import SuperResolution
 
 TEACHER = "teacher"
 TRUTH = "truth"

@@ -4,19 +4,13 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-from vidistill.data.video import VIDEO_SUFFIXES
-from vidistill.data.video_writer import SQUARE
-from vidistill.distill.card import Card
+from vidistill.data.video.reader import VIDEO_SUFFIXES
+from vidistill.data.video.writer import SQUARE
 from vidistill.errors import UserError
-from vidistill.stream_outputs.box_files import CocoVideoFile, MotFile
-from vidistill.stream_outputs.looks import (
-    DetectionLook,
-    Look,
-    RecognitionLook,
-    SegmentationLook,
-    SuperResolutionLook,
-)
-from vidistill.stream_outputs.sinks import DrawnVideo, ImageFolder, JsonLines, Sink
+from vidistill.stream.sinks import DrawnVideo, ImageFolder, JsonLines, Sink
+from vidistill.stream_outputs.looks import DetectionLook, Look, RecognitionLook, SegmentationLook, SuperResolutionLook
+from vidistill.students.card import Card
+from vidistill.tasks.detection.files import CocoVideoFile, MotFile
 
 LOOKS: dict[str, Callable[[Card], Look]] = {
     "segmentation": SegmentationLook,

@@ -6,11 +6,11 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vidistill.data.boxes import Boxes
 from vidistill.data.clip import IGNORED, Image
-from vidistill.distill.card import Card
+from vidistill.data.sequences.boxes import Boxes
 from vidistill.ops.draw import caption, draw_boxes, overlay, palette_of
-from vidistill.stream import StreamOutput
+from vidistill.stream.stream import StreamOutput
+from vidistill.students.card import Card
 
 MOST_NAMED = 5  # classes of a recognition in a line
 CONFIDENT = 0.5  # the score from which a box is drawn

@@ -12,10 +12,10 @@ from torch import Tensor
 from vidistill.data.clip import TrainingSamples, VideoDataset
 from vidistill.errors import UserError
 from vidistill.ops.normalise import Normalisation
-from vidistill.tasks.detection import Detection
-from vidistill.tasks.recognition import Recognition
-from vidistill.tasks.segmentation import Segmentation
-from vidistill.tasks.super_resolution import SuperResolution
+from vidistill.tasks.detection.task import Detection
+from vidistill.tasks.recognition.task import Recognition
+from vidistill.tasks.segmentation.task import Segmentation
+from vidistill.tasks.super_resolution.task import SuperResolution
 
 
 class Task(Protocol):

@@ -3,9 +3,9 @@ import torch
 from torch import nn
 
 from tests.networks import TinySegmenter
-from vidistill.distill.delta.conversion import FUNCTIONAL, Selection, plan_conversion, replace_blocks
-from vidistill.distill.delta.plan import Plan, StudentSpec
 from vidistill.errors import UserError
+from vidistill.students.delta.conversion import FUNCTIONAL, Selection, plan_conversion, replace_blocks
+from vidistill.students.delta.plan import Plan, StudentSpec
 
 FRAME = torch.zeros(1, 3, 16, 24)
 

@@ -6,11 +6,11 @@ import torch
 
 from tests.networks import TinySegmenter
 from vidistill.data.clip import Batch
-from vidistill.distill.delta.method import Delta
-from vidistill.distill.delta.plan import StudentSpec
-from vidistill.distill.teacher import FrozenTeacher
 from vidistill.errors import UserError
-from vidistill.tasks.segmentation import Segmentation
+from vidistill.methods.delta import Delta
+from vidistill.methods.teacher import FrozenTeacher
+from vidistill.students.delta.plan import StudentSpec
+from vidistill.tasks.segmentation.task import Segmentation
 
 
 @pytest.fixture

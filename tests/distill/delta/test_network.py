@@ -6,13 +6,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.networks import TinySegmenter, settle_norms
-from vidistill.distill.delta.conversion import Selection, plan_conversion
-from vidistill.distill.delta.network import DeltaNetwork, convert
-from vidistill.distill.delta.plan import StudentSpec
-from vidistill.distill.norms import fuse_norms, fused_copy
-from vidistill.distill.stateful import PerFrame, without_key_frame
 from vidistill.errors import UserError
 from vidistill.models.libraries import import_torchvision
+from vidistill.students.delta.conversion import Selection, plan_conversion
+from vidistill.students.delta.network import DeltaNetwork, convert
+from vidistill.students.delta.plan import StudentSpec
+from vidistill.students.norms import fuse_norms, fused_copy
+from vidistill.students.student import PerFrame, without_key_frame
 
 
 @pytest.fixture

@@ -7,17 +7,17 @@ from torch import nn
 
 from tests.networks import TinySegmenter
 from vidistill.data.clip import Batch
-from vidistill.distill.delta import latency_table
-from vidistill.distill.delta.calls import Call
-from vidistill.distill.delta.conversion import Selection, plan_conversion
-from vidistill.distill.delta.latency_table import ITSELF, block_costs
-from vidistill.distill.delta.method import Delta
-from vidistill.distill.delta.plan import StudentSpec
-from vidistill.distill.delta.search import Search, SearchedStudent
-from vidistill.distill.delta.students import Nothing
-from vidistill.distill.teacher import FrozenTeacher
 from vidistill.errors import UserError
-from vidistill.tasks.segmentation import Segmentation
+from vidistill.methods import latency_table
+from vidistill.methods.delta import Delta
+from vidistill.methods.latency_table import ITSELF, block_costs
+from vidistill.methods.teacher import FrozenTeacher
+from vidistill.students.delta.calls import Call
+from vidistill.students.delta.conversion import Selection, plan_conversion
+from vidistill.students.delta.kinds import Nothing
+from vidistill.students.delta.plan import StudentSpec
+from vidistill.students.delta.search import Search, SearchedStudent
+from vidistill.tasks.segmentation.task import Segmentation
 
 FULL, THIN, NOTHING = StudentSpec("copy"), StudentSpec("separable"), StudentSpec("nothing")
 EXAMPLE = torch.zeros(1, 3, 16, 24)

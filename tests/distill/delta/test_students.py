@@ -9,14 +9,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.networks import TinySegmenter, settle_norms
-from vidistill.checkpoint import load_student, save_student
-from vidistill.distill.card import Card
-from vidistill.distill.delta.conversion import Selection, plan_conversion
-from vidistill.distill.delta.network import DeltaNetwork, convert
-from vidistill.distill.delta.plan import StudentSpec
-from vidistill.distill.norms import fused_copy
 from vidistill.errors import UserError
-from vidistill.profile import count_macs
+from vidistill.ops.macs import count_macs
+from vidistill.students.card import Card
+from vidistill.students.delta.conversion import Selection, plan_conversion
+from vidistill.students.delta.network import DeltaNetwork, convert
+from vidistill.students.delta.plan import StudentSpec
+from vidistill.students.files import load_student, save_student
+from vidistill.students.norms import fused_copy
 
 SIZE = (18, 26)
 HALF = {"scale": 0.5}

@@ -1,0 +1,62 @@
+"""Cityscapes video: snippets of 30 frames at 17 Hz, the 20th of each labelled (Cordts et al. 2016)."""
+
+from pathlib import Path
+
+from vidistill.data.clip import IGNORED, VideoDataset
+from vidistill.data.sequences.images import ImageSequence, consecutive_runs, ids, images_in
+from vidistill.data.video.reader import natural_key
+from vidistill.errors import UserError
+
+CLASS_NAMES = (
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
+    "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
+)  # fmt: skip
+PALETTE = (
+    (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153), (250, 170, 30),
+    (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70),
+    (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32),
+)  # fmt: skip
+# Of the label ids 0…33 these have a class, in the order of CLASS_NAMES (cityscapesScripts, labels.py).
+LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+NUM_LABEL_IDS = 34
+LABELLED_FRAME = 19  # of 0…29
+
+TRAIN_ID_MAP = ids(len(CLASS_NAMES))
+# 255: licence plates, whose id is -1
+LABEL_ID_MAP = dict.fromkeys((*range(NUM_LABEL_IDS), 255), IGNORED) | {label: i for i, label in enumerate(LABEL_IDS)}
+LABEL_KINDS = (("labelTrainIds", TRAIN_ID_MAP), ("labelIds", LABEL_ID_MAP))  # the first that is there is read
+
+
+def cityscapes(root: str | Path, *, split: str = "train") -> VideoDataset:
+    """The split's snippets in `leftImg8bit_sequence`, or its stills in `leftImg8bit` where that is all there is.
+
+    Frames of one city and sequence with consecutive numbers form a snippet. 19 classes, all other ids ignored.
+    Errors: no such split; no frames in it.
+    """
+    folders = [Path(root) / name / split for name in ("leftImg8bit_sequence", "leftImg8bit")]
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None:
+        raise UserError(
+            f"{folders[0]}: there is no such folder, nor {folders[1]}; Cityscapes' root holds leftImg8bit_sequence or "
+            "leftImg8bit, and gtFine, each with train, val and test"
+        )
+    cities = sorted((city for city in folder.iterdir() if city.is_dir()), key=natural_key)
+    images = [image for city in cities for image in images_in(city) if image.stem.endswith("_leftImg8bit")]
+    if not images:
+        raise UserError(f"{folder}: there are no frames named city_sequence_frame_leftImg8bit in its cities' folders")
+    runs = consecutive_runs(images, r"(.+)_(\d+)_leftImg8bit", max_step=1)
+    labelled_frame = LABELLED_FRAME if folder == folders[0] else 0
+    annotations = Path(root) / "gtFine" / split
+    sequences = [_snippet(run, annotations, labelled_frame=labelled_frame) for run in runs]
+    return VideoDataset("cityscapes", sequences, CLASS_NAMES, PALETTE)
+
+
+def _snippet(images: list[Path], annotations: Path, *, labelled_frame: int) -> ImageSequence:
+    """Frames with the labels there are; where there are none, that of `labelled_frame` is missing."""
+    stems = [image.stem.removesuffix("_leftImg8bit") for image in images]
+    for kind, known in LABEL_KINDS:
+        paths = [annotations / images[0].parent.name / f"{stem}_gtFine_{kind}.png" for stem in stems]
+        labels = [path if path.exists() else None for path in paths]
+        if any(labels):
+            return ImageSequence(stems[0], images, labels, known)
+    return ImageSequence(stems[0], images, labels, known, paths[labelled_frame : labelled_frame + 1])

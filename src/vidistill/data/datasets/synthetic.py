@@ -1,0 +1,247 @@
+"""Textured shapes that glide over a textured ground, drawn from formulas: labels, boxes and flow are exact. [ours]
+
+Every pixel shows one surface, sampled at its centre in the surface's own coordinates, so that images, labels and flow
+agree. Motion is translation; the camera's adds to every shape's.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidistill.data.clip import Image, LabelMap, VideoDataset
+from vidistill.data.sequences.boxes import Boxes
+from vidistill.errors import UserError
+
+Points = NDArray[np.float64]  # (…, 2), x and y in pixels; pixel centres are whole numbers
+
+# Inside or not, for (…,) x and y that run from -1 to 1 over the shape's box; in the order of classes from 1 on.
+SHAPES: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.bool_]]] = {
+    "rectangle": lambda x, y: (abs(x) < 1) & (abs(y) < 1),
+    "disc": lambda x, y: x**2 + y**2 < 1,
+    "triangle": lambda x, y: (y < 1) & (2 * abs(x) < y + 1),
+    "cross": lambda x, y: (np.minimum(abs(x), abs(y)) < 0.35) & (np.maximum(abs(x), abs(y)) < 1),
+    "diamond": lambda x, y: abs(x) + abs(y) < 1,
+    "ring": lambda x, y: (x**2 + y**2 < 1) & (x**2 + y**2 > 0.3),
+}
+PALETTE = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (204, 121, 167))
+NUM_WAVES = 8
+WAVE_LENGTHS = (10.0, 60.0)  # pixels; much longer than a pixel, so that bilinear sampling keeps the texture
+CONTRAST = 30.0  # of a texture, in grey levels: about 2.5 times its standard deviation
+FASTEST = 0.02  # along x or y, in longer sides of the frame per frame
+
+
+@dataclass(frozen=True, eq=False)
+class Texture:
+    """Smooth noise: a colour (3,) plus K waves of directions (K, 2), radians a pixel, phases (K,) and levels (K, 3)."""
+
+    colour: NDArray[np.float64]
+    directions: NDArray[np.float64]
+    phases: NDArray[np.float64]
+    levels: NDArray[np.float64]
+
+    @classmethod
+    def draw(cls, colours: tuple[float, float], rng: np.random.Generator) -> "Texture":
+        """A texture whose colour has each channel in the range `colours`."""
+        angles = rng.uniform(0, 2 * np.pi, NUM_WAVES)
+        shortest, longest = np.log(WAVE_LENGTHS)
+        lengths = np.exp(rng.uniform(shortest, longest, NUM_WAVES))
+        directions = 2 * np.pi / lengths[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        levels = rng.uniform(-CONTRAST, CONTRAST, (NUM_WAVES, 3)) / np.sqrt(NUM_WAVES)
+        return cls(rng.uniform(*colours, 3), directions, rng.uniform(0, 2 * np.pi, NUM_WAVES), levels)
+
+    def at(self, points: Points) -> Image:
+        """(…, 3) colours at `points`."""
+        waves = np.cos(points @ self.directions.T + self.phases)
+        return np.clip(np.rint(self.colour + waves @ self.levels), 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Path:
+    """A point that swings about `centre`: centre + swing · sin(rate · t + phase), each (x, y); t in frames."""
+
+    centre: tuple[float, float]
+    swing: tuple[float, float] = (0.0, 0.0)
+    rate: tuple[float, float] = (0.0, 0.0)
+    phase: tuple[float, float] = (0.0, 0.0)
+
+    @classmethod
+    def draw(cls, centre: Points, swing: Points, speed: float, rng: np.random.Generator) -> "Path":
+        """A path no farther than `swing` (x, y) from `centre`, and along neither ever faster than `speed`."""
+        swing = swing * rng.uniform(0.3, 1, 2)
+        rate = rng.uniform(0.3, 1, 2) * speed / swing
+        x, y = np.stack([centre, swing, rate, rng.uniform(0, 2 * np.pi, 2)], axis=1).tolist()
+        return cls(*((a, b) for a, b in zip(x, y, strict=True)))
+
+    def at(self, time: float) -> Points:
+        """(2,) pixels."""
+        return np.array(self.centre) + np.array(self.swing) * np.sin(np.array(self.rate) * time + np.array(self.phase))
+
+    def at_rest(self) -> "Path":
+        x, y = self.at(0).tolist()
+        return Path((x, y))
+
+
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """A textured shape. kind: a key of SHAPES; half_size: (x, y) pixels; path: of its centre, over the ground."""
+
+    kind: str
+    half_size: tuple[float, float]
+    path: Path
+    texture: Texture
+
+    def covers(self, points: Points) -> NDArray[np.bool_]:
+        """(…,) whether `points`, relative to its centre, are of the shape."""
+        return SHAPES[self.kind](points[..., 0] / self.half_size[0], points[..., 1] / self.half_size[1])
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticSequence:
+    """A scene. shapes: from the farthest to the nearest; camera: what is added to every position; size: (H, W).
+
+    Class 0 is the ground, the others are SHAPES in order.
+    """
+
+    name: str
+    num_frames: int
+    size: tuple[int, int]
+    ground: Texture
+    shapes: Sequence[Shape]
+    camera: Path = Path((0.0, 0.0))
+
+    def __len__(self) -> int:
+        return self.num_frames
+
+    def image(self, index: int) -> Image:
+        surfaces, pixels = self._surfaces(index), self._pixels()
+        image = np.empty((*self.size, 3), dtype=np.uint8)
+        for surface in np.unique(surfaces):
+            shown = surfaces == surface
+            texture = self.shapes[surface - 1].texture if surface else self.ground
+            image[shown] = texture.at(pixels[shown] - self._position(surface, index))
+        return image
+
+    def images(self) -> Iterator[Image]:
+        return (self.image(index) for index in range(len(self)))
+
+    def labelled(self) -> Sequence[int]:
+        return range(len(self))
+
+    def labels(self, index: int) -> LabelMap:
+        classes = np.array([0, *self._classes()], dtype=np.uint8)
+        return classes[self._surfaces(index)]
+
+    def boxes(self, index: int) -> Boxes:
+        """The shapes that are seen, around the pixels that are seen; instance k is the k-th shape from the back."""
+        surfaces, classes = self._surfaces(index), self._classes()
+        seen = [surface for surface in np.unique(surfaces) if surface]
+        boxes = np.empty((len(seen), 4), dtype=np.float32)
+        for row, surface in zip(boxes, seen, strict=True):
+            ys, xs = np.nonzero(surfaces == surface)
+            row[:] = xs.min(), ys.min(), xs.max() + 1, ys.max() + 1
+        return Boxes.of(boxes, [classes[surface - 1] for surface in seen], instances=seen)
+
+    def flow(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """(H, W, 2) displacement (x, y) in pixels from frame `index` to the next, and (H, W) whether it is seen there.
+
+        Not seen: what leaves the frame, and what something nearer covers.
+        """
+        self._check(index + 1)
+        surfaces, pixels = self._surfaces(index), self._pixels()
+        ends = [self._position(surface, index + 1) for surface in range(len(self.shapes) + 1)]
+        moves = np.stack([end - self._position(surface, index) for surface, end in enumerate(ends)])
+        targets = pixels + moves[surfaces]
+        height, width = self.size
+        left = ((targets < -0.5) | (targets > (width - 0.5, height - 0.5))).any(axis=-1)
+        covered = np.zeros(self.size, dtype=np.bool_)
+        for surface, shape in enumerate(self.shapes, start=1):
+            covered |= (surfaces < surface) & shape.covers(targets - ends[surface])
+        return moves[surfaces].astype(np.float32), ~(left | covered)
+
+    def problems(self) -> list[str]:
+        return []
+
+    def at_rest(self) -> "SyntheticSequence":
+        """Its first frame, for as long."""
+        shapes = [replace(shape, path=shape.path.at_rest()) for shape in self.shapes]
+        return replace(self, shapes=shapes, camera=self.camera.at_rest())
+
+    def _check(self, index: int) -> None:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.name} has {len(self)} frames and none numbered {index}")
+
+    def _pixels(self) -> Points:
+        """(H, W, 2) positions of the pixels' centres."""
+        ys, xs = np.mgrid[0 : self.size[0], 0 : self.size[1]]
+        return np.stack([xs, ys], axis=-1).astype(np.float64)
+
+    def _position(self, surface: int, index: int) -> Points:
+        """Where the origin of a surface's coordinates is in the frame; 0 is the ground, k the shape k - 1."""
+        place = self.camera.at(index)
+        return place + self.shapes[surface - 1].path.at(index) if surface else place
+
+    def _classes(self) -> list[int]:
+        return [1 + list(SHAPES).index(shape.kind) for shape in self.shapes]
+
+    def _surfaces(self, index: int) -> NDArray[np.intp]:
+        """(H, W) which surface each pixel shows: the nearest that covers its centre."""
+        self._check(index)
+        pixels = self._pixels()
+        surfaces = np.zeros(self.size, dtype=np.intp)
+        for surface, shape in enumerate(self.shapes, start=1):
+            surfaces[shape.covers(pixels - self._position(surface, index))] = surface
+        return surfaces
+
+
+def synthetic(
+    *,
+    num_sequences: int = 8,
+    num_frames: int = 12,
+    size: tuple[int, int] = (64, 96),
+    num_classes: int = 4,
+    seed: int = 0,
+    still: bool = False,
+) -> VideoDataset:
+    """Scenes of three to six shapes, class by shape, that the seed decides; every frame is labelled.
+
+    A sequence does not depend on how many there are, nor a frame on how many follow. size: (height, width);
+    num_classes: 2…7 with the ground; still: the first frame, `num_frames` times.
+    """
+    if not 2 <= num_classes <= 1 + len(SHAPES):
+        raise UserError(f"synthetic: num_classes is {num_classes}; give 2 to {1 + len(SHAPES)}, the ground included")
+    if min(num_sequences, num_frames) < 1 or min(size) < 16 or seed < 0:
+        raise UserError(
+            f"synthetic: num_sequences {num_sequences}, num_frames {num_frames}, size {size}, seed {seed}; "
+            "give at least 1 sequence and frame, a size from 16 on, and a seed from 0 on"
+        )
+    kinds = list(SHAPES)[: num_classes - 1]
+    sequences = []
+    for number in range(num_sequences):
+        rng = np.random.default_rng((seed, number))
+        scene = _scene(f"synthetic_{number:04d}", kinds, num_frames, size, rng)
+        sequences.append(scene.at_rest() if still else scene)
+    return VideoDataset("synthetic", sequences, ("ground", *kinds), PALETTE[:num_classes])
+
+
+def _scene(
+    name: str, kinds: list[str], num_frames: int, size: tuple[int, int], rng: np.random.Generator
+) -> SyntheticSequence:
+    camera = _path(np.zeros(2), size, 0.3, rng)
+    ground = Texture.draw((40, 110), rng)
+    # three to six, none a second time before each has come once
+    order = np.concatenate([rng.permutation(kinds) for _ in range(6)])[: rng.integers(3, 7)]
+    shapes = [_shape(str(kind), size, rng) for kind in order]
+    return SyntheticSequence(name, num_frames, size, ground, shapes, camera)
+
+
+def _shape(kind: str, size: tuple[int, int], rng: np.random.Generator) -> Shape:
+    centre = np.array(size[::-1]) * rng.uniform(0.1, 0.9, 2)
+    width, height = (min(size) * rng.uniform(0.12, 0.25) * rng.uniform(0.8, 1.2, 2)).tolist()
+    return Shape(kind, (width, height), _path(centre, size, 1.0, rng), Texture.draw((110, 215), rng))
+
+
+def _path(centre: Points, size: tuple[int, int], share: float, rng: np.random.Generator) -> Path:
+    """A swing of up to `share` of a quarter of the frame, at up to `share` of the greatest speed."""
+    return Path.draw(centre, share * np.array(size[::-1]) / 4, share * FASTEST * max(size), rng)

@@ -1,0 +1,71 @@
+"""Synthetic videos whose class only one property decides: how fast something swings, or a fine pattern on it. [ours]"""
+
+from typing import Literal
+
+import numpy as np
+
+from vidistill.data.clip import VideoDataset
+from vidistill.data.datasets.synthetic import SHAPES, Path, Shape, SyntheticSequence, Texture
+from vidistill.data.sequences.classified import ClassifiedVideo
+from vidistill.errors import UserError
+
+SWING = 0.22  # of the frame's side, to either side of the middle
+STRIPE_LENGTH = 1 / 14  # of the frame's side: 4.6 pixels of 64, and still more than 2 in half the size
+STRIPE_CONTRAST = 45.0  # grey levels
+GROUND = (40.0, 110.0)
+FOREGROUND = (110.0, 215.0)
+
+
+def synthetic_actions(
+    *,
+    decides: Literal["frequency", "detail"] = "frequency",
+    num_videos: int = 120,
+    num_frames: int = 16,
+    size: int = 64,
+    num_classes: int = 4,
+    seed: int = 0,
+) -> VideoDataset:
+    """Videos of one textured shape that swings on a straight line over a textured ground; the classes come in turn.
+
+    decides: "frequency": class c swings c + 1 times in a video, and its shape, colours, textures, direction, place and
+    phase say nothing. "detail": class c has stripes at an angle of c · 180° / num_classes, and its motion says nothing.
+    A video does not depend on how many there are. size: of the square frame.
+    """
+    if num_videos < 1 or num_frames < 2 * num_classes or size < 16 or num_classes < 2 or seed < 0:
+        raise UserError(
+            f"synthetic_actions: num_videos {num_videos}, num_frames {num_frames}, size {size}, num_classes "
+            f"{num_classes}, seed {seed}; give at least 1 video, 2 frames a class, 16 pixels, 2 classes and seed 0"
+        )
+    videos = []
+    for number in range(num_videos):
+        rng = np.random.default_rng((seed, number))
+        class_id = number % num_classes
+        cycles = class_id + 1 if decides == "frequency" else int(rng.integers(1, num_classes + 1))
+        texture = Texture.draw(FOREGROUND, rng)
+        if decides == "detail":
+            texture = _stripes(np.pi * class_id / num_classes, STRIPE_LENGTH * size, rng)
+        scene = _scene(f"{decides}_{number:05d}", cycles, texture, num_frames, size, rng)
+        videos.append(ClassifiedVideo(scene, (class_id,)))
+    what = "{} swings" if decides == "frequency" else "stripes {}"
+    names = [what.format(c + 1 if decides == "frequency" else f"{180 * c // num_classes}°") for c in range(num_classes)]
+    return VideoDataset("synthetic_actions", videos, tuple(names))
+
+
+def _scene(
+    name: str, cycles: int, texture: Texture, num_frames: int, size: int, rng: np.random.Generator
+) -> SyntheticSequence:
+    angle, phase = rng.uniform(0, 2 * np.pi, 2).tolist()
+    swing = SWING * size * np.array([np.cos(angle), np.sin(angle)])
+    middle = size * rng.uniform(0.4, 0.6, 2)
+    rate = 2 * np.pi * cycles / num_frames
+    path = Path(tuple(middle.tolist()), tuple(swing.tolist()), (rate, rate), (phase, phase))
+    half_size = size * rng.uniform(0.14, 0.22, 2)
+    shape = Shape(str(rng.choice(list(SHAPES))), tuple(half_size.tolist()), path, texture)
+    return SyntheticSequence(name, num_frames, (size, size), Texture.draw(GROUND, rng), [shape])
+
+
+def _stripes(angle: float, length: float, rng: np.random.Generator) -> Texture:
+    """One wave across the angle, of any colour and phase."""
+    direction = 2 * np.pi / length * np.array([[-np.sin(angle), np.cos(angle)]])
+    colour = rng.uniform(*FOREGROUND, 3)
+    return Texture(colour, direction, rng.uniform(0, 2 * np.pi, 1), np.full((1, 3), STRIPE_CONTRAST))

@@ -1,0 +1,228 @@
+"""Boxes of a frame, and sequences whose frames have some."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vidistill.data.clip import FrameSequence, Image
+from vidistill.data.resized import WrappedSequence, resized, resized_width
+from vidistill.errors import UserError
+from vidistill.ops.boxes import CLASS, SCORE
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """What a frame shows, box by box.
+
+    xyxy: (N, 4) float32 pixels, edges: a box around pixel (x, y) alone is (x, y, x + 1, y + 1).
+    labels: (N,) int64 class ids from 0. instances: (N,) int64, the same id for the same thing in every frame of a
+    sequence, −1 unknown. scores: (N,) float32, of a detector. crowd: (N,) bool, regions where detections are neither
+    asked for nor counted wrong. size: (height, width) of the frame that they were annotated in, None where unknown.
+    num_clipped: how many reached beyond it and were clipped; num_outside: how many lay outside of it and are gone.
+    """
+
+    xyxy: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    instances: NDArray[np.int64] | None = None
+    scores: NDArray[np.float32] | None = None
+    crowd: NDArray[np.bool_] | None = None
+    size: tuple[int, int] | None = None
+    num_clipped: int = 0
+    num_outside: int = 0
+
+    def __post_init__(self) -> None:
+        if self.xyxy.shape != (len(self.labels), 4):
+            raise ValueError(f"xyxy has shape {self.xyxy.shape} for {len(self.labels)} labels")
+        for name in ("instances", "scores", "crowd"):
+            values = getattr(self, name)
+            if values is not None and values.shape != self.labels.shape:
+                raise ValueError(f"{name} has shape {values.shape} for {len(self.labels)} labels")
+
+    @classmethod
+    def of(
+        cls,
+        xyxy: ArrayLike,
+        labels: ArrayLike,
+        *,
+        instances: ArrayLike | None = None,
+        scores: ArrayLike | None = None,
+        crowd: ArrayLike | None = None,
+    ) -> "Boxes":
+        """Boxes from anything that numpy reads, of the right types; none from empty lists."""
+        return cls(
+            np.asarray(xyxy, np.float32).reshape(-1, 4),
+            np.asarray(labels, np.int64).reshape(-1),
+            None if instances is None else np.asarray(instances, np.int64).reshape(-1),
+            None if scores is None else np.asarray(scores, np.float32).reshape(-1),
+            None if crowd is None else np.asarray(crowd, np.bool_).reshape(-1),
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def rows(self) -> NDArray[np.float32]:
+        """(N, 6) left, top, right, bottom, class, score; 1 where there is no score. See `ops.box_rows`."""
+        scores = np.ones(len(self), np.float32) if self.scores is None else self.scores
+        return np.concatenate([self.xyxy, self.labels[:, None], scores[:, None]], axis=1).astype(np.float32)
+
+    @classmethod
+    def of_rows(cls, rows: NDArray[np.float32]) -> "Boxes":
+        """The boxes of rows (M, 6), without those that fill up."""
+        rows = rows[rows[:, CLASS] >= 0]
+        return cls.of(rows[:, :4], rows[:, CLASS], scores=rows[:, SCORE])
+
+    def chosen(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> "Boxes":
+        """The boxes at `which`, a mask or indices."""
+
+        def part(values: Any) -> Any:
+            return None if values is None else values[which]
+
+        return replace(
+            self,
+            xyxy=self.xyxy[which],
+            labels=self.labels[which],
+            instances=part(self.instances),
+            scores=part(self.scores),
+            crowd=part(self.crowd),
+        )
+
+    def resized(self, height: int) -> "Boxes":
+        """The boxes in their frame resized to `height`. Errors: ValueError where its size is unknown."""
+        if self.size is None:
+            raise ValueError("the size of the boxes' frame is unknown; clip them to it first")
+        width = resized_width(self.size, height)
+        x, y = width / self.size[1], height / self.size[0]
+        return replace(self, xyxy=self.xyxy * np.array([x, y, x, y], np.float32), size=(height, width))
+
+    def clipped(self, size: tuple[int, int]) -> "Boxes":
+        """The boxes' parts inside a frame of `size` (height, width), with how many had others, or none inside."""
+        height, width = size
+        inside = self.xyxy.clip(0, np.array([width, height, width, height], np.float32))
+        remains = np.all(inside[:, 2:] > inside[:, :2], axis=1)
+        reaches = (inside != self.xyxy).any(axis=1) & remains
+        return replace(
+            replace(self, xyxy=inside).chosen(remains),
+            size=size,
+            num_clipped=self.num_clipped + int(reaches.sum()),
+            num_outside=self.num_outside + int((~remains).sum()),
+        )
+
+    def checked(self, *, num_classes: int, where: str) -> "Boxes":
+        """The boxes themselves.
+
+        Errors: UserError, which says `where`, for one not finite, empty, of no class or of a score not in 0…1.
+        """
+        finite = np.isfinite(self.xyxy).all(axis=1)
+        if not finite.all():
+            raise _bad_box(self, np.argmin(finite), where, "is not made of finite numbers")
+        full = (self.xyxy[:, 2:] > self.xyxy[:, :2]).all(axis=1)
+        if not full.all():
+            raise _bad_box(self, np.argmin(full), where, "has no width or height, or a negative one")
+        known = (self.labels >= 0) & (self.labels < num_classes)
+        if not known.all():
+            raise _bad_box(self, np.argmin(known), where, f"is of class {self.labels[np.argmin(known)]}, unknown here")
+        scores = np.ones(len(self), np.float32) if self.scores is None else self.scores
+        likely = (scores >= 0) & (scores <= 1)  # NaN is neither
+        if not likely.all():
+            index = np.argmin(likely)
+            raise _bad_box(self, index, where, f"has the score {scores[index]:g}, which is not between 0 and 1")
+        return self
+
+
+def _bad_box(boxes: Boxes, index: np.intp, where: str, fault: str) -> UserError:
+    shown = ", ".join(f"{value:g}" for value in boxes.xyxy[index].tolist())
+    return UserError(f"{where}: box {index} (left, top, right, bottom = {shown}) {fault}; mend it or take it out")
+
+
+@runtime_checkable
+class HasBoxes(Protocol):
+    """A sequence whose frames have boxes, none where nothing is seen."""
+
+    def boxes(self, index: int) -> Boxes: ...
+
+
+def boxes_of(sequence: FrameSequence, index: int) -> Boxes | None:
+    """The frame's boxes; None where the sequence is not annotated with any."""
+    return sequence.boxes(index) if isinstance(sequence, HasBoxes) else None
+
+
+def all_boxes(sequence: FrameSequence) -> list[Boxes]:
+    """The boxes of every frame. Errors: UserError where the sequence is not annotated with any."""
+    if not isinstance(sequence, HasBoxes):
+        raise UserError(f"{sequence.name}: has no boxes to write; give a data set with boxes")
+    return [sequence.boxes(index) for index in range(len(sequence))]
+
+
+@dataclass(frozen=True)
+class BoxedSequence(WrappedSequence):
+    """Frames and the boxes of each, both resized to `height` where one is given.
+
+    annotations: in the frames' own pixels. Errors: UserError for a height below 1; when it is read, for a frame of
+    another size than its boxes were annotated in.
+    """
+
+    annotations: Sequence[Boxes] = ()
+    height: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.height is not None and self.height < 1:
+            raise UserError(f"height: {self.height} is no height; give a number of pixels")
+
+    def image(self, index: int) -> Image:
+        return self._seen(index, self.frames.image(index))
+
+    def images(self) -> Iterator[Image]:
+        return (self._seen(index, image) for index, image in enumerate(self.frames.images()))
+
+    def boxes(self, index: int) -> Boxes:
+        boxes = self.annotations[index]
+        return boxes if self.height is None else boxes.resized(self.height)
+
+    def labelled(self) -> Sequence[int]:
+        """Every frame: one without boxes is known to show nothing."""
+        return range(len(self))
+
+    def problems(self) -> list[str]:
+        found, num_outside = self.frames.problems(), 0
+        size = None if found else self.frames.image(0).shape[:2]  # they are all of one size then
+        for index in range(len(self.annotations)):
+            try:
+                boxes = self.annotations[index]
+                self._check_size(index, boxes, size)
+                num_outside += boxes.num_outside
+            except UserError as error:
+                found.append(str(error))
+        if num_outside:
+            found.append(f"{self.name}: {num_outside} boxes lie outside of their frame and are left out; mend them")
+        return found
+
+    def notes(self) -> list[str]:
+        """What is worth knowing and no problem, a sentence each. Errors: UserError for a broken annotation."""
+        num_clipped = sum(self.annotations[index].num_clipped for index in range(len(self.annotations)))
+        return (
+            [f"{self.name}: {num_clipped} boxes reach beyond their frame and are clipped to it"] if num_clipped else []
+        )
+
+    def _seen(self, index: int, image: Image) -> Image:
+        self._check_size(index, self.annotations[index], image.shape[:2])
+        return image if self.height is None else resized(image, self.height)
+
+    def _check_size(self, index: int, boxes: Boxes, size: tuple[int, ...] | None) -> None:
+        if size is not None and boxes.size is not None and boxes.size != size:
+            (height, width), annotated = size, boxes.size
+            raise UserError(
+                f"{self.name}, frame {index}: is {width}×{height}, its annotation is of {annotated[1]}×{annotated[0]}; "
+                "mend the annotation's size, or copy the frame again"
+            )
+
+
+def check_range(frames: tuple[int, int] | None) -> slice:
+    """The slice of [first, end), of everything for None. Errors: UserError for an empty range."""
+    if frames is None:
+        return slice(None)
+    if not 0 <= frames[0] < frames[1]:
+        raise UserError(f"frames: {list(frames)} is no range of frames; give [first, end) with 0 <= first < end")
+    return slice(*frames)

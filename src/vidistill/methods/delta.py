@@ -1,0 +1,233 @@
+"""Delta distillation: between key frames, cheap students predict how each block's output changes.
+
+Source: Habibian et al., "Delta Distillation for Efficient Video Processing", ECCV 2022 (arXiv 2203.09594); see
+docs/delta.md for the equations and for where we differ.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vidistill.data.clip import Batch
+from vidistill.errors import UserError
+from vidistill.methods.delta_reference import Reference, captured_features, coarse_blocks, delta_gaps, feature_gap
+from vidistill.methods.latency_table import block_costs
+from vidistill.methods.processes import mean_over_processes
+from vidistill.methods.teacher import FrozenTeacher
+from vidistill.ops.clip_view import View
+from vidistill.students.delta.conversion import Granularity, Selection, plan_conversion
+from vidistill.students.delta.network import DeltaBlock, DeltaNetwork, convert, keep_chosen, set_costs
+from vidistill.students.delta.plan import StudentSpec
+from vidistill.students.delta.search import Search, SearchedStudent
+from vidistill.students.norms import freeze_norms
+from vidistill.students.student import StatefulNetwork
+from vidistill.students.windows import refuse_clips, require_whole_windows
+
+
+@dataclass(kw_only=True)
+class Delta:
+    """Blocks with students; by default each convolution and linear layer with a separable one of γ = 4.
+
+    student: of every block; search: several candidates instead, among which the run chooses.
+    others: the student of the layers outside larger blocks; without one they are left. [ours]
+    granularity, convert, leave, leave_first, leave_last: what the blocks are, see `Selection`.
+    key_frame_interval: the default for streaming and evaluation; it does not change training.
+    train_key_path: train the key frames' network too, at the recipe's learning rate, the students at
+        `student_learning_rate_factor` times that, as published. False keeps it frozen, equal to the teacher to the
+        bit, and trains about twice as fast. [ours]
+    freeze_norms: keep the trained batch normalisations' statistics, as short runs with small batches want. [ours]
+    delta_until: the part of the run in which the delta loss counts; published: the first third.
+    delta_scale: what the gaps of the delta loss are divided by: their mean at the first step ("mean", published for
+        segmentation), each by its own there ("layer", published for EfficientDet), or nothing ("none", published for
+        Faster R-CNN).
+    """
+
+    name: ClassVar[str] = "delta"
+    form: ClassVar[str] = "delta"
+    default_losses: ClassVar[dict[str, float]] = {
+        "task": 1.0, "teacher": 1.0, "delta": 0.01, "feature": 0.1, "cost": 0.1
+    }  # fmt: skip
+
+    student: StudentSpec = field(default_factory=StudentSpec)
+    search: Search | None = None
+    granularity: Granularity = "layer"
+    convert: Sequence[str] | None = None
+    leave: Sequence[str] = ()
+    leave_first: int = 1
+    leave_last: int = 1
+    others: StudentSpec | None = None
+    key_frame_interval: int = 10
+    train_key_path: bool = True
+    student_learning_rate_factor: float = 10.0
+    freeze_norms: bool = True
+    delta_until: float = 1 / 3
+    delta_scale: Literal["mean", "layer", "none"] = "mean"
+    _first: dict[str, list[float]] = field(default_factory=dict, init=False, repr=False)
+
+    def prepare(
+        self,
+        network: nn.Module,
+        example: Tensor,
+        *,
+        view: View | None = None,
+        teacher: FrozenTeacher | None = None,
+    ) -> DeltaNetwork:
+        refuse_clips(view, self.name)
+        require_whole_windows(view, self.name, example)
+        if not self.train_key_path and teacher is not None and not _same_weights(network, teacher.network):
+            raise UserError(
+                "method.train_key_path: false keeps the student's own network on key frames, which then is the only "
+                "teacher; train it, or let the student start from the teacher with student: {from: teacher}"
+            )
+        selection = Selection(
+            self.granularity, self.convert, self.leave, self.leave_first, self.leave_last, self.others
+        )
+        candidates = [self.student] if self.search is None else self.search.candidates
+        plan = plan_conversion(network, example, selection, candidates)
+        if not plan.converted:
+            raise UserError(f"no block of the network can have a student:\n{plan}")
+        student = convert(network, plan)
+        if self.search is not None:
+            costs = block_costs(network, student, self.search, selection, (example.shape[-2], example.shape[-1]))
+            set_costs(student, costs)
+        student.requires_grad_(self.train_key_path)
+        for block in student.blocks().values():
+            block.student.requires_grad_(True)
+        return student
+
+    def parameter_groups(self, student: StatefulNetwork, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
+        cheap = {id(p) for block in _delta(student).blocks().values() for p in block.student.parameters()}
+        gates = [searched.gates for searched in _searched(student)]
+        own = {id(gate) for gate in gates}
+        trained = [p for p in student.parameters() if p.requires_grad and id(p) not in own]
+        rate = learning_rate * self.student_learning_rate_factor
+        groups = [
+            {"params": [p for p in trained if id(p) in cheap], "lr": rate, "weight_decay": 0.0},
+            {"params": [p for p in trained if id(p) not in cheap], "lr": learning_rate},
+        ]
+        if self.search is not None:
+            groups.append({"params": gates, "lr": self.search.rate(steps), "weight_decay": 0.0})
+        return [group for group in groups if group["params"]]
+
+    def set_training(self, student: StatefulNetwork) -> None:
+        student.train()
+        _freeze_random_layers(student)
+        if self.freeze_norms or not self.train_key_path:
+            freeze_norms(student)
+        for block in _delta(student).blocks().values():
+            block.student.set_training()
+
+    def losses(
+        self, student: StatefulNetwork, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
+    ) -> dict[str, Tensor]:
+        """The first frame of each clip is its key frame. Task losses are means over the frames that are trained.
+
+        With a frozen key path the student is its own teacher: the key path's outputs on every frame are the reference
+        network's, so they cost one pass and not two.
+        """
+        network = _delta(student)
+        searches = self.search is not None and progress < self.search.until
+        for searched in _searched(network):
+            searched.draw() if searches else searched.settle()
+        frames = batch.student
+        wants_delta, wants_features = progress < self.delta_until, bool(coarse_blocks(network))
+        needs_reference = wants_delta or wants_features or not self.train_key_path
+        reference = Reference.of(network, frames) if needs_reference else None
+        if self.train_key_path:
+            key_outputs, state = network(frames[:, 0])
+            outputs = {0: key_outputs}
+        else:
+            assert reference is not None
+            state, outputs = reference.state(0), {}
+        gaps: dict[str, list[Tensor]] = {"delta": [], "feature": []}
+        for t in range(1, frames.shape[1]):
+            with network.tape.recording() as changes, captured_features(network, _student_part) as features:
+                outputs[t], _ = network(frames[:, t], state)
+            if reference is not None and wants_delta:
+                gaps["delta"].append(delta_gaps(changes, reference, t))
+            if reference is not None and wants_features:
+                gaps["feature"].append(feature_gap(features, reference, t))
+        losses = self._task_losses(outputs, reference, teacher, task, batch)
+        losses |= {name: self._scaled(name, torch.stack(found)) for name, found in gaps.items() if found}
+        if searches:
+            losses["cost"] = sum((searched.cost() for searched in _searched(network)), start=frames.new_zeros(()))
+        return losses
+
+    def _task_losses(
+        self, outputs: dict[int, Any], reference: Reference | None, teacher: FrozenTeacher | None, task: Any,
+        batch: Batch,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        sums: dict[str, Tensor] = {}
+        for t, frame_outputs in outputs.items():
+            if not self.train_key_path and reference is not None:
+                teacher_outputs = reference.outputs(t)
+            else:
+                teacher_outputs = None if teacher is None else teacher(batch.teacher[:, t])
+            found = task.supervise(frame_outputs, batch.labels[:, t], teacher_outputs)
+            if teacher_outputs is not None:
+                found |= task.compare(frame_outputs, teacher_outputs)
+            for name, loss in found.items():
+                sums[name] = sums.get(name, torch.zeros_like(loss)) + loss / len(outputs)
+        return sums
+
+    def _scaled(self, name: str, gaps: Tensor) -> Tensor:
+        """The mean of gaps (T,) or (T, L), divided by values of the first step, averaged over the processes.
+
+        A layer's own value counts as a thousandth of the mean at least, for a layer that hardly changes. [ours]
+        """
+        if name == "delta" and self.delta_scale == "none":
+            return gaps.mean()
+        per_layer = name == "delta" and self.delta_scale == "layer"
+        means = gaps.mean(dim=0) if per_layer else gaps.mean()[None]
+        if name not in self._first:
+            first = [mean_over_processes(mean) for mean in means]
+            least = max(1e-3 * sum(first) / len(first), 1e-12)
+            self._first[name] = [max(value, least) for value in first]
+        return (means / means.new_tensor(self._first[name])).mean()
+
+    def observations(self) -> dict[str, float]:
+        return {}
+
+    def finish(self, student: StatefulNetwork) -> StatefulNetwork:
+        network = _delta(student)
+        keep_chosen(network)
+        network.folding = "later"
+        return network.eval().requires_grad_(False)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"first": {name: list(values) for name, values in self._first.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._first = {name: list(values) for name, values in state["first"].items()}
+
+
+def _searched(student: StatefulNetwork) -> list[SearchedStudent]:
+    return [b.student for b in _delta(student).blocks().values() if isinstance(b.student, SearchedStudent)]
+
+
+def _freeze_random_layers(module: nn.Module) -> None:
+    """Switches dropout and stochastic depth off: with other draws for the two frames a still clip would move. [ours]
+
+    They are known by the names of their classes, as libraries have many.
+    """
+    for part in module.modules():
+        if any(word in type(part).__name__.lower() for word in ("dropout", "droppath", "stochasticdepth")):
+            part.eval()
+
+
+def _same_weights(network: nn.Module, other: nn.Module) -> bool:
+    ours, theirs = network.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name].to(ours[name])) for name in ours)
+
+
+def _student_part(block: DeltaBlock) -> nn.Module:
+    return block.student
+
+
+def _delta(student: StatefulNetwork) -> DeltaNetwork:
+    if not isinstance(student, DeltaNetwork):
+        raise TypeError(f"delta distillation trains what its prepare() returned, not a {type(student).__name__}")
+    return student

@@ -1,0 +1,94 @@
+"""What the students of a delta network should have predicted: its own key path on every frame of the clips."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from vidistill.students.delta.calls import larger
+from vidistill.students.delta.kinds import Copy
+from vidistill.students.delta.network import DeltaBlock, DeltaNetwork
+from vidistill.students.norms import evaluating
+from vidistill.students.student import State
+
+
+class Reference:
+    """Outputs, state and features of the key path on all frames, in evaluation mode, without gradient."""
+
+    def __init__(self, outputs: Any, state: State, features: dict[str, Tensor], num_frames: int) -> None:
+        self._outputs = outputs
+        self._state = state
+        self._features = features
+        self._num_frames = num_frames
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, network: DeltaNetwork, frames: Tensor) -> "Reference":
+        """frames: (B, T, 3, H, W), normalised."""
+        with evaluating(network), captured_features(network, lambda block: block.block) as features:
+            outputs, state = network(frames.flatten(0, 1))
+        return cls(outputs, state, features, frames.shape[1])
+
+    def _at(self, tensor: Tensor, t: int) -> Tensor:
+        return tensor.unflatten(0, (-1, self._num_frames))[:, t]
+
+    def outputs(self, t: int) -> Any:
+        return tree_map_only(Tensor, lambda tensor: self._at(tensor, t), self._outputs)
+
+    def state(self, t: int) -> State:
+        return {name: self._at(tensor, t) for name, tensor in self._state.items()}
+
+    def feature(self, path: str, t: int) -> Tensor:
+        return self._at(self._features[path], t)
+
+    def change(self, name: str, t: int) -> Tensor:
+        """dz_ref: how a block's output, by its name in the state, differs between frame t and the key frame."""
+        return self._at(self._state[name], t) - self._at(self._state[name], 0)
+
+
+def delta_gaps(changes: dict[str, Tensor], reference: Reference, t: int) -> Tensor:
+    """(L,) mean squared gaps between the predicted and the true change of each output of a block, call by call."""
+    gaps = [(change - reference.change(name, t)).square().mean() for name, change in changes.items()]
+    return torch.stack(gaps)
+
+
+def feature_gap(features: dict[str, Tensor], reference: Reference, t: int) -> Tensor:
+    """() mean over the copies of MSE(up(F_student), F_reference), on frame t and on the key frame.
+
+    Source: Ma et al., "Rethinking Resolution in the Context of Efficient Video Recognition", NeurIPS 2022 (arXiv
+    2209.12797), the feature form of cross-resolution distillation; here on what enters the block's last layer.
+    """
+    gaps = []
+    for path, feature in features.items():
+        wanted = torch.cat([reference.feature(path, t), reference.feature(path, 0)])
+        gaps.append((larger(feature, wanted) - wanted).square().mean())
+    return torch.stack(gaps).mean()
+
+
+def coarse_blocks(network: DeltaNetwork) -> list[DeltaBlock]:
+    """The blocks whose student is a copy on a smaller frame, where resolution itself must be distilled."""
+    return [b for b in network.blocks().values() if isinstance(b.student, Copy) and b.student.scale < 1]
+
+
+@contextmanager
+def captured_features(network: DeltaNetwork, part: Callable[[DeltaBlock], nn.Module]) -> Iterator[dict[str, Tensor]]:
+    """Collects what enters the last layer that runs in `part` of each coarse block, by the block's path."""
+    features: dict[str, Tensor] = {}
+
+    def note(path: str) -> Callable[..., None]:
+        return lambda module, args: features.update({path: args[0]})
+
+    handles = [
+        layer.register_forward_pre_hook(note(block.path))
+        for block in coarse_blocks(network)
+        for layer in part(block).modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    ]
+    try:
+        yield features
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,212 @@
+"""What each candidate of a search costs on this machine, in measured milliseconds: MACs are not time. [ours]"""
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from vidistill.errors import UserError
+from vidistill.files import atomic_path
+from vidistill.runtimes.measure import compile_for_inference, describe_device, median_milliseconds
+from vidistill.students.delta.calls import Call
+from vidistill.students.delta.conversion import Selection, observe, plan_conversion
+from vidistill.students.delta.kinds import BlockStudent, make_student
+from vidistill.students.delta.network import DeltaBlock, DeltaNetwork, convert
+from vidistill.students.delta.plan import BlockPlan, Plan, StudentSpec
+from vidistill.students.delta.search import Search, chosen_plan
+from vidistill.students.delta.tape import Tape
+from vidistill.students.norms import channels_last, fused_copy
+from vidistill.students.student import PerFrame, State, StatefulNetwork
+
+MUCH = 0.2  # a gap that says the machine was not idle
+ITSELF = "itself"  # the block, not replaced
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Milliseconds of a settled delta frame, by block and candidate, and of the block itself.
+
+    setting: what the figures hold for; another machine, runtime, precision or size needs a table of its own.
+    whole: the network's frame, and a frame of the student with every block's cheapest candidate, as measured and as the
+    table predicts it from the network's frame and the blocks' differences.
+    """
+
+    setting: dict[str, Any]
+    blocks: dict[str, dict[str, float]]
+    whole: dict[str, float]
+
+    @property
+    def gap(self) -> float:
+        """How far the prediction is from the measured whole, as a part of it."""
+        return abs(self.whole["predicted"] - self.whole["measured"]) / self.whole["measured"]
+
+    def __str__(self) -> str:
+        whole = self.whole
+        return (
+            f"latency table of {len(self.blocks)} blocks: predicts {whole['predicted']:.1f} ms for the student of each "
+            f"block's cheapest candidates, measured {whole['measured']:.1f} ms, a gap of {self.gap:.0%} (the network: "
+            f"{whole['network']:.1f} ms)" + ("; measure again on an idle machine" if self.gap > MUCH else "")
+        )
+
+
+def block_costs(
+    network: nn.Module, student: DeltaNetwork, search: Search, selection: Selection, size: tuple[int, int]
+) -> dict[str, Tensor]:
+    """The cost of each block's candidates, as a part of all blocks at full cost.
+
+    With latency as the cost the table comes from `search.table`, or is measured and left there. Errors: UserError
+    where that table is for something else.
+    """
+    if search.cost == "macs":
+        entries = student.plan.converted
+        costs = {entry.path: [float(candidate.macs) for candidate in entry.candidates] for entry in entries}
+        whole = float(sum(entry.macs for entry in entries))
+    else:
+        table = _table(network, search, selection, search.size or size)
+        names = {entry.path: [str(c.student) for c in entry.candidates] for entry in student.plan.converted}
+        costs = {path: [table.blocks[path][name] for name in found] for path, found in names.items()}
+        whole = sum(table.blocks[path][ITSELF] for path in names)
+    return {path: torch.tensor(values) / whole for path, values in costs.items()}
+
+
+def _table(network: nn.Module, search: Search, selection: Selection, size: tuple[int, int]) -> LatencyTable:
+    example = torch.zeros(1, 3, *size)
+    plan = plan_conversion(network, example, selection, search.candidates)
+    setting = _setting(plan, search, size)
+    if search.table is not None and search.table.exists():
+        return load_table(search.table, setting)
+    table = measure_table(network, plan, search, size)
+    if search.table is not None:
+        with atomic_path(search.table) as temporary:
+            temporary.write_text(json.dumps(asdict(table), indent=2))
+    print(table)
+    return table
+
+
+def load_table(path: Path, setting: dict[str, Any]) -> LatencyTable:
+    """A saved table. Errors: UserError where it cannot be read, or was measured for another setting."""
+    try:
+        table = LatencyTable(**json.loads(path.read_text()))
+        different = [name for name, value in setting.items() if table.setting[name] != value]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: cannot be read as a latency table ({error}); delete it to measure again") from error
+    if different:
+        name = different[0]
+        what = f"{name} {table.setting[name]!r}, this run needs {setting[name]!r}"
+        what = "other blocks or candidates" if name == "blocks" else what
+        raise UserError(f"{path}: was measured for {what}; name another file with method.search.table")
+    return table
+
+
+def _setting(plan: Plan, search: Search, size: tuple[int, int]) -> dict[str, Any]:
+    blocks = {entry.path: [str(candidate.student) for candidate in entry.candidates] for entry in plan.converted}
+    return {
+        "machine": describe_device(torch.device("cpu")),
+        "runtime": search.runtime,
+        "precision": search.precision,
+        "size": list(size),
+        "blocks": blocks,
+    }
+
+
+def measure_table(network: nn.Module, plan: Plan, search: Search, size: tuple[int, int]) -> LatencyTable:
+    """Times every candidate of every block, each as it runs on a delta frame; equal ones once, all side by side."""
+    dtype = getattr(torch, search.precision)
+    network = copy.deepcopy(network).to(dtype).eval().requires_grad_(False)
+    example = torch.randn(1, 3, *size, dtype=dtype)
+    seen = observe(network, [entry.path for entry in plan.converted], example)
+    modules = dict(network.named_modules())
+    frames: dict[str, Callable[[], Any]] = {}
+    keys: dict[str, dict[str, list[str]]] = {}  # by block and candidate, one a call
+    for entry in plan.converted:
+        block = modules[entry.path]
+        specs: dict[str, StudentSpec | None] = {ITSELF: None}
+        specs |= {str(candidate.student): candidate.student for candidate in entry.candidates}
+        keys[entry.path] = {name: [] for name in specs}
+        for (call, _), (name, spec) in product(seen[entry.path].calls, specs.items()):
+            key = f"{name} of {block} on {_shapes(call)}"
+            keys[entry.path][name].append(key)
+            if key not in frames:
+                student = None if spec is None else make_student(spec, block, entry.channels)
+                frames[key] = _delta_frame(_alone(block, student), _values(call), search)
+    times = median_milliseconds(frames, title="measuring candidates")
+    blocks = {
+        path: {name: sum(times[key] for key in calls) for name, calls in found.items()} for path, found in keys.items()
+    }
+    return LatencyTable(_setting(plan, search, size), blocks, _whole(network, plan, search, example, blocks))
+
+
+def _whole(
+    network: nn.Module, plan: Plan, search: Search, example: Tensor, blocks: dict[str, dict[str, float]]
+) -> dict[str, float]:
+    """The table's sum against the measured whole."""
+    cheapest = Plan(tuple(_cheapest(entry, blocks) if entry.candidates else entry for entry in plan.blocks))
+    student = convert(network, cheapest)
+    frames = {
+        "network": _delta_frame(PerFrame(network), example, search),
+        "measured": _delta_frame(student.eval(), example, search),
+    }
+    times = median_milliseconds(frames, title="measuring the whole")
+    saved = sum(blocks[entry.path][ITSELF] - blocks[entry.path][str(entry.student)] for entry in cheapest.converted)
+    return times | {"predicted": times["network"] - saved}
+
+
+def _cheapest(entry: BlockPlan, blocks: dict[str, dict[str, float]]) -> BlockPlan:
+    """With the candidate that takes the least time of those that compute anything."""
+    times = [blocks[entry.path][str(candidate.student)] for candidate in entry.candidates]
+    computing = [i for i, candidate in enumerate(entry.candidates) if candidate.student.kind != "nothing"]
+    return chosen_plan(entry, min(computing or range(len(times)), key=times.__getitem__))
+
+
+class _Spread(nn.Module):
+    """A block that takes its call's arguments as one."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, call: Any) -> Any:
+        return self.block(*call[0], **call[1])
+
+
+def _alone(block: nn.Module, student: BlockStudent | None) -> StatefulNetwork:
+    """One block as a stateful network: itself, or with its student."""
+    if student is None:
+        return PerFrame(_Spread(block)).eval()
+    tape = Tape()
+    return DeltaNetwork(_Spread(DeltaBlock("", block, student.eval(), tape)), Plan(()), tape).eval()
+
+
+def _delta_frame(model: StatefulNetwork, argument: Any, search: Search) -> Callable[[], Any]:
+    """A settled delta frame of `model`, as a stream would run it, to be timed."""
+    model = channels_last(fused_copy(model, argument))
+    if isinstance(model, DeltaNetwork):
+        model.folding = "later"
+    argument = tree_map_only(Tensor, _channels_last, argument)
+    with torch.inference_mode():
+        state: State | None = None
+        for _ in range(2):
+            _, state = model(argument, state or None)
+    run = compile_for_inference(model) if search.runtime == "compiled" else model
+    return lambda: run(argument, state or None)
+
+
+def _values(call: Call) -> Any:
+    """Random numbers in the shapes of a call."""
+    values = call.map(lambda tensor: torch.randn(tensor.shape, dtype=tensor.dtype))
+    return values.args, values.kwargs
+
+
+def _shapes(call: Call) -> list[tuple[int, ...]]:
+    return [tuple(tensor.shape) for tensor in call.tensors()]
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor

@@ -1,0 +1,91 @@
+"""Ordinary training of a network of frames or of clips: how teachers are made, and every method's baseline."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from vidistill.data.clip import Batch
+from vidistill.methods.teacher import FrozenTeacher
+from vidistill.ops.clip_view import View
+from vidistill.students.norms import freeze_norms
+from vidistill.students.student import StatefulNetwork
+from vidistill.students.windows import stateful
+
+NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
+
+
+@dataclass(kw_only=True)
+class Supervised:
+    """Labels and, where there is a teacher, its soft predictions (Hinton et al. 2015), by frame or by clip.
+
+    freeze_norms: keep batch normalisation's statistics, as short runs from trained weights want.
+    decay_norms_and_biases: whether weight decay touches them. bias_learning_rate_factor: of all biases but the norms';
+    backbone_learning_rate_factor: of everything under `backbone.`, where trained weights come from elsewhere.
+    """
+
+    name: ClassVar[str] = "supervised"
+    form: ClassVar[str] = "per_frame"
+    default_losses: ClassVar[dict[str, float]] = {"task": 1.0, "teacher": 1.0}
+
+    freeze_norms: bool = False
+    decay_norms_and_biases: bool = True
+    bias_learning_rate_factor: float = 1.0
+    backbone_learning_rate_factor: float = 1.0
+
+    def prepare(
+        self,
+        network: nn.Module,
+        example: Tensor,
+        *,
+        view: View | None = None,
+        teacher: FrozenTeacher | None = None,
+    ) -> StatefulNetwork:
+        return stateful(network, view)
+
+    def parameter_groups(self, student: StatefulNetwork, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
+        in_norms = {
+            id(p) for part in student.modules() if isinstance(part, NORMS) for p in part.parameters(recurse=False)
+        }
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        for name, parameter in student.named_parameters():
+            if parameter.requires_grad:
+                is_norm, is_bias = id(parameter) in in_norms, name.endswith("bias")
+                factor = self.bias_learning_rate_factor if is_bias and not is_norm else 1.0
+                factor *= self.backbone_learning_rate_factor if ".backbone." in f".{name}" else 1.0
+                has_decay = self.decay_norms_and_biases or not (is_norm or is_bias)
+                groups.setdefault((factor, has_decay), []).append(parameter)
+        return [
+            {"params": parameters, "lr": learning_rate * factor, **({} if has_decay else {"weight_decay": 0.0})}
+            for (factor, has_decay), parameters in groups.items()
+        ]
+
+    def set_training(self, student: StatefulNetwork) -> None:
+        student.train()
+        if self.freeze_norms:
+            freeze_norms(student)
+
+    def losses(
+        self, student: StatefulNetwork, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
+    ) -> dict[str, Tensor]:
+        inputs, labels = task.examples(batch.student, batch.labels)
+        outputs, _ = student(inputs)
+        teacher_outputs = None if teacher is None else teacher(task.examples(batch.teacher, batch.labels)[0])
+        losses = task.supervise(outputs, labels, teacher_outputs)
+        if teacher is not None:
+            losses |= task.compare(outputs, teacher_outputs)
+        return losses
+
+    def observations(self) -> dict[str, float]:
+        return {}
+
+    def finish(self, student: StatefulNetwork) -> StatefulNetwork:
+        student.training_parts = None
+        return student.eval().requires_grad_(False)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass

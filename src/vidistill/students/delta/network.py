@@ -1,0 +1,141 @@
+"""A network whose converted blocks predict their change since the key frame."""
+
+import copy
+from typing import Any
+
+from torch import Tensor, nn
+
+from vidistill.errors import UserError
+from vidistill.students.delta.calls import Call, leaves_named, map_outputs, name_leaves
+from vidistill.students.delta.conversion import replace_blocks
+from vidistill.students.delta.kinds import BlockStudent
+from vidistill.students.delta.plan import BlockPlan, Plan
+from vidistill.students.delta.search import SearchedStudent, chosen_plan, make_block_student
+from vidistill.students.delta.tape import Folding, Tape
+from vidistill.students.student import State, StatefulNetwork
+
+WHOLE_SLOT = "whole"
+
+
+class DeltaBlock(nn.Module):
+    """A block: itself on a key frame, its cheap student on the frames after it.
+
+    What the state holds decides the form: the key frame's input and output, from which the student predicts the
+    change, or what the student folded them into.
+    """
+
+    def __init__(self, path: str, block: nn.Module, student: BlockStudent, tape: Tape) -> None:
+        super().__init__()
+        self.path = path
+        self.block = block
+        self.student = student
+        self.tape = tape
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        tape, call = self.tape, Call(args, kwargs)
+        slot = tape.slot(self.path or WHOLE_SLOT)
+        if tape.is_key_frame:
+            return self._key(slot, call)
+        kept = tape.read(slot)
+        if "output" not in kept:
+            return self.student.follow(call, kept)
+        key, key_output = _as_call(kept, call), _outputs(kept)
+        if tape.folding == "later":
+            folded = self.student.fold(key, key_output)
+            tape.keep(slot, folded)
+            return self.student.follow(call, folded)
+        change = self.student.change(key, call, key_output)
+        if tape.changes is not None:
+            tape.changes |= {f"{slot}/{name}": tensor for name, tensor in name_leaves("output", change).items()}
+        return map_outputs(lambda dz, z: z + dz, change, key_output)
+
+    def _key(self, slot: str, call: Call) -> Any:
+        output = self.block(*call.args, **call.kwargs)
+        if self.tape.folding == "at once":
+            self.tape.keep(slot, self.student.fold(call, output))
+        else:
+            self.tape.keep(slot, name_leaves("input", (call.args, call.kwargs)) | name_leaves("output", output))
+        return output
+
+
+def _as_call(kept: State, call: Call) -> Call:
+    """The key frame's call: this one with the tensors that were kept."""
+    inputs = iter(leaves_named(kept, "input"))
+    return call.map(lambda tensor: next(inputs))
+
+
+def _outputs(kept: State) -> Tensor | list[Tensor]:
+    outputs = leaves_named(kept, "output")
+    return outputs[0] if len(outputs) == 1 else outputs
+
+
+class DeltaNetwork(StatefulNetwork):
+    """`outputs, state = network(frame, state)`; without a state the frame is a key frame.
+
+    folding: "never", the form that trains: the state keeps each block's input and output of the key frame. "later",
+    the form that runs: the first delta frame folds them as it goes, so that no frame costs more than a key frame by
+    much. "at once": the key frame does.
+    """
+
+    def __init__(self, network: nn.Module, plan: Plan, tape: Tape, *, folding: Folding = "never") -> None:
+        super().__init__()
+        self.network = network
+        self.plan: Plan = plan
+        self.tape = tape
+        self.folding: Folding = folding
+
+    def forward(self, frame: Tensor, state: State | None = None) -> tuple[Any, State]:
+        with self.tape.bound(state, self.folding) as written:
+            outputs = self.network(frame)
+            if state is not None:
+                return outputs, self.tape.carried_on(state)
+            overwritten = self.tape.overwritten()
+            if overwritten:
+                raise UserError(
+                    f"the network changes the kept tensor '{overwritten[0]}' in place; leave that block by a path "
+                    "pattern, or use an operation that returns a new tensor"
+                )
+            return outputs, written
+
+    def blocks(self) -> dict[str, DeltaBlock]:
+        """The converted blocks by the path they had in the network."""
+        return {module.path: module for module in self.network.modules() if isinstance(module, DeltaBlock)}
+
+
+def convert(network: nn.Module, plan: Plan, *, start: bool = True) -> DeltaNetwork:
+    """A delta network on a copy of `network`, its students started from the blocks' weights unless `start` is False.
+
+    Errors: UserError where the plan is for another network.
+    """
+    network = copy.deepcopy(network)
+    tape = Tape()
+    for module in network.modules():
+        if getattr(module, "inplace", False) is True:
+            setattr(module, "inplace", False)  # noqa: B010 - an activation in place would overwrite what is kept
+
+    def make(entry: BlockPlan, block: nn.Module) -> nn.Module:
+        student = make_block_student(entry, block)
+        if start:
+            student.start(block)
+        return DeltaBlock(entry.path, block, student, tape)
+
+    return DeltaNetwork(replace_blocks(network, plan, make), plan, tape)
+
+
+def set_costs(network: DeltaNetwork, costs: dict[str, Tensor]) -> None:
+    """Tells every searched block what its candidates cost; costs: by path, one value a candidate."""
+    for path, block in network.blocks().items():
+        if isinstance(block.student, SearchedStudent):
+            block.student.costs.copy_(costs[path])
+
+
+def keep_chosen(network: DeltaNetwork) -> None:
+    """Ends a search: every block keeps the candidate of its largest gate, and nothing else remains. In place."""
+    blocks = network.blocks()
+    choices: dict[str, int] = {}
+    for path, block in blocks.items():
+        if isinstance(block.student, SearchedStudent):
+            choices[path] = block.student.choice
+            block.student = block.student.chosen
+    entries = network.plan.blocks
+    network.plan = Plan(tuple(chosen_plan(e, choices[e.path]) if e.path in choices else e for e in entries))

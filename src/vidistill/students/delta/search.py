@@ -1,0 +1,153 @@
+"""Student architecture search: which of its candidates each block gets is learned while the candidates train.
+
+Source: Habibian et al., "Delta Distillation for Efficient Video Processing", ECCV 2022 (arXiv 2203.09594): a gate per
+block, sampled by a hard straight-through Gumbel relaxation with τ = 2/3, started at −1, and a cost loss. More than two
+candidates, the copy at full cost not among them or twice, measured latency as the cost, and a last part of the run in
+which the choice is settled and trains undisturbed are ours.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._pytree import tree_map_only
+
+from vidistill.students.delta.calls import Call, map_outputs
+from vidistill.students.delta.kinds import BlockStudent, make_student
+from vidistill.students.delta.plan import BlockPlan, Candidate, StudentSpec
+from vidistill.students.student import State
+
+TEMPERATURE = 2 / 3
+START = -1.0  # the copy's gate; the cheap candidates' are 0
+TRAVEL = 12.0  # how far Adam may move a gate in a whole search at a constant rate
+
+CANDIDATES = (
+    StudentSpec("copy"), StudentSpec("separable"), StudentSpec("separable", reduction=8),
+    StudentSpec("copy", scale=0.5), StudentSpec("nothing"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched, and for which cost.
+
+    candidates: of every block that can have them. cost: "macs", or "latency" from a table measured on this machine for
+    `runtime`, `precision` and `size` (height, width; by default that of the training clips), kept in `table`.
+    until: the part of the run that searches; in the rest the chosen candidates alone are trained.
+    gate_learning_rate: by default such that a gate can travel the same way in a run of any length, for an optimiser
+    whose steps do not depend on the gradient's size.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    candidates: Sequence[StudentSpec] = CANDIDATES
+    cost: Literal["macs", "latency"] = "macs"
+    size: tuple[int, int] | None = None
+    runtime: Literal["eager", "compiled"] = "eager"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    table: Path | None = None
+    until: float = 0.6
+    gate_learning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.until <= 1:
+            raise ValueError(f"search.until={self.until}: the part of the run that searches lies in (0, 1]")
+        if len(set(self.candidates)) < 2:
+            raise ValueError("search.candidates: give two different ones or more, among which the run can choose")
+
+    def rate(self, steps: int) -> float:
+        """The gates' learning rate in a run of so many steps."""
+        return TRAVEL / (self.until * steps) if self.gate_learning_rate is None else self.gate_learning_rate
+
+
+class SearchedStudent(BlockStudent):
+    """All candidates of one block and the gates that choose among them.
+
+    While the search lasts, training samples one a step, `draw`; after `settle`, and wherever nothing is trained, the
+    candidate of the largest gate acts alone.
+    """
+
+    costs: Tensor  # of each candidate, as a part of the whole network's blocks at full cost
+
+    def __init__(self, candidates: Sequence[BlockStudent], specs: Sequence[StudentSpec]) -> None:
+        super().__init__()
+        self.candidates = nn.ModuleList(candidates)
+        is_full = torch.tensor([spec.kind == "copy" and spec.scale == 1 for spec in specs])
+        self.gates = nn.Parameter(torch.where(is_full, START, 0.0))
+        self.register_buffer("costs", torch.zeros(len(specs)), persistent=False)
+        self._sample: Tensor | None = None
+
+    def draw(self) -> None:
+        """Chooses this step's candidate: one-hot, with the gradient of the relaxed choice."""
+        noise = -torch.empty_like(self.gates).exponential_().log()
+        soft = torch.softmax((self.gates + noise) / TEMPERATURE, dim=0)
+        hard = F.one_hot(soft.argmax(), len(soft)).to(soft.dtype)
+        self._sample = hard + (soft - soft.detach())
+
+    def settle(self) -> None:
+        """Ends the sampling: training goes on with the candidate of the largest gate."""
+        self._sample = None
+
+    def cost(self) -> Tensor:
+        """The cost of this step's candidate."""
+        assert self._sample is not None
+        return (self._sample * self.costs).sum()
+
+    @property
+    def choice(self) -> int:
+        """The candidate that would be kept now."""
+        return int(self.gates.argmax())
+
+    @property
+    def chosen(self) -> BlockStudent:
+        return self.students()[self.choice]
+
+    def students(self) -> list[BlockStudent]:
+        return [student for student in self.candidates if isinstance(student, BlockStudent)]
+
+    def change(self, key: Call, now: Call, key_output: Any) -> Any:
+        sample = self._sample
+        if sample is None or not torch.is_grad_enabled():
+            return self.chosen.change(key, now, key_output)
+        drawn, total = int(sample.argmax()), None
+        for index, (part, student) in enumerate(zip(sample, self.students(), strict=True)):
+            with torch.set_grad_enabled(index == drawn):  # the others count 0: only the gates learn of them
+                change = student.change(key, now, key_output)
+            weighted = _times(part, change)
+            total = weighted if total is None else map_outputs(torch.add, total, weighted)
+        return total
+
+    def fold(self, key: Call, key_output: Any) -> State:
+        return self.chosen.fold(key, key_output)
+
+    def follow(self, now: Call, folded: State) -> Any:
+        return self.chosen.follow(now, folded)
+
+    def start(self, block: nn.Module) -> None:
+        for student in self.students():
+            student.start(block)
+
+    def set_training(self) -> None:
+        for student in self.students():
+            student.set_training()
+
+
+def _times(factor: Tensor, tree: Any) -> Any:
+    return tree_map_only(Tensor, lambda tensor: factor * tensor, tree)
+
+
+def make_block_student(entry: BlockPlan, block: nn.Module) -> BlockStudent:
+    """The student of a plan's block, or all its candidates where there is more than one."""
+    specs = [candidate.student for candidate in entry.candidates]
+    students = [make_student(spec, block, entry.channels) for spec in specs]
+    return students[0] if len(students) == 1 else SearchedStudent(students, specs)
+
+
+def chosen_plan(entry: BlockPlan, choice: int) -> BlockPlan:
+    """The plan of a block whose search has ended."""
+    candidate: Candidate = entry.candidates[choice]
+    return replace(entry, candidates=(candidate,))

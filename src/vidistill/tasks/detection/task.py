@@ -1,0 +1,171 @@
+"""Object detection: boxes with a class and a score."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from vidistill.data.clip import TrainingSamples, VideoDataset
+from vidistill.models.detectors import Outputs, detections
+from vidistill.ops.boxes import CLASS, NOT_ANNOTATED, boxes_in, is_annotated, make_rows, stack_rows
+from vidistill.ops.normalise import Normalisation
+from vidistill.tasks.detection.losses import (
+    BoxLoss,
+    Target,
+    compare_dense,
+    compare_regions,
+    dense_losses,
+    proposal_losses,
+    region_losses,
+    with_true_boxes,
+)
+from vidistill.tasks.detection.samples import BoxedClipSettings
+
+
+class Detection:
+    """Losses of one- and two-stage detectors against boxes and against a teacher, see `detection_losses`.
+
+    Labels and predictions are rows of boxes, see `ops.box_rows`. Networks are those of `models.detectors`.
+    box_loss: of one-stage detectors, `giou` for FCOS. focal_gamma: of their focal loss, EfficientDet's; 2 for RetinaNet
+    and FCOS. score_threshold, iou_threshold, max_detections: of what is decoded, see `models.detectors.detections`.
+    confidence: frames without annotation get the teacher's boxes whose score reaches this (pseudo-labels); None for
+    none of that.
+    """
+
+    name = "detection"
+    clip_settings: ClassVar = BoxedClipSettings
+    has_classes: ClassVar = True
+    any_size: ClassVar = True
+    degraded: ClassVar = ""
+    normalisation: ClassVar = Normalisation()
+    default_losses: ClassVar[dict[str, float]] = {
+        "class": 1.0, "box": 1.0, "centreness": 1.0,
+        "objectness": 1.0, "proposal_box": 1.0, "region_class": 1.0, "region_box": 1.0,
+        "teacher_class": 1.0, "teacher_box": 1.0, "teacher_region_class": 1.0, "teacher_region_box": 1.0,
+    }  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        box_loss: BoxLoss = "smooth_l1",
+        focal_gamma: float = 1.5,
+        score_threshold: float = 0.05,
+        iou_threshold: float = 0.5,
+        max_detections: int = 100,
+        confidence: float | None = None,
+    ) -> None:
+        if num_classes < 1:
+            raise ValueError("detection needs at least one class")
+        for name, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} is between 0 and 1, not {value}")
+        if focal_gamma < 0:
+            raise ValueError(f"focal_gamma is at least 0, not {focal_gamma}")
+        if max_detections < 1:
+            raise ValueError(f"max_detections is at least 1, not {max_detections}")
+        if confidence is not None and not 0 <= confidence <= 1:
+            raise ValueError(f"confidence is a probability, not {confidence}")
+        self.num_classes = num_classes
+        self.box_loss = box_loss
+        self.focal_gamma = focal_gamma
+        self.score_threshold = score_threshold
+        self.iou_threshold = iou_threshold
+        self.max_detections = max_detections
+        self.confidence = confidence
+
+    @property
+    def network_options(self) -> dict[str, Any]:
+        return {"num_classes": self.num_classes}
+
+    def samples(
+        self, settings: BoxedClipSettings, datasets: Sequence[VideoDataset], *, use_labels: bool
+    ) -> TrainingSamples:
+        return settings.samples(datasets, use_labels=use_labels)
+
+    def examples(self, clips: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Every frame by itself."""
+        return clips.flatten(0, 1), labels.flatten(0, 1)
+
+    def supervise(self, outputs: Outputs, labels: Tensor, teacher_outputs: Any = None) -> dict[str, Tensor]:
+        """The losses of the network's kind, means over frames; a frame that is not annotated counts 0.
+
+        labels: (B, M, 6) rows. A frame annotated with no box trains the background. A network with proposals that is in
+        training mode judges the true boxes beside its proposals, as torchvision's does.
+        """
+        if self.confidence is not None and teacher_outputs is not None:
+            labels = self._with_pseudo_labels(labels, teacher_outputs, self.confidence)
+        annotated = is_annotated(labels).nonzero()[:, 0]
+        if not len(annotated):
+            nothing = sum(t.float().sum() * 0.0 for t in outputs.values() if t.requires_grad)
+            return {"class": torch.as_tensor(nothing, device=labels.device)}
+        targets = [_target(labels[image]) for image in annotated.tolist()]
+        seen = {name: tensor[annotated] for name, tensor in outputs.items()}
+        if "proposals" not in outputs:
+            losses = dense_losses(seen, targets, box_loss=self.box_loss, gamma=self.focal_gamma)
+        else:
+            losses = proposal_losses(seen, targets) | self._region_losses(outputs, seen, annotated, targets)
+        return {name: loss * (len(annotated) / len(labels)) for name, loss in losses.items()}
+
+    @staticmethod
+    def _region_losses(
+        outputs: Outputs, seen: Outputs, annotated: Tensor, targets: Sequence[Target]
+    ) -> dict[str, Tensor]:
+        regions, proposals = seen, seen["proposals"]
+        judge = getattr(outputs, "regions", None)
+        if judge is not None:
+            every = [_none_like(proposals)] * len(outputs["proposals"])
+            for place, target in zip(annotated.tolist(), targets, strict=True):
+                every[place] = target
+            proposals = with_true_boxes(outputs["proposals"], every)
+            regions = {name: tensor[annotated] for name, tensor in judge(proposals).items()}
+            proposals = proposals[annotated]
+        return region_losses(regions, proposals, targets)
+
+    def _with_pseudo_labels(self, labels: Tensor, teacher_outputs: Outputs, confidence: float) -> Tensor:
+        """The labels, those of frames without any taken from the teacher where it is confident."""
+        frames = list(labels)
+        for image in (~is_annotated(labels)).nonzero()[:, 0].tolist():
+            whole = labels[image][labels[image, :, CLASS] == NOT_ANNOTATED][0]
+            size = int(whole[3]), int(whole[2])
+            one = {name: tensor[image : image + 1].detach() for name, tensor in teacher_outputs.items()}
+            frames[image] = self._rows(one, size, score_threshold=confidence)[0]
+        return stack_rows(frames)
+
+    def compare(self, student_outputs: Outputs, teacher_outputs: Outputs) -> dict[str, Tensor]:
+        """`teacher_class` and `teacher_box` of the dense outputs; of networks with proposals `teacher_region_class` and
+        `teacher_region_box` on the teacher's proposals too, where the student's outputs can judge them.
+        """
+        losses = compare_dense(student_outputs, teacher_outputs)
+        judge = getattr(student_outputs, "regions", None)
+        if judge is not None:
+            proposals = teacher_outputs["proposals"].detach()
+            losses |= compare_regions(judge(proposals), teacher_outputs, proposals)
+        return losses
+
+    def decode(self, outputs: Outputs, *, size: tuple[int, int], seen: tuple[int, int] | None = None) -> Tensor:
+        """(B, M, 6) rows of boxes in pixels of frames of `size` (height, width), best first, filled up; M may be 0."""
+        rows = stack_rows(self._rows(outputs, seen or size, score_threshold=self.score_threshold))
+        if seen is not None:
+            rows[..., :4] *= rows.new_tensor([size[1] / seen[1], size[0] / seen[0]] * 2)
+        return rows
+
+    def _rows(self, outputs: Outputs, size: tuple[int, int], *, score_threshold: float) -> list[Tensor]:
+        found = detections(
+            outputs,
+            size=size,
+            score_threshold=score_threshold,
+            iou_threshold=self.iou_threshold,
+            max_detections=self.max_detections,
+        )
+        return [make_rows(one["boxes"], one["labels"], one["scores"]) for one in found]
+
+
+def _target(rows: Tensor) -> Target:
+    boxes = boxes_in(rows)
+    return {"boxes": boxes[:, :4], "labels": boxes[:, CLASS].long()}
+
+
+def _none_like(boxes: Tensor) -> Target:
+    return {"boxes": boxes.new_zeros(0, 4), "labels": boxes.new_zeros(0).long()}
