@@ -1,5 +1,6 @@
 """YAML and key=value → validated settings. An unknown key is an error that shows the nearest name; no YAML is code."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 from vidistill.errors import UserError, nearest
 
 T = TypeVar("T")
+Values = dict[str, Any]  # plain values by name, as YAML and JSON hold them
 S = TypeVar("S", bound="Settings")
 
 
@@ -128,3 +130,15 @@ def _first(error: pydantic.ValidationError, choices: list[str]) -> str:
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown key '{where}'; {nearest(str(problem['loc'][-1]), choices)}"
     return f"'{where}': {problem['msg'].removeprefix('Value error, ')}, not {problem['input']!r}"
+
+
+def plain(settings: Any) -> Any:
+    """The settings, a dataclass or a tree of them, as dicts, lists, texts and numbers. Private fields stay out."""
+    if dataclasses.is_dataclass(settings):
+        public = [field.name for field in dataclasses.fields(settings) if field.init]
+        return {name: plain(getattr(settings, name)) for name in public}
+    if isinstance(settings, dict):
+        return {name: plain(value) for name, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [plain(value) for value in settings]
+    return str(settings) if isinstance(settings, Path) else settings

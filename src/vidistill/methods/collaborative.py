@@ -26,7 +26,8 @@ from vidistill.ops.spectrum import (
     num_frequencies,
     spectrum_gap,
 )
-from vidistill.students.student import StatefulNetwork
+from vidistill.students.student import Student
+from vidistill.tasks import Task
 
 BOUND = 6.0  # of the learned log variances
 REGRESSIONS = ("spectrum",)  # terms that are squared distances, which Kendall et al. weigh by a half
@@ -140,7 +141,7 @@ class Collaborative(StageMethod):
         return ["task", *(name for name, is_chosen in chosen.items() if is_chosen)]
 
     def losses(
-        self, student: StatefulNetwork, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
+        self, student: Student, teacher: FrozenTeacher | None, task: Task, batch: Batch, *, progress: float
     ) -> dict[str, Tensor]:
         assert teacher is not None
         outputs, teacher_outputs, stages = self.features(student, teacher, batch)
@@ -156,7 +157,7 @@ class Collaborative(StageMethod):
             losses["parameters"] = parameter_gap(student.network, teacher.network, [found.pair for found in stages])
         return parts["weights"](losses) if self.weighting == "learned" else losses
 
-    def parameter_groups(self, student: StatefulNetwork, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
+    def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
         groups = super().parameter_groups(student, learning_rate, steps=steps)
         own = set() if self._weights is None else {id(p) for p in self._weights.parameters()}
         for group in groups:

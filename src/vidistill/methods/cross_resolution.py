@@ -19,7 +19,8 @@ from vidistill.methods.features import adapted, aligned, make_adapters
 from vidistill.methods.stage_method import StageFeatures, StageMethod, parts_of
 from vidistill.methods.teacher import FrozenTeacher
 from vidistill.students.norms import batch_norms
-from vidistill.students.student import StatefulNetwork
+from vidistill.students.student import Student
+from vidistill.tasks import Task
 
 
 @dataclass(kw_only=True)
@@ -62,7 +63,7 @@ class CrossResolution(StageMethod):
         return classifier_of(student if self.classifier == "own" else teacher)
 
     def losses(
-        self, student: StatefulNetwork, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
+        self, student: Student, teacher: FrozenTeacher | None, task: Task, batch: Batch, *, progress: float
     ) -> dict[str, Tensor]:
         assert teacher is not None
         with self._norms_of(teacher.network):
@@ -71,7 +72,7 @@ class CrossResolution(StageMethod):
         gap = torch.stack([self._gap(student, teacher, found) for found in stages]).mean()
         return {**losses, "feature" if self.gap == "features" else "location": gap}
 
-    def _gap(self, student: StatefulNetwork, teacher: FrozenTeacher, found: StageFeatures) -> Tensor:
+    def _gap(self, student: Student, teacher: FrozenTeacher, found: StageFeatures) -> Tensor:
         if self.gap == "features":
             ours = adapted(found.student, found.pair, parts_of(student))
             return F.mse_loss(aligned(ours, found.teacher), found.teacher)

@@ -4,9 +4,11 @@ Source: Habibian et al., "Delta Distillation for Efficient Video Processing", EC
 docs/delta.md for the equations and for where we differ.
 """
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +19,15 @@ from vidistill.methods.delta_reference import Reference, captured_features, coar
 from vidistill.methods.latency_table import block_costs
 from vidistill.methods.processes import mean_over_processes
 from vidistill.methods.teacher import FrozenTeacher
-from vidistill.ops.clip_view import View
+from vidistill.students.card import Card
 from vidistill.students.delta.conversion import Granularity, Selection, plan_conversion
 from vidistill.students.delta.network import DeltaBlock, DeltaNetwork, convert, keep_chosen, set_costs
 from vidistill.students.delta.plan import StudentSpec
 from vidistill.students.delta.search import Search, SearchedStudent
 from vidistill.students.norms import freeze_norms
-from vidistill.students.student import StatefulNetwork
+from vidistill.students.student import Student
 from vidistill.students.windows import refuse_clips, require_whole_windows
+from vidistill.tasks import Task
 
 
 @dataclass(kw_only=True)
@@ -46,7 +49,6 @@ class Delta:
     """
 
     name: ClassVar[str] = "delta"
-    form: ClassVar[str] = "delta"
     default_losses: ClassVar[dict[str, float]] = {
         "task": 1.0, "teacher": 1.0, "delta": 0.01, "feature": 0.1, "cost": 0.1
     }  # fmt: skip
@@ -67,16 +69,37 @@ class Delta:
     delta_scale: Literal["mean", "layer", "none"] = "mean"
     _first: dict[str, list[float]] = field(default_factory=dict, init=False, repr=False)
 
+    @property
+    def is_own_teacher(self) -> bool:
+        """Whether the key path stays as it is and teaches the students."""
+        return not self.train_key_path
+
+    def for_run(self, folder: Path, *, optimiser: str = "adamw", measures: bool = True) -> Self:
+        """With a place for the latencies that a search reads or measures; without measuring, MACs stand in for them."""
+        settings = copy.deepcopy(self)
+        if self.search is None:
+            return settings
+        if optimiser != "adamw" and self.search.gate_learning_rate is None:
+            raise UserError(
+                f"method.search: the gates' own rate suits adamw, optim.name is {optimiser}; give "
+                "method.search.gate_learning_rate"
+            )
+        table = self.search.table or folder / "latency_table.json"
+        cost = "macs" if not measures and not table.exists() else self.search.cost
+        settings.search = replace(self.search, table=table, cost=cost)
+        return settings
+
     def prepare(
         self,
         network: nn.Module,
         example: Tensor,
         *,
-        view: View | None = None,
+        card: Card | None = None,
         teacher: FrozenTeacher | None = None,
     ) -> DeltaNetwork:
-        refuse_clips(view, self.name)
-        require_whole_windows(view, self.name, example)
+        card = card or Card()
+        refuse_clips(card.view, self.name)
+        require_whole_windows(card.view, self.name, example)
         if not self.train_key_path and teacher is not None and not _same_weights(network, teacher.network):
             raise UserError(
                 "method.train_key_path: false keeps the student's own network on key frames, which then is the only "
@@ -89,7 +112,7 @@ class Delta:
         plan = plan_conversion(network, example, selection, candidates)
         if not plan.converted:
             raise UserError(f"no block of the network can have a student:\n{plan}")
-        student = convert(network, plan)
+        student = convert(network, plan, card)
         if self.search is not None:
             costs = block_costs(network, student, self.search, selection, (example.shape[-2], example.shape[-1]))
             set_costs(student, costs)
@@ -98,7 +121,7 @@ class Delta:
             block.student.requires_grad_(True)
         return student
 
-    def parameter_groups(self, student: StatefulNetwork, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
+    def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
         cheap = {id(p) for block in _delta(student).blocks().values() for p in block.student.parameters()}
         gates = [searched.gates for searched in _searched(student)]
         own = {id(gate) for gate in gates}
@@ -112,7 +135,7 @@ class Delta:
             groups.append({"params": gates, "lr": self.search.rate(steps), "weight_decay": 0.0})
         return [group for group in groups if group["params"]]
 
-    def set_training(self, student: StatefulNetwork) -> None:
+    def set_training(self, student: Student) -> None:
         student.train()
         _freeze_random_layers(student)
         if self.freeze_norms or not self.train_key_path:
@@ -121,7 +144,7 @@ class Delta:
             block.student.set_training()
 
     def losses(
-        self, student: StatefulNetwork, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
+        self, student: Student, teacher: FrozenTeacher | None, task: Task, batch: Batch, *, progress: float
     ) -> dict[str, Tensor]:
         """The first frame of each clip is its key frame. Task losses are means over the frames that are trained.
 
@@ -157,7 +180,7 @@ class Delta:
         return losses
 
     def _task_losses(
-        self, outputs: dict[int, Any], reference: Reference | None, teacher: FrozenTeacher | None, task: Any,
+        self, outputs: dict[int, Any], reference: Reference | None, teacher: FrozenTeacher | None, task: Task,
         batch: Batch,
     ) -> dict[str, Tensor]:  # fmt: skip
         sums: dict[str, Tensor] = {}
@@ -191,7 +214,7 @@ class Delta:
     def observations(self) -> dict[str, float]:
         return {}
 
-    def finish(self, student: StatefulNetwork) -> StatefulNetwork:
+    def finish(self, student: Student) -> Student:
         network = _delta(student)
         keep_chosen(network)
         network.folding = "later"
@@ -204,7 +227,7 @@ class Delta:
         self._first = {name: list(values) for name, values in state["first"].items()}
 
 
-def _searched(student: StatefulNetwork) -> list[SearchedStudent]:
+def _searched(student: Student) -> list[SearchedStudent]:
     return [b.student for b in _delta(student).blocks().values() if isinstance(b.student, SearchedStudent)]
 
 
@@ -227,7 +250,7 @@ def _student_part(block: DeltaBlock) -> nn.Module:
     return block.student
 
 
-def _delta(student: StatefulNetwork) -> DeltaNetwork:
+def _delta(student: Student) -> DeltaNetwork:
     if not isinstance(student, DeltaNetwork):
         raise TypeError(f"delta distillation trains what its prepare() returned, not a {type(student).__name__}")
     return student

@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_map_only
 
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
-from vidistill.runtimes.measure import compile_for_inference, describe_device, median_milliseconds
+from vidistill.runtimes.compiled import compile_for_inference
+from vidistill.runtimes.measure import describe_device, median_milliseconds
 from vidistill.students.delta.calls import Call
 from vidistill.students.delta.conversion import Selection, observe, plan_conversion
 from vidistill.students.delta.kinds import BlockStudent, make_student
@@ -23,7 +24,7 @@ from vidistill.students.delta.plan import BlockPlan, Plan, StudentSpec
 from vidistill.students.delta.search import Search, chosen_plan
 from vidistill.students.delta.tape import Tape
 from vidistill.students.norms import channels_last, fused_copy
-from vidistill.students.student import PerFrame, State, StatefulNetwork
+from vidistill.students.student import PerFrame, State, Student
 
 MUCH = 0.2  # a gap that says the machine was not idle
 ITSELF = "itself"  # the block, not replaced
@@ -176,7 +177,7 @@ class _Spread(nn.Module):
         return self.block(*call[0], **call[1])
 
 
-def _alone(block: nn.Module, student: BlockStudent | None) -> StatefulNetwork:
+def _alone(block: nn.Module, student: BlockStudent | None) -> Student:
     """One block as a stateful network: itself, or with its student."""
     if student is None:
         return PerFrame(_Spread(block)).eval()
@@ -184,7 +185,7 @@ def _alone(block: nn.Module, student: BlockStudent | None) -> StatefulNetwork:
     return DeltaNetwork(_Spread(DeltaBlock("", block, student.eval(), tape)), Plan(()), tape).eval()
 
 
-def _delta_frame(model: StatefulNetwork, argument: Any, search: Search) -> Callable[[], Any]:
+def _delta_frame(model: Student, argument: Any, search: Search) -> Callable[[], Any]:
     """A settled delta frame of `model`, as a stream would run it, to be timed."""
     model = channels_last(fused_copy(model, argument))
     if isinstance(model, DeltaNetwork):

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from vidistill.methods.supervised import Supervised
 from vidistill.methods.teacher import FrozenTeacher
-from vidistill.ops.clip_view import View
+from vidistill.students.card import Card
 from vidistill.students.delta.conversion import Selection, plan_conversion
 from vidistill.students.delta.plan import StudentSpec
 from vidistill.students.delta.separable import Policy
 from vidistill.students.low_rank import factorise
-from vidistill.students.student import StatefulNetwork
+from vidistill.students.student import Student
 from vidistill.students.windows import refuse_clips, require_whole_windows
 
 
@@ -26,7 +26,6 @@ class LowRank(Supervised):
     """
 
     name: ClassVar[str] = "low_rank"
-    form: ClassVar[str] = "low_rank"
 
     reduction: int = 4
     policy: Policy = "out"
@@ -42,16 +41,17 @@ class LowRank(Supervised):
         network: nn.Module,
         example: Tensor,
         *,
-        view: View | None = None,
+        card: Card | None = None,
         teacher: FrozenTeacher | None = None,
-    ) -> StatefulNetwork:
-        refuse_clips(view, self.name)
-        require_whole_windows(view, self.name, example)
+    ) -> Student:
+        card = card or Card()
+        refuse_clips(card.view, self.name)
+        require_whole_windows(card.view, self.name, example)
         selection = Selection("layer", self.convert, self.leave, self.leave_first, self.leave_last)
         spec = StudentSpec("separable", self.reduction, self.policy, self.rank)
-        return factorise(network, plan_conversion(network, example, selection, [spec]))
+        return factorise(network, plan_conversion(network, example, selection, [spec]), card)
 
-    def parameter_groups(self, student: StatefulNetwork, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
+    def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
         assert student.plan is not None
         bottlenecks = [student.network.get_submodule(entry.path) for entry in student.plan.converted]
         cheap = {id(p) for bottleneck in bottlenecks for p in bottleneck.parameters()}

@@ -18,9 +18,10 @@ from vidistill.methods.features import tapped
 from vidistill.methods.processes import mean_over_processes
 from vidistill.methods.supervised import Supervised
 from vidistill.methods.teacher import FrozenTeacher
-from vidistill.ops.clip_view import View
-from vidistill.students.student import StatefulNetwork
+from vidistill.students.card import Card
+from vidistill.students.student import Student
 from vidistill.students.windows import require_windows
+from vidistill.tasks import Task
 
 
 class ConvLSTM(nn.Module):
@@ -130,11 +131,11 @@ class SpaceTime(Supervised):
         network: nn.Module,
         example: Tensor,
         *,
-        view: View | None = None,
+        card: Card | None = None,
         teacher: FrozenTeacher | None = None,
-    ) -> StatefulNetwork:
-        require_windows(view, self.name)
-        student = super().prepare(network, example, view=view)
+    ) -> Student:
+        require_windows((card or Card()).view, self.name)
+        student = super().prepare(network, example, card=card)
         if teacher is None:
             raise UserError("space_time distillation needs a teacher; name one in the recipe")
         ours, theirs = feature_of(network)[1], feature_of(teacher.network)[1]
@@ -152,7 +153,7 @@ class SpaceTime(Supervised):
         return student
 
     def losses(
-        self, student: StatefulNetwork, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
+        self, student: Student, teacher: FrozenTeacher | None, task: Task, batch: Batch, *, progress: float
     ) -> dict[str, Tensor]:
         assert teacher is not None
         inputs, labels = task.examples(batch.student, batch.labels)
@@ -179,7 +180,7 @@ class SpaceTime(Supervised):
         self._balance({"task": losses["task"], **floors})
         return losses | {name: self._weight(name) * gap for name, gap in gaps.items()}
 
-    def _time_gap(self, student: StatefulNetwork, ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+    def _time_gap(self, student: Student, ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
         """L_TD, unweighted, and the energy of the teacher's cell, its mean square.
 
         Freezes the ConvLSTM once L_TD's mean over all processes is small enough.

@@ -11,8 +11,8 @@ from vidistill.errors import UserError
 from vidistill.methods.features import StagePair, feature_shapes, match_stages, run_with_features
 from vidistill.methods.supervised import Supervised
 from vidistill.methods.teacher import FrozenTeacher
-from vidistill.ops.clip_view import View
-from vidistill.students.student import StatefulNetwork
+from vidistill.students.card import Card
+from vidistill.students.student import Student
 from vidistill.students.windows import require_clips
 
 
@@ -38,13 +38,13 @@ class StageMethod(Supervised, ABC):
         network: nn.Module,
         example: Tensor,
         *,
-        view: View | None = None,
+        card: Card | None = None,
         teacher: FrozenTeacher | None = None,
-    ) -> StatefulNetwork:
-        require_clips(view, self.name)
+    ) -> Student:
+        require_clips((card or Card()).view, self.name)
         if teacher is None:
             raise UserError(f"{self.name} distillation needs a teacher; name one in the recipe")
-        student = super().prepare(network, example, view=view)
+        student = super().prepare(network, example, card=card)
         pairs = match_stages(network, teacher.network, self.stages)
         ours = feature_shapes(network, student.seen(example), [pair.student for pair in pairs])
         theirs = feature_shapes(teacher.network, teacher.seen(example), [pair.teacher for pair in pairs])
@@ -56,9 +56,7 @@ class StageMethod(Supervised, ABC):
     def make_parts(self, network: nn.Module, teacher: FrozenTeacher, shapes: list[StageFeatures]) -> nn.ModuleDict:
         """What trains with the student; says in a UserError what cannot be compared. shapes: of one clip."""
 
-    def features(
-        self, student: StatefulNetwork, teacher: FrozenTeacher, batch: Batch
-    ) -> tuple[Any, Any, list[StageFeatures]]:
+    def features(self, student: Student, teacher: FrozenTeacher, batch: Batch) -> tuple[Any, Any, list[StageFeatures]]:
         """The student's outputs, the teacher's, and the features of both at every pair of stages."""
         pairs = match_stages(student.network, teacher.network, self.stages)
         teacher_outputs, theirs = teacher.run(batch.teacher, [pair.teacher for pair in pairs])
@@ -68,7 +66,7 @@ class StageMethod(Supervised, ABC):
         return outputs, teacher_outputs, found
 
 
-def parts_of(student: StatefulNetwork) -> nn.ModuleDict:
+def parts_of(student: Student) -> nn.ModuleDict:
     """What `make_parts` made."""
     assert isinstance(student.training_parts, nn.ModuleDict)
     return student.training_parts

@@ -1,17 +1,20 @@
 """Ordinary training of a network of frames or of clips: how teachers are made, and every method's baseline."""
 
+import copy
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidistill.data.clip import Batch
 from vidistill.methods.teacher import FrozenTeacher
-from vidistill.ops.clip_view import View
+from vidistill.students.card import Card
 from vidistill.students.norms import freeze_norms
-from vidistill.students.student import StatefulNetwork
-from vidistill.students.windows import stateful
+from vidistill.students.student import Student
+from vidistill.students.windows import as_student
+from vidistill.tasks import Task
 
 NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
@@ -26,7 +29,8 @@ class Supervised:
     """
 
     name: ClassVar[str] = "supervised"
-    form: ClassVar[str] = "per_frame"
+    key_frame_interval: ClassVar[int] = 1
+    is_own_teacher: ClassVar[bool] = False
     default_losses: ClassVar[dict[str, float]] = {"task": 1.0, "teacher": 1.0}
 
     freeze_norms: bool = False
@@ -34,17 +38,20 @@ class Supervised:
     bias_learning_rate_factor: float = 1.0
     backbone_learning_rate_factor: float = 1.0
 
+    def for_run(self, folder: Path, *, optimiser: str = "adamw", measures: bool = True) -> Self:
+        return copy.deepcopy(self)
+
     def prepare(
         self,
         network: nn.Module,
         example: Tensor,
         *,
-        view: View | None = None,
+        card: Card | None = None,
         teacher: FrozenTeacher | None = None,
-    ) -> StatefulNetwork:
-        return stateful(network, view)
+    ) -> Student:
+        return as_student(network, card or Card())
 
-    def parameter_groups(self, student: StatefulNetwork, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
+    def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
         in_norms = {
             id(p) for part in student.modules() if isinstance(part, NORMS) for p in part.parameters(recurse=False)
         }
@@ -61,13 +68,13 @@ class Supervised:
             for (factor, has_decay), parameters in groups.items()
         ]
 
-    def set_training(self, student: StatefulNetwork) -> None:
+    def set_training(self, student: Student) -> None:
         student.train()
         if self.freeze_norms:
             freeze_norms(student)
 
     def losses(
-        self, student: StatefulNetwork, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
+        self, student: Student, teacher: FrozenTeacher | None, task: Task, batch: Batch, *, progress: float
     ) -> dict[str, Tensor]:
         inputs, labels = task.examples(batch.student, batch.labels)
         outputs, _ = student(inputs)
@@ -80,7 +87,7 @@ class Supervised:
     def observations(self) -> dict[str, float]:
         return {}
 
-    def finish(self, student: StatefulNetwork) -> StatefulNetwork:
+    def finish(self, student: Student) -> Student:
         student.training_parts = None
         return student.eval().requires_grad_(False)
 

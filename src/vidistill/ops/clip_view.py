@@ -42,15 +42,19 @@ class ClipView:
         return cut_square(image, share=1 / MARGIN, place=(0.5, 0.5), size=self.crop)
 
     def __call__(self, clips: Tensor) -> Tensor:
-        """(B, T, 3, S, S) clips of this view, from (B, T·m, 3, H, W) of a longer or larger one.
+        """(B, T, 3, S, S) clips of this view, from (B, T·m, 3, H, W) of a longer or larger one."""
+        return self.resize(self.chosen(clips))
 
-        The middle one of every m frames is taken. Errors: ValueError where T does not divide the clip's frames.
+    def chosen(self, clips: Tensor) -> Tensor:
+        """(B, T, 3, H, W): the middle one of every m frames of (B, T·m, 3, H, W).
+
+        Errors: ValueError where T does not divide the clip's frames.
         """
         length = clips.shape[1]
         if length % self.num_frames:
             raise ValueError(f"a clip of {length} frames has no {self.num_frames} evenly spaced ones")
         every = length // self.num_frames
-        return self.resize(clips[:, every // 2 :: every])
+        return clips[:, every // 2 :: every]
 
     def resize(self, frames: Tensor) -> Tensor:
         """(…, 3, H, W) frames resized bilinearly, as published, to `detail` and to `size`."""

@@ -1,25 +1,23 @@
 """A network whose layers are their separable approximations, on every frame."""
 
 import copy
+from dataclasses import replace
 
 from torch import nn
 
+from vidistill.students.card import Card
 from vidistill.students.delta.conversion import replace_blocks
 from vidistill.students.delta.plan import BlockPlan, Plan
 from vidistill.students.delta.separable import is_convertible_layer, separable, start_from
-from vidistill.students.student import PerFrame
+from vidistill.students.student import Student
+from vidistill.students.windows import as_student
 
 
-class LowRankNetwork(PerFrame):
-    """A per-frame network with factorised layers; `plan` says which."""
+def factorise(network: nn.Module, plan: Plan, card: Card, *, start: bool = True) -> Student:
+    """A copy of `network` whose converted layers are their separable approximations, for good.
 
-    def __init__(self, network: nn.Module, plan: Plan) -> None:
-        super().__init__(network)
-        self.plan = plan
-
-
-def factorise(network: nn.Module, plan: Plan, *, start: bool = True) -> LowRankNetwork:
-    """A copy of `network` whose converted layers are their separable approximations, unless `start` is False."""
+    start: False leaves their weights to be loaded.
+    """
     network = copy.deepcopy(network)
 
     def make(entry: BlockPlan, layer: nn.Module) -> nn.Module:
@@ -33,4 +31,4 @@ def factorise(network: nn.Module, plan: Plan, *, start: bool = True) -> LowRankN
             start_from(student, layer)
         return student
 
-    return LowRankNetwork(replace_blocks(network, plan, make), plan)
+    return as_student(replace_blocks(network, plan, make), replace(card, form="low_rank", plan=plan))

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from vidistill.students.delta.kinds import BlockStudent, Copy, norm_as_affine
 from vidistill.students.delta.network import DeltaBlock
 from vidistill.students.delta.separable import is_convertible_layer
-from vidistill.students.student import StatefulNetwork
+from vidistill.students.student import Student
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class NormPair:
 
 
 def norm_pairs(
-    student: StatefulNetwork, layers: dict[str, nn.Module], norms: dict[str, nn.Module], example: Tensor
+    student: Student, layers: dict[str, nn.Module], norms: dict[str, nn.Module], example: Tensor
 ) -> list[NormPair]:
     """The pairs of a layer and a norm that are called once each, in that order, with nothing else using the layer's
     output: no operation, no view of it, and not as an output of the network.
@@ -145,7 +145,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @torch.inference_mode(mode=False)
 @torch.no_grad()
-def fuse_norms(student: StatefulNetwork, example: Tensor) -> int:
+def fuse_norms(student: Student, example: Tensor) -> int:
     """Fuses each batch normalisation into the convolution or delta block ahead of it, in place; returns how many.
 
     student: obeys `outputs, state = student(frame, state)` and holds its network as `.network`, in evaluation mode.
@@ -153,7 +153,7 @@ def fuse_norms(student: StatefulNetwork, example: Tensor) -> int:
     consumer and both are called once; behind a delta block, which keeps its output, also only where nothing later
     changes the norm's output in place. The pairs are those of a key frame, and are the same in a block's copy.
     """
-    while isinstance(student.network, StatefulNetwork):  # a window before a network that keeps state itself
+    while isinstance(student.network, Student):  # a window before a network that keeps state itself
         student, example = student.network, student.whole(example)
     modules = dict(student.network.named_modules())
     fused = 0
@@ -168,7 +168,7 @@ def fuse_norms(student: StatefulNetwork, example: Tensor) -> int:
     return fused
 
 
-def _fusible_pairs(modules: dict[str, nn.Module], student: StatefulNetwork, example: Tensor) -> list[tuple[str, str]]:
+def _fusible_pairs(modules: dict[str, nn.Module], student: Student, example: Tensor) -> list[tuple[str, str]]:
     """The paths of the layers and norms that may become one, those of the blocks' copies included."""
     layers = {path: module for path, module in modules.items() if _is_layer(module)}
     norms = {path: module for path, module in modules.items() if _without_norm(module) is not None}
@@ -233,7 +233,7 @@ def _fuse(layer: nn.Module, norm: nn.Module) -> bool:
     return True
 
 
-def fused_copy(student: StatefulNetwork, example: Tensor) -> StatefulNetwork:
+def fused_copy(student: Student, example: Tensor) -> Student:
     """A copy of the student with its norms fused, for running; the student itself stays as it was trained."""
     fused = copy.deepcopy(student)
     fuse_norms(fused, example)

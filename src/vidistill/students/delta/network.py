@@ -1,18 +1,20 @@
 """A network whose converted blocks predict their change since the key frame."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from vidistill.errors import UserError
+from vidistill.students.card import Card
 from vidistill.students.delta.calls import Call, leaves_named, map_outputs, name_leaves
 from vidistill.students.delta.conversion import replace_blocks
 from vidistill.students.delta.kinds import BlockStudent
 from vidistill.students.delta.plan import BlockPlan, Plan
 from vidistill.students.delta.search import SearchedStudent, chosen_plan, make_block_student
 from vidistill.students.delta.tape import Folding, Tape
-from vidistill.students.student import State, StatefulNetwork
+from vidistill.students.student import State, Student
 
 WHOLE_SLOT = "whole"
 
@@ -69,7 +71,7 @@ def _outputs(kept: State) -> Tensor | list[Tensor]:
     return outputs[0] if len(outputs) == 1 else outputs
 
 
-class DeltaNetwork(StatefulNetwork):
+class DeltaNetwork(Student):
     """`outputs, state = network(frame, state)`; without a state the frame is a key frame.
 
     folding: "never", the form that trains: the state keeps each block's input and output of the key frame. "later",
@@ -77,12 +79,18 @@ class DeltaNetwork(StatefulNetwork):
     much. "at once": the key frame does.
     """
 
-    def __init__(self, network: nn.Module, plan: Plan, tape: Tape, *, folding: Folding = "never") -> None:
-        super().__init__()
-        self.network = network
-        self.plan: Plan = plan
+    has_key_frames = True
+
+    def __init__(
+        self, network: nn.Module, plan: Plan, tape: Tape, card: Card | None = None, *, folding: Folding = "never"
+    ) -> None:
+        super().__init__(network, replace(card or Card(), form="delta", plan=plan))
         self.tape = tape
         self.folding: Folding = folding
+
+    @property
+    def plan(self) -> Plan:
+        return self.card.plan or Plan(())
 
     def forward(self, frame: Tensor, state: State | None = None) -> tuple[Any, State]:
         with self.tape.bound(state, self.folding) as written:
@@ -97,12 +105,17 @@ class DeltaNetwork(StatefulNetwork):
                 )
             return outputs, written
 
+    def prepare_for_graphs(self) -> None:
+        self.folding = "at once"
+
     def blocks(self) -> dict[str, DeltaBlock]:
         """The converted blocks by the path they had in the network."""
         return {module.path: module for module in self.network.modules() if isinstance(module, DeltaBlock)}
 
 
-def convert(network: nn.Module, plan: Plan, *, start: bool = True) -> DeltaNetwork:
+def convert(
+    network: nn.Module, plan: Plan, card: Card | None = None, *, start: bool = True, folding: Folding = "never"
+) -> DeltaNetwork:
     """A delta network on a copy of `network`, its students started from the blocks' weights unless `start` is False.
 
     Errors: UserError where the plan is for another network.
@@ -119,7 +132,7 @@ def convert(network: nn.Module, plan: Plan, *, start: bool = True) -> DeltaNetwo
             student.start(block)
         return DeltaBlock(entry.path, block, student, tape)
 
-    return DeltaNetwork(replace_blocks(network, plan, make), plan, tape)
+    return DeltaNetwork(replace_blocks(network, plan, make), plan, tape, card, folding=folding)
 
 
 def set_costs(network: DeltaNetwork, costs: dict[str, Tensor]) -> None:
@@ -138,4 +151,5 @@ def keep_chosen(network: DeltaNetwork) -> None:
             choices[path] = block.student.choice
             block.student = block.student.chosen
     entries = network.plan.blocks
-    network.plan = Plan(tuple(chosen_plan(e, choices[e.path]) if e.path in choices else e for e in entries))
+    plan = Plan(tuple(chosen_plan(e, choices[e.path]) if e.path in choices else e for e in entries))
+    network.card = replace(network.card, plan=plan)
