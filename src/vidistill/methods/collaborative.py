@@ -19,7 +19,7 @@ from vidistill.methods.features import StagePair, adapted, aligned, make_adapter
 from vidistill.methods.stage_method import StageFeatures, StageMethod, parts_of
 from vidistill.methods.teacher import FrozenTeacher
 from vidistill.ops.spectrum import (
-    Kind,
+    SpectrumKind,
     Transform,
     distribution_gap,
     frequency_distribution,
@@ -37,7 +37,7 @@ class SpectrumSpec:
     """Which spectrum of the features is compared, see `spectrum_gap`. pooled: of their mean over space."""
 
     transform: Transform = "fft"
-    kind: Kind = "amplitude"
+    kind: SpectrumKind = "amplitude"
     frequency_weights: tuple[float, ...] | None = None
     normalised: bool = True
     pooled: bool = False
