@@ -1,4 +1,4 @@
-"""The door to the distillation methods: what a method promises, and `METHODS`."""
+"""How a student learns: what a method promises, and the registry `METHODS`."""
 
 from typing import Any, ClassVar, Protocol
 
@@ -13,6 +13,7 @@ from vidistill.methods.space_time import SpaceTime
 from vidistill.methods.supervised import Supervised
 from vidistill.methods.teacher import FrozenTeacher
 from vidistill.ops.clip_view import View
+from vidistill.report.figures import Picture
 from vidistill.students.student import StatefulNetwork
 
 
@@ -26,6 +27,7 @@ class Method(Protocol):
     name: ClassVar[str]
     form: ClassVar[str]  # of the finished student, see Card
     default_losses: ClassVar[dict[str, float]]
+    observed: ClassVar[tuple[str, ...]]  # the names that `observations` may log
 
     def prepare(
         self,
@@ -56,7 +58,12 @@ class Method(Protocol):
         ...
 
     def observations(self) -> dict[str, float]:
-        """What the log should keep beside the losses."""
+        """What the log should keep beside the losses, by names of `observed`."""
+        ...
+
+    @staticmethod
+    def figures(log: list[dict[str, float]]) -> list[Picture]:
+        """The method's own figures of a run, from its log: one dict for each logged step."""
         ...
 
     def finish(self, student: StatefulNetwork) -> StatefulNetwork:

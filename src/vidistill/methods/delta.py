@@ -18,6 +18,7 @@ from vidistill.methods.latency_table import block_costs
 from vidistill.methods.processes import mean_over_processes
 from vidistill.methods.teacher import FrozenTeacher
 from vidistill.ops.clip_view import View
+from vidistill.report.figures import Picture
 from vidistill.students.delta.conversion import Granularity, Selection, plan_conversion
 from vidistill.students.delta.network import DeltaBlock, DeltaNetwork, convert, keep_chosen, set_costs
 from vidistill.students.delta.plan import StudentSpec
@@ -50,6 +51,7 @@ class Delta:
     default_losses: ClassVar[dict[str, float]] = {
         "task": 1.0, "teacher": 1.0, "delta": 0.01, "feature": 0.1, "cost": 0.1
     }  # fmt: skip
+    observed: ClassVar[tuple[str, ...]] = ()
 
     student: StudentSpec = field(default_factory=StudentSpec)
     search: Search | None = None
@@ -190,6 +192,10 @@ class Delta:
 
     def observations(self) -> dict[str, float]:
         return {}
+
+    @staticmethod
+    def figures(log: list[dict[str, float]]) -> list[Picture]:
+        return []
 
     def finish(self, student: StatefulNetwork) -> StatefulNetwork:
         network = _delta(student)
