@@ -235,7 +235,7 @@ def test_mistakes() -> None:
         ({"space": -1.0}, "space must be at least 0, got -1"),
         ({"freeze_below": -1.0}, "freeze_below must be at least 0, got -1"),
         ({"time": -0.1}, "time must be at least 0, got -0.1"),
-        ({"pool": 0}, "pool must be at least 1, for none, got 0"),
+        ({"pool": 0}, r"pool must be at least 1 \(1 for none\), got 0"),
         ({"space": math.nan}, "space must be at least 0, got nan"),
         ({"freeze_below": math.nan}, "freeze_below must be at least 0, got nan"),
     ):

@@ -101,11 +101,12 @@ class SpaceTime(Supervised):
     The distance to the teacher's frames is logged too; `losses.teacher` may give it a weight [ours].
 
     Args:
-        space: λ1. None balances it: its loss was a tenth of the reconstruction loss over the first batches, and λ1 is
-            held from then on [ours]. 0 leaves the loss out. A gap that begins near 0, as that of a copy of the teacher
-            does, counts as `LEAST_GAP` there, so that λ stays steady; where the teacher's features are 0, λ is 1.
+        space: λ1. None chooses it so that its loss is a tenth of the reconstruction loss over the first batches, and
+            holds it from then on [ours]. A gap that begins near 0, as that of a copy of the teacher does, counts as
+            `LEAST_GAP` there, so that λ stays steady; where the teacher's features are 0, λ is 1. 0 leaves the loss
+            out.
         time: λ2, likewise.
-        normalised: Compare attention maps of unit norm; None for: where the channel counts differ [ours].
+        normalised: Whether attention maps are compared at unit norm; None: only where the channel counts differ [ours].
         pool: Average-pooling before the ConvLSTM, whose cost falls with its square [ours]; 1 for none.
         freeze_below: The mean time gap below which the ConvLSTM is frozen for good; None for never.
         random_cell: A ConvLSTM that is frozen as it starts, as a control [ours].
@@ -135,7 +136,7 @@ class SpaceTime(Supervised):
             if value is not None and not value >= 0:
                 raise ValueError(f"{name} must be at least 0, got {value}")
         if self.pool < 1:
-            raise ValueError(f"pool must be at least 1, for none, got {self.pool}")
+            raise ValueError(f"pool must be at least 1 (1 for none), got {self.pool}")
 
     def prepare(
         self,
@@ -181,7 +182,7 @@ class SpaceTime(Supervised):
         ours, theirs = ours.float().unflatten(0, clips), theirs.float().unflatten(0, clips)
         losses: dict[str, Tensor] = {**task.supervise(outputs, labels), **task.compare(outputs, teacher_outputs)}
         gaps, energies = {}, {}
-        with torch.autocast(ours.device.type, enabled=False):  # in half precision 1e-8 is 0
+        with torch.autocast(ours.device.type, enabled=False):  # half precision loses gaps near 1e-8
             if self.space != 0:
                 gaps["space"] = space_gap(ours, theirs, normalised=bool(self.normalised))
                 energies["space"] = space_energy(theirs, normalised=bool(self.normalised))
