@@ -101,7 +101,7 @@ class LearnedWeights(nn.Module):
 
     def forward(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """The losses, weighted, and `balance`, the sum of s / 2."""
-        # the parameter itself: a clamp in the formula would leave no gradient by which s comes back
+        # clamp the parameter itself: a clamp in the formula would leave no gradient to bring it back
         with torch.no_grad():
             self.log_variances.clamp_(-BOUND, BOUND)
         weights = dict(zip(self.names, self._weights(), strict=True))
