@@ -87,7 +87,7 @@ class CrossResolution(StageMethod):
 
 
 def classifier_of(network: nn.Module) -> nn.Linear:
-    """The network's last layer. Errors: UserError where it does not say which, or where that is not a linear layer."""
+    """The network's last layer. Errors: UserError where it does not say which, or it is no linear layer."""
     path = getattr(network, "classifier", None)
     layer = network.get_submodule(path) if isinstance(path, str) else None
     if not isinstance(layer, nn.Linear):
