@@ -98,8 +98,8 @@ class Batch:
     """The student's and the teacher's view of the same clips, with their labels.
 
     student, teacher: (B, T, 3, H, W) uint8; the same tensor unless a recipe makes the views differ.
-    labels: what the task wants: class ids (B, T, H, W) int64, 255 where ignored or unknown; values (B, T, H, W) float32;
-    or a clip's classes (B, K).
+    labels: what the task wants: class ids (B, T, H, W) int64, 255 where ignored or unknown; values (B, T, H, W)
+    float32; or a clip's classes (B, K).
     """
 
     student: Tensor

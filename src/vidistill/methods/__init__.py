@@ -79,7 +79,12 @@ class Method(Protocol):
         ...
 
     def observations(self) -> dict[str, float]:
-        """What the log should keep beside the losses."""
+        """What the log should keep beside the losses, by names of `observed`."""
+        ...
+
+    @staticmethod
+    def figures(log: list[dict[str, float]]) -> list[Picture]:
+        """The method's own figures of a run, from its log: one dict for each logged step."""
         ...
 
     def finish(self, student: Student) -> Student:
@@ -91,11 +96,6 @@ class Method(Protocol):
         ...
 
     def load_state_dict(self, state: Values) -> None: ...
-
-    @staticmethod
-    def figures(log: list[dict[str, float]]) -> list[Picture]:
-        """What the page draws of a run's log beside its losses."""
-        ...
 
 
 METHODS: dict[str, type[Method]] = {

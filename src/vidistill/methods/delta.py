@@ -19,6 +19,7 @@ from vidistill.methods.delta_reference import Reference, captured_features, coar
 from vidistill.methods.latency_table import block_costs
 from vidistill.methods.processes import mean_over_processes
 from vidistill.methods.teacher import FrozenTeacher
+from vidistill.report.figures import Picture
 from vidistill.students.card import Card
 from vidistill.students.delta.conversion import Granularity, Selection, plan_conversion
 from vidistill.students.delta.network import DeltaBlock, DeltaNetwork, convert, keep_chosen, set_costs
@@ -52,6 +53,7 @@ class Delta:
     default_losses: ClassVar[dict[str, float]] = {
         "task": 1.0, "teacher": 1.0, "delta": 0.01, "feature": 0.1, "cost": 0.1
     }  # fmt: skip
+    observed: ClassVar[tuple[str, ...]] = ()
 
     student: StudentSpec = field(default_factory=StudentSpec)
     search: Search | None = None
@@ -213,6 +215,10 @@ class Delta:
 
     def observations(self) -> dict[str, float]:
         return {}
+
+    @staticmethod
+    def figures(log: list[dict[str, float]]) -> list[Picture]:
+        return []
 
     def finish(self, student: Student) -> Student:
         network = _delta(student)

@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from vidistill.data.clip import Batch
@@ -15,19 +16,26 @@ from vidistill.students.card import Card
 from vidistill.students.student import Student
 from vidistill.students.windows import require_clips
 
+_Value = TypeVar("_Value", Tensor, torch.Size)
+
 
 @dataclass(frozen=True)
-class StageFeatures:
-    """What both networks say at a pair of stages: features (B, T, C, h, w), or only their shapes."""
+class StageFeatures(Generic[_Value]):
+    """What both networks give at a pair of stages: features (B, T, C, h, w), or only their shapes."""
 
     pair: StagePair
-    student: Any
-    teacher: Any
+    student: _Value
+    teacher: _Value
 
 
 @dataclass(kw_only=True)
 class StageMethod(Supervised, ABC):
-    """stages: which to compare, as pairs of module paths, or how many of the last ones; None for all that both have."""
+    """Compares stages of both networks.
+
+    Args:
+        stages: Which: pairs of module paths (student's, teacher's), or how many of the last stages; None for as many
+            as both networks have.
+    """
 
     name: ClassVar[str]
 
@@ -53,17 +61,24 @@ class StageMethod(Supervised, ABC):
         return student
 
     @abstractmethod
-    def make_parts(self, network: nn.Module, teacher: FrozenTeacher, shapes: list[StageFeatures]) -> nn.ModuleDict:
-        """What trains with the student; says in a UserError what cannot be compared. shapes: of one clip."""
+    def make_parts(
+        self, network: nn.Module, teacher: FrozenTeacher, shapes: list[StageFeatures[torch.Size]]
+    ) -> nn.ModuleDict:
+        """The modules that train with the student. shapes: of one clip.
 
-    def features(self, student: Student, teacher: FrozenTeacher, batch: Batch) -> tuple[Any, Any, list[StageFeatures]]:
+        Errors: UserError for stages that cannot be compared.
+        """
+
+    def features(
+        self, student: Student, teacher: FrozenTeacher, batch: Batch
+    ) -> tuple[Any, Any, list[StageFeatures[Tensor]]]:
         """The student's outputs, the teacher's, and the features of both at every pair of stages."""
         pairs = match_stages(student.network, teacher.network, self.stages)
         teacher_outputs, theirs = teacher.run(batch.teacher, [pair.teacher for pair in pairs])
         clips = student.seen(batch.student)
         outputs, ours = run_with_features(student.network, clips, [pair.student for pair in pairs])
-        found = [StageFeatures(pair, ours[pair.student], theirs[pair.teacher]) for pair in pairs]
-        return outputs, teacher_outputs, found
+        stages = [StageFeatures(pair, ours[pair.student], theirs[pair.teacher]) for pair in pairs]
+        return outputs, teacher_outputs, stages
 
 
 def parts_of(student: Student) -> nn.ModuleDict:

@@ -1,4 +1,4 @@
-"""Ordinary training of a network of frames or of clips: how teachers are made, and every method's baseline."""
+"""Ordinary training of a network of frames, clips or windows: how teachers are made, and every method's baseline."""
 
 import copy
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidistill.data.clip import Batch
 from vidistill.methods.teacher import FrozenTeacher
+from vidistill.report.figures import Picture
 from vidistill.students.card import Card
 from vidistill.students.norms import freeze_norms
 from vidistill.students.student import Student
@@ -21,17 +22,21 @@ NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 @dataclass(kw_only=True)
 class Supervised:
-    """Labels and, where there is a teacher, its soft predictions (Hinton et al. 2015), by frame or by clip.
+    """Learns from labels and, with a teacher, from its soft predictions (Hinton et al. 2015).
 
-    freeze_norms: keep batch normalisation's statistics, as short runs from trained weights want.
-    decay_norms_and_biases: whether weight decay touches them. bias_learning_rate_factor: of all biases but the norms';
-    backbone_learning_rate_factor: of everything under `backbone.`, where trained weights come from elsewhere.
+    Args:
+        freeze_norms: Keep the statistics of batch normalisation, for short runs from trained weights.
+        decay_norms_and_biases: Whether weight decay applies to the norms' parameters and to biases.
+        bias_learning_rate_factor: Times the learning rate: of all biases but the norms'.
+        backbone_learning_rate_factor: Times the learning rate: of everything under `backbone.`, where its trained
+            weights come from elsewhere.
     """
 
     name: ClassVar[str] = "supervised"
     key_frame_interval: ClassVar[int] = 1
     is_own_teacher: ClassVar[bool] = False
     default_losses: ClassVar[dict[str, float]] = {"task": 1.0, "teacher": 1.0}
+    observed: ClassVar[tuple[str, ...]] = ()
 
     freeze_norms: bool = False
     decay_norms_and_biases: bool = True
@@ -52,10 +57,9 @@ class Supervised:
         return as_student(network, card or Card())
 
     def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
-        in_norms = {
-            id(p) for part in student.modules() if isinstance(part, NORMS) for p in part.parameters(recurse=False)
-        }
-        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        norms = [module for module in student.modules() if isinstance(module, NORMS)]
+        in_norms = {id(parameter) for norm in norms for parameter in norm.parameters(recurse=False)}
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}  # by learning rate factor and whether it decays
         for name, parameter in student.named_parameters():
             if parameter.requires_grad:
                 is_norm, is_bias = id(parameter) in in_norms, name.endswith("bias")
@@ -86,6 +90,10 @@ class Supervised:
 
     def observations(self) -> dict[str, float]:
         return {}
+
+    @staticmethod
+    def figures(log: list[dict[str, float]]) -> list[Picture]:
+        return []
 
     def finish(self, student: Student) -> Student:
         student.training_parts = None

@@ -25,6 +25,7 @@ from vidistill.students.norms import batch_norms
 from vidistill.students.student import Student
 from vidistill.students.windows import as_student
 from vidistill.tasks import DATASETS, Task, require_same_frames, task_of
+from vidistill.tasks.contract import ClassTask
 
 PSEUDO_CONFIDENCE = 0.9  # unless the task's settings give another
 
@@ -146,25 +147,21 @@ def _resolved_task(recipe: Recipe, labelled: VideoDataset | None, saved: Student
     Raises:
         UserError: the number is unknown, differs from the data's, or the teacher was trained for another task.
     """
-    task = _with_classes(recipe, labelled, saved)
+    task, is_pseudo = recipe.task, recipe.data.labels == "pseudo"
+    if isinstance(task, ClassTask):
+        confidence = (task.confidence or PSEUDO_CONFIDENCE) if is_pseudo else None
+        values = {"num_classes": _num_classes(recipe, task, labelled, saved), "confidence": confidence}
+        task = task_of(task.to_values() | values)
+    elif is_pseudo:
+        raise UserError(f"data.labels: pseudo is for tasks with classes, and {task.name} has none; choose given or none")
     if saved is not None:
         require_same_frames(saved.task, task, where="teacher.checkpoint")
-    is_pseudo = recipe.data.labels == "pseudo"
-    if not task.has_classes:
-        if is_pseudo:
-            raise UserError(f"data.labels: pseudo is for tasks with classes, and {task.name} has none; choose another")
-        return task
-    confidence = getattr(task, "confidence", None)
-    return replace(task, confidence=(confidence or PSEUDO_CONFIDENCE) if is_pseudo else None)
+    return task
 
 
-def _with_classes(recipe: Recipe, labelled: VideoDataset | None, saved: Student | None) -> Task:
-    task = recipe.task
-    if not task.has_classes:
-        return task
-    count: int = task.network_options["num_classes"]
-    if not count and saved is not None and saved.card.task is not None:
-        count = saved.card.task.network_options.get("num_classes", 0)
+def _num_classes(recipe: Recipe, task: ClassTask, labelled: VideoDataset | None, saved: Student | None) -> int:
+    trained = saved.card.task if saved is not None else None
+    count = task.num_classes or (trained.num_classes if isinstance(trained, ClassTask) else 0)
     count = count or (labelled.num_classes if labelled else 0)
     if not count:
         raise UserError(
@@ -174,9 +171,9 @@ def _with_classes(recipe: Recipe, labelled: VideoDataset | None, saved: Student 
         beyond = next((s.name for s in labelled.sequences if max(classes_of(s), default=0) >= count), "")
         raise UserError(
             f"task.num_classes is {count}, but {labelled.name} has {labelled.num_classes} classes"
-            + (f"; the first video of a class beyond is {beyond}" if beyond else "")
+            + (f"; the first video of a class beyond is {beyond}" if beyond else "; give the data's number")
         )
-    return task_of(task.to_values() | {"num_classes": count})
+    return count
 
 
 def _teacher(recipe: Recipe, saved: Student | None, task: Task, clips: TrainingSamples) -> Student | None:

@@ -176,8 +176,8 @@ class ExportedStudent(Student):
         """A network of clips gets one frame for each key frame, so these must come as far apart as its frames do."""
         if isinstance(self.view, ClipView) and interval != self.view.stride:
             raise UserError(
-                f"an exported network of clips takes a key frame every {self.view.stride} frames, got {interval}; leave "
-                "the key frames out, or stream the student before its export"
+                f"an exported network of clips takes a key frame every {self.view.stride} frames, got {interval}; "
+                "leave the key frames out, or stream the student before its export"
             )
         return interval if isinstance(self.view, ClipView) else 1
 

@@ -107,7 +107,7 @@ class Student(nn.Module):
         self.spacing = self.spacing_for(interval)
 
     def prepare_for_graphs(self) -> None:
-        """Makes ready to be traced as a key graph and a delta graph, in place: nothing is held, waited for or put off."""
+        """Prepares for tracing as a key and a delta graph, in place: nothing is held, waited for or put off."""
         if isinstance(self.network, Student):
             self.network.prepare_for_graphs()
 

@@ -225,8 +225,8 @@ def require_windows(view: View | None, method: str) -> None:
     """Errors: UserError where a method for networks that restore a frame from several is given another."""
     if not isinstance(view, WindowView):
         raise UserError(
-            f"method {method} is for networks that restore a frame from a window of frames, and this one does not; take "
-            "supervised"
+            f"method {method} is for networks that restore a frame from a window of frames, which this one does not; "
+            "take supervised"
         )
 
 

@@ -192,9 +192,6 @@ class Task(ABC):
     name: ClassVar[str]
     metrics: ClassVar[tuple[Metric, ...]]
     clip_settings: ClassVar[type[Settings]]  # how training clips are drawn: `data.clip` of a recipe
-    has_classes: ClassVar[bool] = (
-        False  # whether it has a field `num_classes`; 0 there means as the data or teacher has
-    )
     normalisation: ClassVar[Normalisation] = Normalisation()  # of networks unless a recipe gives another
     any_size: ClassVar[bool] = True  # whether predictions for a resized frame can be given in the frame's own pixels
     default_losses: ClassVar[dict[str, float]] = {}  # weights of its losses, where they are not `task` and `teacher`
@@ -222,7 +219,7 @@ class Task(ABC):
     @property
     def network_options(self) -> Values:
         """What networks for this task are built with."""
-        return {"num_classes": getattr(self, "num_classes")} if self.has_classes else {}  # noqa: B009 - a subclass's field
+        return {}
 
     @abstractmethod
     def samples(self, settings: Any, datasets: Sequence[VideoDataset], *, use_labels: bool) -> TrainingSamples:
@@ -259,7 +256,9 @@ class Task(ABC):
         """The task with the teacher's predictions as pseudo-labels where they are this sure; None for none of that."""
         if confidence is None:
             return self
-        raise UserError(f"data.labels: pseudo is for tasks with classes, and {self.name} has none; choose given or none")
+        raise UserError(
+            f"data.labels: pseudo is for tasks with classes, and {self.name} has none; choose given or none"
+        )
 
     def stand_in(self, settings: Any) -> Values:
         """A data source that needs no files, on which a recipe's clips can be drawn."""
@@ -333,6 +332,30 @@ class Task(ABC):
             UserError: `out` exists.
         """
         raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassTask(Task):
+    """A task whose labels are classes.
+
+    Args:
+        num_classes: 0 for as many as the data or the teacher has.
+        confidence: pseudo-labels. What has no label at all gets the teacher's prediction where its probability reaches
+            this, 0…1; None for no pseudo-labels.
+    """
+
+    num_classes: int = 0
+    confidence: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 0:
+            raise ValueError(f"num_classes must be at least 1, got {self.num_classes}")
+        if self.confidence is not None and not 0 <= self.confidence <= 1:
+            raise ValueError(f"confidence must be a probability from 0 to 1, got {self.confidence}")
+
+    @property
+    def network_options(self) -> Values:
+        return {"num_classes": self.num_classes}
 
 
 def strip_indices(length: int, interval: int) -> set[int]:

@@ -14,7 +14,7 @@ from vidistill.models.detectors import Detector, Outputs, detections
 from vidistill.ops.boxes import CLASS, NOT_ANNOTATED, boxes_in, is_annotated, make_rows, stack_rows
 from vidistill.ops.clip_view import View
 from vidistill.report.page import RunFolder, Section
-from vidistill.tasks.contract import Naming, Task
+from vidistill.tasks.contract import ClassTask, Naming
 from vidistill.tasks.detection.files import CocoVideoFile, CocoVideoLabels, MotFile
 from vidistill.tasks.detection.losses import (
     BoxLoss,
@@ -32,24 +32,21 @@ from vidistill.tasks.detection.show import DetectionLook, DetectionPictures, rea
 
 
 @dataclass(frozen=True, kw_only=True)
-class Detection(Task):
+class Detection(ClassTask):
     """Losses of one- and two-stage detectors against boxes and against a teacher, see `detection.losses`.
 
     Labels and predictions are rows of boxes, see `ops.boxes`. Networks are those of `models.detectors`.
 
     Args:
-        num_classes: 0 for as many as the data or the teacher has.
+        num_classes, confidence: see `ClassTask`; pseudo-labels are boxes in frames that are not annotated.
         box_loss: of one-stage detectors; `giou` for FCOS.
         focal_gamma: of their focal loss, EfficientDet's; 2 for RetinaNet and FCOS.
         score_threshold, iou_threshold, max_detections: of what is decoded, see `models.detectors.detections`.
-        confidence: pseudo-labels. Frames without annotation get the teacher's boxes whose score reaches this, 0…1; None
-            for no pseudo-labels.
     """
 
     name: ClassVar = "detection"
     metrics: ClassVar = METRICS
     clip_settings: ClassVar = BoxedClipSettings
-    has_classes: ClassVar = True
     result_files: ClassVar = {".json": CocoVideoFile, ".txt": MotFile}
     default_losses: ClassVar[dict[str, float]] = {
         "class": 1.0, "box": 1.0, "centreness": 1.0,
@@ -57,21 +54,17 @@ class Detection(Task):
         "teacher_class": 1.0, "teacher_box": 1.0, "teacher_region_class": 1.0, "teacher_region_box": 1.0,
     }  # fmt: skip
 
-    num_classes: int = 0
     box_loss: BoxLoss = "smooth_l1"
     focal_gamma: float = 1.5
     score_threshold: float = 0.05
     iou_threshold: float = 0.5
     max_detections: int = 100
-    confidence: float | None = None
 
     def __post_init__(self) -> None:
-        if self.num_classes < 0:
-            raise ValueError(f"num_classes must be at least 1, got {self.num_classes}")
-        for name in ("score_threshold", "iou_threshold", "confidence"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"{name} must be from 0 to 1, got {value}")
+        super().__post_init__()
+        for name in ("score_threshold", "iou_threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
         if self.focal_gamma < 0:
             raise ValueError(f"focal_gamma must be at least 0, got {self.focal_gamma}")
         if self.max_detections < 1:

@@ -17,7 +17,7 @@ from vidistill.models.outputs import NetworkOutputs, logits_of
 from vidistill.ops.clip_view import ClipView, View
 from vidistill.report.figures import Picture
 from vidistill.report.page import RunFolder
-from vidistill.tasks.contract import Naming, Task, WholeClips
+from vidistill.tasks.contract import ClassTask, Naming, WholeClips
 from vidistill.tasks.recognition.samples import ClassifiedClips, ClassifiedClipSettings
 from vidistill.tasks.recognition.score import METRICS, LabelledVideo, RecognitionScores, views_of
 from vidistill.tasks.recognition.show import RecognitionLook, ShownFrame, TimelinePictures, confusions, timelines
@@ -26,41 +26,34 @@ MOST_VIDEOS, MOST_FRAMES = 4, 90  # videos strung together in a run's pictures, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recognition(Task):
+class Recognition(ClassTask):
     """Cross-entropy against labels, Kullback-Leibler divergence against a teacher, class probabilities as prediction.
 
     Args:
-        num_classes: 0 for as many as the data or the teacher has.
+        num_classes, confidence: see `ClassTask`; pseudo-labels are of clips without a class.
         multi_label: a clip may have several classes, and mean average precision is what counts.
         temperature: of the divergence, Hinton et al. 2015.
         num_clips, num_crops: the views that a video is scored on; 1 or 3 crops.
         average: whether the views' probabilities ("prob") or logits ("score") are averaged.
-        confidence: pseudo-labels. The teacher's class labels clips without any where its probability reaches this, 0…1;
-            None for no pseudo-labels.
     """
 
     name: ClassVar = "recognition"
     metrics: ClassVar = METRICS
     clip_settings: ClassVar = ClassifiedClipSettings
-    has_classes: ClassVar = True
     any_size: ClassVar = False
 
-    num_classes: int = 0
     multi_label: bool = False
     temperature: float = 1.0
     num_clips: int = 1
     num_crops: Literal[1, 3] = 1
     average: Literal["prob", "score"] = "prob"
-    confidence: float | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("num_classes", 0), ("num_clips", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        super().__post_init__()
+        if self.num_clips < 1:
+            raise ValueError(f"num_clips must be at least 1, got {self.num_clips}")
         if self.temperature <= 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
-        if self.confidence is not None and not 0 <= self.confidence <= 1:
-            raise ValueError(f"confidence must be a probability from 0 to 1, got {self.confidence}")
 
     def samples(
         self, settings: ClassifiedClipSettings, datasets: Sequence[VideoDataset], *, use_labels: bool

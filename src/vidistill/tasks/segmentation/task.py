@@ -14,7 +14,7 @@ from vidistill.data.dense_clips import DenseClips, DenseClipSettings
 from vidistill.models.outputs import NetworkOutputs, logits_of
 from vidistill.ops.clip_view import View
 from vidistill.report.page import RunFolder, Section
-from vidistill.tasks.contract import Naming, Task
+from vidistill.tasks.contract import ClassTask, Naming
 from vidistill.tasks.segmentation.score import METRICS, FrameTruth, SegmentationScores
 from vidistill.tasks.segmentation.show import LabelMapFolder, SegmentationLook, SegmentationPictures, read_strip
 
@@ -27,37 +27,29 @@ def resize(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Segmentation(Task):
+class Segmentation(ClassTask):
     """Cross-entropy against labels, Kullback-Leibler divergence against a teacher, the arg-max as prediction.
 
     Args:
-        num_classes: 0 for as many as the data or the teacher has.
+        num_classes, confidence: see `ClassTask`; pseudo-labels are of frames without any labelled pixel.
         class_weights: one factor per class for the cross-entropy, to help the rare ones; None for equal weights.
-        confidence: pseudo-labels. Where a frame has no label at all, the teacher's class takes its place in every pixel
-            whose probability reaches this, 0…1; None for no pseudo-labels.
         unsure_below: a pixel whose class is less probable than this, 0…1, is predicted as 255, unknown.
     """
 
     name: ClassVar = "segmentation"
     metrics: ClassVar = METRICS
     clip_settings: ClassVar = DenseClipSettings
-    has_classes: ClassVar = True
     image_files: ClassVar = "masks"
 
-    num_classes: int = 0
     class_weights: Sequence[float] | None = None
-    confidence: float | None = None
     unsure_below: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.num_classes < 0:
-            raise ValueError(f"num_classes must be at least 1, got {self.num_classes}")
+        super().__post_init__()
         if self.class_weights is not None and self.num_classes and len(self.class_weights) != self.num_classes:
             raise ValueError(f"{len(self.class_weights)} class_weights for {self.num_classes} classes; give one each")
-        for name in ("confidence", "unsure_below"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"{name} must be a probability from 0 to 1, got {value}")
+        if not 0 <= self.unsure_below <= 1:
+            raise ValueError(f"unsure_below must be a probability from 0 to 1, got {self.unsure_below}")
 
     def samples(
         self, settings: DenseClipSettings, datasets: Sequence[VideoDataset], *, use_labels: bool

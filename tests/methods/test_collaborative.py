@@ -16,6 +16,7 @@ from vidistill.methods.collaborative import (
     LearnedWeights,
     SpectrumSpec,
     comparable_kernels,
+    figures,
     parameter_gap,
     spatial_kernels,
 )
@@ -117,6 +118,14 @@ def test_no_weights_where_they_are_fixed() -> None:
     assert method.observations() == {}
     assert "weights" not in student.training_parts
     assert losses_of(method, student, teacher, batch_of()).keys() == {"task", "spectrum", "parameters"}
+
+
+def test_their_figure_says_where_each_began_and_ended() -> None:
+    assert figures([{"step": 1, "loss": 0.5}]) == []
+    log = [{"step": 10 * i, "loss": 1.0, "weight_task": 1.0 / i, "weight_spectrum": 0.5 * i} for i in (1, 2, 4)]
+    (picture,) = Collaborative.figures(log)
+    assert picture.alt == "Learned weights of the losses: task from 1 to 0.25; spectrum from 0.5 to 2"
+    assert picture.light.startswith("data:image/svg+xml;base64,")
 
 
 # The losses
@@ -256,7 +265,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 @pytest.mark.parametrize("weights", [(0.0, 1.0), (0.0, 1.0, -1.0)])
 def test_frequency_weights_of_another_number_or_sign_are_refused_before_training(weights: tuple[float, ...]) -> None:
-    with pytest.raises(UserError, match=r"frequency_weights for 4 frames, which have 3; .*, none negative"):
+    with pytest.raises(UserError, match=r"frequency_weights must be 3 numbers for 4 frames, none negative, got \[0"):
         prepared(spectrum=SpectrumSpec(frequency_weights=weights))
 
 

@@ -98,7 +98,7 @@ def test_what_the_teacher_does_not_say_is_an_error(network, tmp_path: Path) -> N
     tensors = safetensors.torch.load_file(path)
     tensors["output"] += 1
     safetensors.torch.save_file(tensors, path, metadata={"key": path.stem})
-    with pytest.raises(UserError, match=r"the teacher says otherwise today \('output' differs by .*remove the cache"):
+    with pytest.raises(UserError, match=r"the teacher gives other values now \('output' differs by .*remove the cache"):
         TeacherCache(tmp_path).run(network, clip, PATHS)
 
 

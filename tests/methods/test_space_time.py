@@ -1,3 +1,4 @@
+import base64
 import copy
 import math
 
@@ -9,7 +10,7 @@ from tests.data.test_super_resolution_clips import clips_of, numbered
 from tests.networks import TinyWindows
 from vidistill.data.clip import Batch
 from vidistill.errors import UserError
-from vidistill.methods.space_time import BALANCED_BATCHES, SpaceTime, cell_variance, run_with_feature
+from vidistill.methods.space_time import BALANCED_BATCHES, SpaceTime, cell_variance, figures, run_with_feature
 from vidistill.methods.teacher import FrozenTeacher
 from vidistill.ops.clip_view import WindowView
 from vidistill.runs.train import OptimSettings, Training, train
@@ -169,6 +170,23 @@ def test_a_collapsed_cell_has_no_variance_however_its_channels_differ() -> None:
     assert cell_variance(one_place) == 1.5
 
 
+def test_the_memory_cells_figure_says_when_it_froze() -> None:
+    assert figures([{"step": i, "loss": 1.0} for i in range(3)]) == []
+    log = [
+        {"step": 10 * i, "loss": 2 / i, "time": 0.5 / i, "time_gap": 1e-7 / i, "cell_variance": 0.1, "cell_frozen": 0}
+        for i in range(1, 6)
+    ]
+    (running,) = SpaceTime.figures(log)
+    assert "it did not freeze" in running.caption
+    assert "time gap, unweighted from 1e-07 to 2e-08; variance of the teacher's cell from 0.1 to 0.1" in running.alt
+    for line in log[3:]:
+        line["cell_frozen"] = 1
+    (frozen,) = SpaceTime.figures(log)
+    assert "frozen from step 40 on" in frozen.caption
+    pictures = [base64.b64decode(figure.light.partition(",")[2]) for figure in (running, frozen)]
+    assert [picture.count(b"stroke-dasharray") > 0 for picture in pictures] == [False, True]
+
+
 def test_a_random_cell_never_learns() -> None:
     method = SpaceTime(random_cell=True)
     student, teacher = prepared(method)
@@ -214,16 +232,16 @@ def test_what_is_left_is_the_plain_network() -> None:
 
 def test_mistakes() -> None:
     for options, sentence in (
-        ({"space": -1.0}, "space is -1"),
-        ({"freeze_below": -1.0}, "freeze_below is -1"),
-        ({"time": -0.1}, "time is -0.1"),
-        ({"pool": 0}, "pool is 0"),
-        ({"space": math.nan}, "space is nan"),
-        ({"freeze_below": math.nan}, "freeze_below is nan"),
+        ({"space": -1.0}, "space must be at least 0, got -1"),
+        ({"freeze_below": -1.0}, "freeze_below must be at least 0, got -1"),
+        ({"time": -0.1}, "time must be at least 0, got -0.1"),
+        ({"pool": 0}, r"pool must be at least 1 \(1 for none\), got 0"),
+        ({"space": math.nan}, "space must be at least 0, got nan"),
+        ({"freeze_below": math.nan}, "freeze_below must be at least 0, got nan"),
     ):
         with pytest.raises(ValueError, match=sentence):
             SpaceTime(**options)
-    with pytest.raises(UserError, match=r"method\.pool is 13 and the feature of a training patch 12 pixels wide"):
+    with pytest.raises(UserError, match=r"method\.pool must be at most 12, the side of .* feature, got 13"):
         prepared(SpaceTime(pool=13))
     method = SpaceTime(pool=12)
     assert torch.isfinite(losses_of(method, *prepared(method))["time"])
@@ -245,7 +263,9 @@ def test_a_feature_that_is_none_is_named(attribute: str, value: str | int) -> No
     student, teacher = prepared(method)
     setattr(student.network, attribute, value)
     size = "8×6" if attribute == "feature" else "16×12"
-    with pytest.raises(UserError, match=f"TinyWindows: its feature '(up|output)' is given 8 channels of {size} pixels"):
+    with pytest.raises(
+        UserError, match=f"TinyWindows: the input of its feature '(up|output)' has 8 channels of {size} "
+    ):
         losses_of(method, student, teacher)
 
 

@@ -72,7 +72,7 @@ def test_the_conv_lstm_learns_through_both_cells() -> None:
 
 
 def test_what_cannot_be_compared() -> None:
-    with pytest.raises(ValueError, match="attention maps"):
+    with pytest.raises(ValueError, match="attention maps must have one shape"):
         space_gap(torch.rand(1, 2, 3, 4, 4), torch.rand(1, 2, 3, 4, 5))
-    with pytest.raises(ValueError, match="cells of"):
+    with pytest.raises(ValueError, match="cells must have one shape"):
         time_gap(torch.rand(1, 2, 4, 4), torch.rand(1, 3, 4, 4))

@@ -53,10 +53,10 @@ def test_a_larger_window_is_cut_to_the_networks_own() -> None:
     outputs, state = student(windows)
     assert state == {}
     torch.testing.assert_close(outputs, network(windows[:, 2:5]), atol=0, rtol=0)
-    with pytest.raises(ValueError, match="window is 4"):
+    with pytest.raises(ValueError, match=r"window must be an odd number of frames, .* got 4"):
         WindowView(4)
     for length in (1, 4):
-        with pytest.raises(ValueError, match=f"windows of {length} frames have no 3 in the middle"):
+        with pytest.raises(ValueError, match=f"windows of {length} frames have no middle of 3; expected an odd number"):
             student(windows[:, :length])
 
 
