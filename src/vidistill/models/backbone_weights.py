@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vidistill.errors import UserError
+from vidistill.models.declares import declared
 
 Tensors = dict[str, Tensor]
 PREFIX = "backbone."
@@ -36,8 +37,7 @@ def load_backbone(network: nn.Module, path: str | Path) -> list[str]:
     holds it into timm's tf_efficientnet_lite0.
     Errors: UserError where the file cannot be read, or anything but a classifier of another class count does not fit.
     """
-    place, classifier = str(getattr(network, "backbone_path", "backbone")), str(getattr(network, "classifier", ""))
-    place += "."
+    place, classifier = f"{declared(network).backbone_path}.", declared(network).classifier or ""
     own = {_local(name, place, classifier): tensor for name, tensor in network.state_dict().items()}
     tensors = _read(_located(Path(path)))
     if "_conv_stem.weight" in tensors:

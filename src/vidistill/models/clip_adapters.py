@@ -5,7 +5,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from vidistill.errors import UserError
-from vidistill.models.clips import FeatureLayout, size_errors
+from vidistill.models.clips import size_errors
+from vidistill.models.declares import FeatureLayout
 from vidistill.ops.normalise import Normalisation
 
 KINETICS = Normalisation((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))

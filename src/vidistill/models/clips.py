@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from vidistill.errors import UserError
+from vidistill.models.declares import LAYOUTS, FeatureLayout, declared
 from vidistill.ops.macs import on_meta
 
-FeatureLayout = Literal["frames", "channels_first", "channels_last"]
 LARGEST_TRIED = 1024
 ONE_VALUE = "Expected more than 1 value per channel"  # torch's words
 
@@ -44,8 +44,8 @@ def to_clip_features(features: Tensor, layout: FeatureLayout, *, num_clips: int)
 
     Errors: ValueError where the layout is unknown or the output is not of `num_clips` clips in it.
     """
-    if layout not in ("frames", "channels_first", "channels_last"):
-        raise ValueError(f"there is no feature layout '{layout}'; there is: frames, channels_first, channels_last")
+    if layout not in LAYOUTS:
+        raise ValueError(f"there is no feature layout '{layout}'; there is: {', '.join(LAYOUTS)}")
     fits = features.shape[0] % num_clips == 0 if layout == "frames" else features.shape[0] == num_clips
     if features.dim() != (4 if layout == "frames" else 5) or not fits:
         raise ValueError(f"features {tuple(features.shape)} are not of {num_clips} clips as {layout}")
@@ -95,7 +95,7 @@ def smallest_size(network: nn.Module, *, num_frames: int = 8) -> int:
 
     Errors: UserError where no square up to 1024 pixels works with that many frames.
     """
-    fixed: tuple[int, int, int] | None = getattr(network, "clip_shape", None)
+    fixed = declared(network).clip_shape
     if fixed is not None:
         return max(fixed[1:])
     shadow = on_meta(network).eval()

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from vidistill.errors import UserError
-from vidistill.models.clips import FeatureLayout, linear_classifier, size_errors, to_frames
+from vidistill.models.clips import linear_classifier, size_errors, to_frames
+from vidistill.models.declares import FeatureLayout
 from vidistill.models.libraries import timm_network
 from vidistill.models.temporal_shift import Shift, ShiftTape, State
 

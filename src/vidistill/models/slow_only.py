@@ -9,7 +9,8 @@ first convolution.
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidistill.models.clips import FeatureLayout, linear_classifier
+from vidistill.models.clips import linear_classifier
+from vidistill.models.declares import FeatureLayout
 from vidistill.models.layers import initialise
 
 DEPTHS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}

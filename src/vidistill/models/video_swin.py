@@ -6,7 +6,8 @@ dropout stands ahead of the classifier, which torchvision leaves out.
 
 from torch import Tensor, nn
 
-from vidistill.models.clips import FeatureLayout, linear_classifier
+from vidistill.models.clips import linear_classifier
+from vidistill.models.declares import FeatureLayout
 from vidistill.models.libraries import import_torchvision
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vidistill.models.declares import declared
 from vidistill.students.files import load_student, load_weights
 from vidistill.config import (call, choose, pick, validate)
 from vidistill.data.datasets import DATASETS
@@ -167,9 +168,8 @@ def _normalisations(
 ) -> tuple[Normalisation, Normalisation]:
     """The student's and the teacher's: what the recipe says, else what the teacher was trained with, else what `first`,
     the teacher's network or that of a student alone, says that its published weights want, else the task's."""
-    published = getattr(first, "normalisation", None)
-    declared = published if isinstance(published, Normalisation) else task.normalisation
-    known = teacher.normalisation if teacher is not None else declared
+    published = declared(first).normalisation or task.normalisation
+    known = teacher.normalisation if teacher is not None else published
     given = task.normalisation.to_dict() | recipe.normalisation
     own = call(Normalisation, given, where="normalisation") if recipe.normalisation else known
     said = recipe.teacher.normalisation if recipe.teacher is not None else {}
@@ -180,11 +180,11 @@ def _normalisations(
 
 def _view_changes(settings: NetworkSettings, network: nn.Module, card: Card | None) -> dict[str, Any]:
     """How a network sees less than the whole clip: as the recipe says, else as it was trained, or as it says itself."""
-    declared = {"window": network.window} if hasattr(network, "window") else {}
+    window = declared(network).window
     trained: dict[str, Any] = {}
     if card is not None and isinstance(card.view, ClipView):
         trained = {"num_frames": card.view.num_frames, "size": card.view.size, "detail": card.view.detail}
-    return {**declared, **trained, **settings.view.model_dump(exclude_none=True)}
+    return {**({} if window is None else {"window": window}), **trained, **settings.view.model_dump(exclude_none=True)}
 
 
 def _interval(method: Method, view: View | None) -> int:

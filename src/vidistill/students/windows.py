@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vidistill.errors import UserError
 from vidistill.models.clips import size_errors
+from vidistill.models.declares import declared
 from vidistill.models.outputs import logits_of
 from vidistill.ops.clip_view import ClipView, View, WindowView
 from vidistill.ops.tiles import run_in_tiles
@@ -76,7 +77,7 @@ def stateful(network: nn.Module, view: View | None) -> StatefulNetwork:
         return PerFrame(network)
     if isinstance(view, WindowView):
         return LookAhead(network, view)
-    can_step = getattr(network, "causal", False) and hasattr(network, "step")
+    can_step = declared(network).step is not None and declared(network).causal
     return FrameByFrame(network, view) if can_step else Windowed(network, view)
 
 
@@ -163,7 +164,6 @@ class FrameByFrame(StatefulNetwork):
 
 WINDOW = "window"
 TILE_MULTIPLE = 4
-REACH = 32  # pixels that an output is taken to depend on, where the network does not say
 
 
 class LookAhead(StatefulNetwork):
@@ -185,6 +185,7 @@ class LookAhead(StatefulNetwork):
         self.network = network
         self.view = view
         self.delay = view.window // 2
+        self.reach = declared(network).reach  # pixels
         self.waits = True
         self.tile: int | None = None
 
@@ -224,7 +225,7 @@ class LookAhead(StatefulNetwork):
             return self.network(window, {name: state[name] for name in state if name != WINDOW} or None)
         if self.tile is None:
             return self.network(window), {}
-        overlap = TILE_MULTIPLE * math.ceil(getattr(self.network, "reach", REACH) / TILE_MULTIPLE)
+        overlap = TILE_MULTIPLE * math.ceil(self.reach / TILE_MULTIPLE)
         return run_in_tiles(self.network, window, tile=self.tile, overlap=overlap), {}
 
 
