@@ -21,6 +21,7 @@ from vidistill.errors import UserError
 from vidistill.methods.features import StagePair, adapted, aligned, make_adapters
 from vidistill.methods.stage_method import StageFeatures, StageMethod, parts_of
 from vidistill.methods.teacher import FrozenTeacher
+from vidistill.models.declares import declared
 from vidistill.ops.spectrum import (
     SpectrumKind,
     Transform,
@@ -217,15 +218,15 @@ def spatial_kernels(network: nn.Module, stage: str) -> dict[int, list[Tensor]]:
 
 
 def _parts_of_stage(network: nn.Module, stage: str) -> list[nn.Module]:
-    declared = list(getattr(network, "stages", ()))
-    if stage not in declared:
+    stages = declared(network).stages
+    if stage not in stages:
         return list(network.get_submodule(stage).modules())
     modules = dict(network.named_modules())
 
     def end(path: str) -> int:
         return max(place for place, name in enumerate(modules, 1) if f"{name}.".startswith(f"{path}."))
 
-    earlier = declared[: declared.index(stage)]
+    earlier = stages[: stages.index(stage)]
     return list(modules.values())[end(earlier[-1]) if earlier else 0 : end(stage)]
 
 

@@ -18,6 +18,7 @@ from vidistill.errors import UserError
 from vidistill.methods.features import adapted, aligned, make_adapters
 from vidistill.methods.stage_method import StageFeatures, StageMethod, parts_of
 from vidistill.methods.teacher import FrozenTeacher
+from vidistill.models.declares import declared
 from vidistill.students.norms import batch_norms
 from vidistill.students.student import Student
 from vidistill.tasks import Task
@@ -89,8 +90,8 @@ class CrossResolution(StageMethod):
 
 def classifier_of(network: nn.Module) -> nn.Linear:
     """The network's last layer. Errors: UserError where it does not say which, or it is no linear layer."""
-    path = getattr(network, "classifier", None)
-    layer = network.get_submodule(path) if isinstance(path, str) else None
+    path = declared(network).classifier
+    layer = network.get_submodule(path) if path is not None else None
     if not isinstance(layer, nn.Linear):
         raise UserError(
             f"{type(network).__name__} does not say which linear layer its classifier is, so it has no class logits at "

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from vidistill.errors import UserError, nearest
-from vidistill.models.clips import FeatureLayout, size_errors, to_clip_features
+from vidistill.models.clips import size_errors, to_clip_features
+from vidistill.models.declares import declared
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,13 @@ def match_stages(
 
 def stages_of(network: nn.Module, role: str) -> Sequence[str]:
     """The stages that a network declares. Errors: UserError where it declares none."""
-    declared = getattr(network, "stages", None)
-    if not declared:
+    stages = declared(network).stages
+    if not stages:
         raise UserError(
             f"the {role} {type(network).__name__} does not say what its stages are; give method.stages as pairs of "
             "module paths, [[student's, teacher's], …]"
         )
-    return declared
-
-
-def layout_of(network: nn.Module) -> FeatureLayout:
-    """What the network's stages return; frames by frames where it does not say."""
-    return getattr(network, "feature_layout", "frames")
+    return stages
 
 
 @contextmanager
@@ -102,7 +98,7 @@ def run_with_features(network: nn.Module, clips: Tensor, paths: Sequence[str]) -
     """
     with tapped(network, list(dict.fromkeys(paths))) as calls:
         outputs = network(clips)
-    layout = layout_of(network)
+    layout = declared(network).feature_layout
     features = {}
     for path, tensors in calls.items():
         try:

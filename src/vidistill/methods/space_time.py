@@ -21,6 +21,7 @@ from vidistill.methods.features import tapped
 from vidistill.methods.processes import mean_over_processes
 from vidistill.methods.supervised import Supervised
 from vidistill.methods.teacher import FrozenTeacher
+from vidistill.models.declares import declared
 from vidistill.report.figures import INK, Picture, curve_words, draw_curves, logged, picture, steps_of
 from vidistill.students.card import Card
 from vidistill.students.student import Student
@@ -155,7 +156,7 @@ class SpaceTime(Supervised):
         if self.normalised is None:
             self.normalised = ours != theirs
         if self.time != 0:
-            side = min(example.shape[-2:]) * int(getattr(network, "scale", 1))
+            side = min(example.shape[-2:]) * declared(network).scale
             if self.pool > side:
                 raise UserError(
                     f"method.pool must be at most {side}, the side of a training patch's feature, got {self.pool}"
@@ -263,8 +264,8 @@ def feature_of(network: nn.Module) -> tuple[str, int]:
 
     Errors: UserError where the network does not say.
     """
-    path, channels = getattr(network, "feature", None), getattr(network, "feature_channels", None)
-    if not isinstance(path, str) or not isinstance(channels, int):
+    path, channels = declared(network).feature, declared(network).feature_channels
+    if path is None or channels is None:
         raise UserError(
             f"{type(network).__name__} does not say what its last high-resolution feature is; give it the attributes "
             "`feature`, the path of the module whose input that is, and `feature_channels`"

@@ -8,20 +8,21 @@ from torch import Tensor
 NetworkOutputs = Any  # a tensor, or mappings, lists and objects that hold tensors: whatever a network returns
 
 
-def logits_of(outputs: Any) -> Tensor:
-    """The logits in what a network returns: a tensor, {'out': …} or {'logits': …}, or an object with `.logits`.
+def logits_of(outputs: object) -> Tensor:
+    """The logits in what a network returns: a tensor, {"out": …} or {"logits": …}, or an object with `.logits`.
 
     Errors: TypeError for anything else.
     """
     if isinstance(outputs, Tensor):
         return outputs
     if isinstance(outputs, Mapping):
-        for name in ("out", "logits"):
+        for name in ("out", "logits"):  # torchvision's segmenters; plain dicts
             if name in outputs:
                 return outputs[name]
-    if isinstance(getattr(outputs, "logits", None), Tensor):
-        return outputs.logits
-    raise TypeError(f"a network returns logits, {{'out': logits}} or .logits, not {type(outputs).__name__}")
+    logits = getattr(outputs, "logits", None)  # Transformers' ModelOutput
+    if isinstance(logits, Tensor):
+        return logits
+    raise TypeError(f"a network must return logits, {{'out': logits}} or .logits, got {type(outputs).__name__}")
 
 
 def named_tensors(outputs: NetworkOutputs, name: str) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from vidistill.errors import UserError
 from vidistill.methods.teacher import FrozenTeacher, TeacherCache
 from vidistill.models import build_network
 from vidistill.models.backbone_weights import load_backbone
+from vidistill.models.declares import declared
 from vidistill.ops.clip_view import ClipView
 from vidistill.ops.normalise import Normalisation
 from vidistill.runs.recipe import NetworkSettings, Recipe, TeacherSettings
@@ -213,17 +214,16 @@ def _known_normalisation(saved: Student | None, first: nn.Module, task: Task) ->
     that its published weights want, else the task's."""
     if saved is not None:
         return saved.card.normalisation
-    published = getattr(first, "normalisation", None)
-    return published if isinstance(published, Normalisation) else task.normalisation
+    return declared(first).normalisation or task.normalisation
 
 
 def _view_changes(settings: NetworkSettings, network: nn.Module, card: Card | None) -> Values:
     """How a network sees less than the whole clip: as the recipe says, else as it was trained, or as it says itself."""
-    declared = {"window": network.window} if hasattr(network, "window") else {}
+    window = declared(network).window
     trained: Values = {}
     if card is not None and isinstance(card.view, ClipView):
         trained = {"num_frames": card.view.num_frames, "size": card.view.size, "detail": card.view.detail}
-    return {**declared, **trained, **settings.view.model_dump(exclude_none=True)}
+    return {**({} if window is None else {"window": window}), **trained, **settings.view.model_dump(exclude_none=True)}
 
 
 def build_datasets(sources: Sequence[Values], *, where: str) -> list[VideoDataset]:

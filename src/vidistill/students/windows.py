@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vidistill.errors import UserError
 from vidistill.models.clips import size_errors
+from vidistill.models.declares import declared
 from vidistill.models.outputs import NetworkOutputs, logits_of
 from vidistill.ops.clip_view import ClipView, View, WindowView
 from vidistill.ops.tiles import run_in_tiles
@@ -21,7 +22,6 @@ LOGITS = "logits"
 COUNT = "count"  # how many of the logits are of frames, at most all
 WINDOW = "window"
 TILE_MULTIPLE = 4
-REACH = 32  # pixels that an output is taken to depend on, where the network does not say
 
 
 def clip_view_of(card: Card) -> ClipView:
@@ -143,6 +143,7 @@ class LookAhead(Student):
         super().__init__(network, card)
         self.delay = self.view.window // 2
         self.waits = True
+        self.reach = declared(network).reach  # pixels
         self.tile: int | None = None
 
     @property
@@ -186,7 +187,7 @@ class LookAhead(Student):
             return self.network(window, {name: state[name] for name in state if name != WINDOW} or None)
         if self.tile is None:
             return self.network(window), {}
-        overlap = TILE_MULTIPLE * math.ceil(getattr(self.network, "reach", REACH) / TILE_MULTIPLE)
+        overlap = TILE_MULTIPLE * math.ceil(self.reach / TILE_MULTIPLE)
         return run_in_tiles(self.network, window, tile=self.tile, overlap=overlap), {}
 
 
@@ -199,7 +200,7 @@ def as_student(network: nn.Module, card: Card) -> Student:
         return PerFrame(network, card)
     if isinstance(card.view, WindowView):
         return LookAhead(network, card)
-    can_step = getattr(network, "causal", False) and hasattr(network, "step")
+    can_step = declared(network).step is not None and declared(network).causal
     return FrameByFrame(network, card) if can_step else Windowed(network, card)
 
 

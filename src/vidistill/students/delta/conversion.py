@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from vidistill.errors import UserError, nearest
+from vidistill.models.declares import declared
 from vidistill.ops.macs import count_macs, layer_macs, without_values
 from vidistill.students.delta.calls import Call
 from vidistill.students.delta.kinds import BlockStudent, make_student, resolve
@@ -103,13 +104,13 @@ def _targets(
             return any(_any(name, wanted, fnmatchcase) for name in names(path))
 
         return [p for p in layers if any_of(p, patterns) and not any_of(p, leave)]
-    declared = getattr(network, "granularities", {}).get(selection.granularity)
-    if selection.convert is None and declared is None:
+    own = declared(network).granularities.get(selection.granularity)
+    if selection.convert is None and own is None:
         raise UserError(
             f"{type(network).__name__} does not say what its {selection.granularity}s are; name their paths with "
             f"method.convert; {nearest('', [p for p in modules if p])}"
         )
-    patterns = list(declared or ()) if selection.convert is None else list(selection.convert)
+    patterns = list(own or ()) if selection.convert is None else list(selection.convert)
     _check_patterns([*patterns, *selection.leave], [p for p in modules if p], _same_depth)
     paths = [p for p in modules if _any(p, patterns, _same_depth) and not _any(p, selection.leave, _same_depth)]
     for path in paths:
@@ -136,7 +137,7 @@ def own_patterns(network: nn.Module, selection: Selection) -> tuple[str, ...]:
     """What the network itself says to leave of its layers; patterns may match nothing in this variant of it."""
     if selection.granularity != "layer" and selection.others is None:
         return ()
-    return tuple(getattr(network, "leave", ()))
+    return declared(network).leave
 
 
 def _is_left(path: str, selection: Selection) -> bool:
