@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from vidistill.data.clip import Batch
 from vidistill.errors import UserError
-from vidistill.methods.delta_reference import Reference, captured_features, coarse_blocks, delta_gaps, feature_gap
+from vidistill.methods.delta_reference import Reference, captured_features, delta_gaps, feature_blocks, feature_gap
 from vidistill.methods.latency_table import block_costs
 from vidistill.methods.processes import mean_over_processes
 from vidistill.methods.teacher import FrozenTeacher
 from vidistill.ops.clip_view import View
 from vidistill.students.delta.conversion import Granularity, Selection, plan_conversion
-from vidistill.students.delta.network import DeltaBlock, DeltaNetwork, convert, keep_chosen, set_costs
-from vidistill.students.delta.plan import StudentSpec
+from vidistill.students.delta.kinds import StudentSpec
+from vidistill.students.delta.network import DeltaNetwork, convert, keep_chosen, set_costs
 from vidistill.students.delta.search import Search, SearchedStudent
 from vidistill.students.norms import freeze_norms
 from vidistill.students.student import StatefulNetwork
@@ -133,7 +133,7 @@ class Delta:
         for searched in _searched(network):
             searched.draw() if searches else searched.settle()
         frames = batch.student
-        wants_delta, wants_features = progress < self.delta_until, bool(coarse_blocks(network))
+        wants_delta, wants_features = progress < self.delta_until, bool(feature_blocks(network))
         needs_reference = wants_delta or wants_features or not self.train_key_path
         reference = Reference.of(network, frames) if needs_reference else None
         if self.train_key_path:
@@ -144,7 +144,10 @@ class Delta:
             state, outputs = reference.state(0), {}
         gaps: dict[str, list[Tensor]] = {"delta": [], "feature": []}
         for t in range(1, frames.shape[1]):
-            with network.tape.recording() as changes, captured_features(network, _student_part) as features:
+            with (
+                network.tape.recording() as changes,
+                captured_features(network, lambda block: block.student) as features,
+            ):
                 outputs[t], _ = network(frames[:, t], state)
             if reference is not None and wants_delta:
                 gaps["delta"].append(delta_gaps(changes, reference, t))
@@ -221,10 +224,6 @@ def _freeze_random_layers(module: nn.Module) -> None:
 def _same_weights(network: nn.Module, other: nn.Module) -> bool:
     ours, theirs = network.state_dict(), other.state_dict()
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name].to(ours[name])) for name in ours)
-
-
-def _student_part(block: DeltaBlock) -> nn.Module:
-    return block.student
 
 
 def _delta(student: StatefulNetwork) -> DeltaNetwork:

@@ -10,8 +10,7 @@ from vidistill.methods.supervised import Supervised
 from vidistill.methods.teacher import FrozenTeacher
 from vidistill.ops.clip_view import View
 from vidistill.students.delta.conversion import Selection, plan_conversion
-from vidistill.students.delta.plan import StudentSpec
-from vidistill.students.delta.separable import Policy
+from vidistill.students.delta.kinds.block_student import Policy, StudentSpec
 from vidistill.students.low_rank import factorise
 from vidistill.students.student import StatefulNetwork
 from vidistill.students.windows import refuse_clips, require_whole_windows
@@ -19,10 +18,18 @@ from vidistill.students.windows import refuse_clips, require_whole_windows
 
 @dataclass(kw_only=True)
 class LowRank(Supervised):
-    """Every converted layer becomes its separable bottleneck with the layer's bias, for good. See `Selection`.
+    """Every converted layer becomes its separable bottleneck with the layer's bias, for good.
 
-    student_learning_rate_factor: the bottlenecks' rate over that of the rest, as for delta students: they start far
-        from what they replace, the rest is trained.
+    Args:
+        reduction: As in `StudentSpec`, like `policy` and `rank`.
+        policy: See `reduction`.
+        rank: See `reduction`.
+        convert: As in `Selection`, like `leave`, `leave_first` and `leave_last`.
+        leave: See `convert`.
+        leave_first: See `convert`.
+        leave_last: See `convert`.
+        student_learning_rate_factor: The bottlenecks' rate over that of the rest, as for delta students: they start far
+            from what they replace, the rest is trained.
     """
 
     name: ClassVar[str] = "low_rank"
@@ -48,7 +55,7 @@ class LowRank(Supervised):
         refuse_clips(view, self.name)
         require_whole_windows(view, self.name, example)
         selection = Selection("layer", self.convert, self.leave, self.leave_first, self.leave_last)
-        spec = StudentSpec("separable", self.reduction, self.policy, self.rank)
+        spec = StudentSpec(reduction=self.reduction, policy=self.policy, rank=self.rank)  # the default is separable
         return factorise(network, plan_conversion(network, example, selection, [spec]))
 
     def parameter_groups(self, student: StatefulNetwork, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:

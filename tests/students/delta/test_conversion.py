@@ -5,7 +5,8 @@ from torch import nn
 from tests.networks import TinySegmenter
 from vidistill.errors import UserError
 from vidistill.students.delta.conversion import FUNCTIONAL, Selection, plan_conversion, replace_blocks
-from vidistill.students.delta.plan import Plan, StudentSpec
+from vidistill.students.delta.kinds import StudentSpec
+from vidistill.students.delta.plan import Plan
 
 FRAME = torch.zeros(1, 3, 16, 24)
 

@@ -13,8 +13,8 @@ from vidistill.errors import UserError
 from vidistill.ops.macs import count_macs
 from vidistill.students.card import Card
 from vidistill.students.delta.conversion import Selection, plan_conversion
+from vidistill.students.delta.kinds import StudentSpec
 from vidistill.students.delta.network import DeltaNetwork, convert
-from vidistill.students.delta.plan import StudentSpec
 from vidistill.students.files import load_student, save_student
 from vidistill.students.norms import fused_copy
 
