@@ -1,349 +1,296 @@
-"""What every kind of student promises, on blocks of every size, and each kind's formula written out."""
+"""What every kind in the registry promises, on every block that it suits; and that nobody else looks at a kind."""
 
+import ast
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
-from torch.nn import functional as F
+from torch import Tensor, nn
 
-from tests.networks import TinySegmenter, settle_norms
-from vidistill.errors import UserError
+from tests.networks import settle_norms
 from vidistill.ops.macs import count_macs
-from vidistill.students.card import Card
-from vidistill.students.delta.conversion import Selection, plan_conversion
-from vidistill.students.delta.kinds import StudentSpec
-from vidistill.students.delta.network import DeltaNetwork, convert
-from vidistill.students.files import load_student, save_student
-from vidistill.students.norms import fused_copy
+from vidistill.students.delta import kinds
+from vidistill.students.delta.calls import Call, map_outputs, tensors_of
+from vidistill.students.delta.kinds import CANDIDATES, KINDS, BlockStudent, StudentSpec, make_student, resolve
 
-SIZE = (18, 26)
-HALF = {"scale": 0.5}
-CASES = {
-    "layer separable": (Selection(), StudentSpec()),
-    "layer separable at half": (Selection(), StudentSpec(scale=0.5)),
-    "layer copy at half": (Selection(), StudentSpec("copy", scale=0.5)),
-    "layer nothing": (Selection(), StudentSpec("nothing")),
-    "layer bottleneck": (Selection(leave=("mix",)), StudentSpec("bottleneck", reduction=2)),
-    "block bottleneck": (Selection("block", ("body",)), StudentSpec("bottleneck", reduction=2)),
-    "block bottleneck at half": (Selection("block", ("body",)), StudentSpec("bottleneck", reduction=2, scale=0.5)),
-    "block copy at 0.75": (Selection("block", ("stem", "body")), StudentSpec("copy", scale=0.75)),
-    "block nothing": (Selection("block", ("body",)), StudentSpec("nothing")),
-    "network copy at half": (Selection("network"), StudentSpec("copy", scale=0.5)),
+ROOT = Path(__file__).parents[3]
+SOURCE = ROOT / "src" / "vidistill"
+
+
+class Residual(nn.Module):
+    """A block with a stride, a norm and a sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(8, 12, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(12), nn.ReLU())
+        self.second = nn.Conv2d(12, 12, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return x + self.second(x)
+
+
+class TwoSizes(nn.Module):
+    """A block that takes and returns two images, the second at half the first one's size, and a number by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.coarse = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, images: list[Tensor], *, gain: float) -> dict[str, Tensor]:
+        return {"fine": gain * self.fine(images[0]), "coarse": self.coarse(images[1])}
+
+
+BLOCKS = {
+    "convolution": nn.Conv2d(8, 16, 3, padding=1),
+    "strided": nn.Conv2d(8, 12, (3, 1), stride=2),
+    "grouped": nn.Conv2d(8, 16, 3, padding=1, groups=2, bias=False),
+    "depthwise": nn.Conv2d(8, 8, 3, padding=1, groups=8),
+    "linear": nn.Linear(8, 16),
+    "residual": settle_norms(Residual()),
+    "several": TwoSizes(),
 }
+# an even rank: with an odd one and an odd frame, oneDNN rounds the two halves of a batch differently in the last bit
+SPECS = [{}, {"scale": 0.5}, {"reduction": 2}, {"rank": 4}]
 
 
-def untrained(network: nn.Module, selection: Selection, spec: StudentSpec) -> DeltaNetwork:
-    """A student whose weights do something: what starts at zero, or as the block itself, is shaken."""
-    student = convert(network, plan_conversion(network, torch.zeros(1, 3, *SIZE), selection, [spec]))
+def call_of(name: str) -> Call:
+    """One frame, (2, 8, 10, 14) or tokens of 8 channels, for the block of that name."""
+    if name == "several":
+        return Call(([torch.randn(2, 8, 10, 14), torch.randn(2, 8, 5, 7)],), {"gain": 0.5})
+    return Call((torch.randn(2, 6, 8) if name == "linear" else torch.randn(2, 8, 10, 14),), {})
+
+
+def run(block: nn.Module, call: Call) -> object:
     with torch.no_grad():
-        for block in student.blocks().values():
-            settle_norms(block.student)
-            for parameter in block.student.parameters():
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    return student.eval()
+        return block.eval()(*call.args, **call.kwargs)
 
 
-@pytest.fixture(params=CASES)
-def student(request, network: TinySegmenter) -> DeltaNetwork:
-    return untrained(network, *CASES[request.param])
+def resolved(kind: str, options: dict[str, object], name: str) -> StudentSpec | str:
+    call = call_of(name)
+    return resolve(StudentSpec(kind, **options), BLOCKS[name], call, run(BLOCKS[name], call))
+
+
+def cases() -> Iterator[pytest.param]:
+    for kind in KINDS:
+        specs = {(name, resolved(kind, options, name)) for options in SPECS for name in BLOCKS}
+        suitable = [(name, spec) for name, spec in specs if isinstance(spec, StudentSpec)]
+        for name, spec in sorted(suitable, key=str):
+            yield pytest.param(name, spec, id=f"{spec} of {name}")
 
 
 @pytest.fixture
-def frames() -> torch.Tensor:
-    return torch.randn(4, 2, 3, *SIZE)
+def student(name: str, spec: StudentSpec) -> BlockStudent:
+    """One whose weights do something: what starts at zero, or as the block itself, is shaken."""
+    student = new_student(name, spec)
+    with torch.no_grad():
+        settle_norms(student)
+        for parameter in student.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return student.eval()
 
 
-def clip_of(student: DeltaNetwork, frames: torch.Tensor) -> tuple[torch.Tensor, dict]:
-    outputs, state = student(frames[0])
-    found = [outputs]
-    for frame in frames[1:]:
-        outputs, state = student(frame, state)
-        found.append(outputs)
-    return torch.stack(found), state
+def new_student(name: str, spec: StudentSpec) -> BlockStudent:
+    block, call = BLOCKS[name], call_of(name)
+    axis = -1 if name == "linear" else 1
+    channels = call.tensors()[0].shape[axis], tensors_of(run(block, call))[0].shape[axis]
+    return make_student(spec, block, channels).eval()
 
 
-def elements(state: dict[str, torch.Tensor]) -> int:
-    return sum(tensor.numel() for tensor in state.values())
+def add(z_0: object, change: object) -> list[Tensor]:
+    return tensors_of(map_outputs(torch.add, change, z_0))
 
 
-def gap(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found - expected).abs().max() / expected.abs().max())
+def assert_same(found: object, expected: object) -> None:
+    for tensor, other in zip(tensors_of(found), tensors_of(expected), strict=True):
+        torch.testing.assert_close(tensor, other, atol=1e-5, rtol=1e-4)
 
 
-@torch.no_grad()
-def test_key_frames_are_the_network_and_still_clips_are_still_to_the_bit(student, network, frames) -> None:
-    still = frames[:1].expand(3, -1, -1, -1, -1)
-    outputs, _ = clip_of(student, still)
-    assert all(torch.equal(found, network(frames[0])) for found in outputs)
+every_kind = pytest.mark.parametrize("kind", KINDS)
+every_case = pytest.mark.parametrize(("name", "spec"), list(cases()))
 
 
-@torch.no_grad()
-def test_every_folding_gives_the_same_frames(student, frames) -> None:
-    expected, unfolded = clip_of(student, frames)
-    for folding in ("later", "at once"):
-        student.folding = folding
-        found, state = clip_of(student, frames)
-        assert gap(found, expected) < 1e-5
-        assert not {"input", "output"} & {name.rsplit("/")[-1].split(".")[0] for name in state}
-        assert elements(state) <= elements(unfolded)
+@every_kind
+def test_a_kind_is_a_student_that_suits_some_blocks_and_says_why_not_the_others(kind: str) -> None:
+    assert issubclass(KINDS[kind], BlockStudent)
+    answers = [resolved(kind, options, name) for options in SPECS for name in BLOCKS]
+    assert any(isinstance(answer, StudentSpec) for answer in answers)
+    assert all(answer for answer in answers), "a reason is a text"
+    assert isinstance(resolved(kind, {}, "several"), str) is not KINDS[kind].takes_several
+    assert (ROOT / "docs" / "delta.md").read_text().count(f"\n| `{kind}` |") == 1
 
 
-@torch.no_grad()
-def test_frames_move_unless_held(student, frames) -> None:
-    outputs, _ = clip_of(student, frames)
-    if any(entry.student.kind == "nothing" for entry in student.plan.converted):
-        assert torch.equal(outputs[1], outputs[0]), "the tiny network is one chain"
-    else:
-        assert gap(outputs[1], outputs[0]) > 1e-3
+@every_case
+def test_a_resolved_spec_is_decided(name: str, spec: StudentSpec) -> None:
+    call = call_of(name)
+    assert resolve(spec, BLOCKS[name], call, run(BLOCKS[name], call)) == spec
+    assert str(spec).startswith(spec.kind)
+    assert (spec.rank is not None) == KINDS[spec.kind].has_rank == ("channels" in str(spec))
 
 
-@torch.no_grad()
-def test_batches_are_independent(student, frames) -> None:
-    together, _ = clip_of(student, frames)
-    for i in range(2):
-        single, _ = clip_of(student, frames[:, i : i + 1])
-        torch.testing.assert_close(single, together[:, i : i + 1], atol=1e-5, rtol=1e-4)
-
-
-@torch.no_grad()
-def test_any_size_runs(student) -> None:
-    frames = torch.randn(2, 1, 3, 21, 37)
-    outputs, _ = clip_of(student, frames)
-    student.folding = "later"
-    assert gap(clip_of(student, frames)[0], outputs) < 1e-5
-
-
-@torch.no_grad()
-def test_fused_norms_change_nothing_but_the_work(student, frames) -> None:
-    student.folding = "later"
-    fused = fused_copy(student, frames[0, :1])
-    assert gap(clip_of(fused, frames)[0], clip_of(student, frames)[0]) < 1e-5
-    students = [module for block in fused.blocks().values() for module in block.student.modules()]
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in students)
-
-
-def test_a_change_trains_the_student(student, frames) -> None:
-    student.train()
-    _, state = student(frames[0])
-    with student.tape.recording() as changes:
-        student(frames[1], {name: tensor.detach() for name, tensor in state.items()})
-    assert set(changes) == {name for name in state if "/output" in name}
-    for block in student.blocks().values():
-        for name, parameter in block.student.named_parameters():
-            loss = sum(change.square().sum() for change in changes.values())
-            (gradient,) = torch.autograd.grad(loss, parameter, retain_graph=True, allow_unused=True)
-            assert gradient is not None or name.endswith("bias"), "a change does not feel what shifts both frames"
+@every_case
+def test_making_leaves_the_block_alone(name: str, spec: StudentSpec) -> None:
+    block = copy.deepcopy(BLOCKS[name]).to(torch.float64).requires_grad_(False)
+    before = copy.deepcopy(block.state_dict())
+    student = make_student(spec, block, (8, 16))
+    student.start(block)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.fill_(7)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in block.state_dict().items())
+    assert not {id(p) for p in student.parameters()} & {id(p) for p in block.parameters()}
+    kernels = [parameter for parameter in student.parameters() if parameter.ndim > 1]
+    assert all(kernel.dtype == torch.float64 and kernel.requires_grad for kernel in kernels)
 
 
 @torch.no_grad()
-def test_saved_and_loaded(student, frames, tmp_path: Path) -> None:
-    student.folding = "later"
-    card = Card({}, "delta", {"name": "segmentation", "num_classes": 4}, student.plan.to_list())
-    save_student(tmp_path / "student.safetensors", student, card)
-    loaded = load_student(tmp_path / "student.safetensors", network=TinySegmenter(num_classes=4))
-    assert loaded.plan == student.plan
-    assert torch.equal(clip_of(loaded, frames)[0], clip_of(student, frames)[0])
+@every_case
+def test_what_is_saved_of_one_is_loaded_into_another(student: BlockStudent, name: str, spec: StudentSpec) -> None:
+    other = new_student(name, spec)
+    other.load_state_dict(student.state_dict())
+    key, now = call_of(name), call_of(name)
+    z_0 = run(BLOCKS[name], key)
+    changes = [tensors_of(one.change(key, now, z_0)) for one in (student, other)]
+    assert all(torch.equal(first, second) for first, second in zip(*changes, strict=True))
 
 
 @torch.no_grad()
-def test_planned_macs_are_those_that_run(student) -> None:
-    frame = torch.zeros(1, 3, *SIZE)
-    student.folding = "later"
-    _, state = student(frame, student(frame)[1])
-    saved = sum(entry.macs - entry.candidates[0].macs for entry in student.plan.converted)
-    assert count_macs(student, frame, state) == count_macs(student, frame) - saved
-
-
-def coarse_student(network: nn.Module, frames: torch.Tensor) -> tuple[DeltaNetwork, nn.Module, list[torch.Tensor]]:
-    """The whole network's copy at half the size: the student, its block's, and what the copy says of two frames."""
-    student = untrained(network, Selection("network"), StudentSpec("copy", scale=0.5))
-    block = student.blocks()[""].student
-    small = [F.interpolate(frame, size=(8, 12), mode="bilinear") for frame in frames[:2]]  # its stride is 2
-    return student, block, [block.network(frame) for frame in small]
+@every_case
+def test_both_ways_give_the_same_frame(student: BlockStudent, name: str, spec: StudentSpec) -> None:
+    key, now = call_of(name), call_of(name)
+    z_0 = run(BLOCKS[name], key)
+    folded = student.fold(key, z_0)
+    assert not {"input", "output"} & {entry.partition(".")[0] for entry in folded}, "by these a block knows its form"
+    assert all(isinstance(tensor, Tensor) and len(tensor) == 2 for tensor in folded.values()), "the batch first"
+    change = student.change(key, now, z_0)
+    assert [t.shape for t in tensors_of(change)] == [t.shape for t in tensors_of(z_0)]
+    assert_same(student.follow(now, folded), add(z_0, change))
 
 
 @torch.no_grad()
-def test_copy_is_its_equation(network, frames) -> None:
-    """z_t = c_t + w · (z_0 − c_0), c = up(f(down(x))), w = 1 / (1 + d · |f_t − f_0|² / v)."""
-    student, block, (f_0, f_t) = coarse_student(network, frames)
-    z_0 = network(frames[0])
-    v = (z_0 - z_0.mean(dim=(2, 3), keepdim=True)).square().mean(dim=(2, 3)).sum(dim=1)
-    w = 1 / (1 + block.log_doubt.exp() * (f_t - f_0).square().sum(dim=1) / v[:, None, None])
-    c_0, c_t, w = (F.interpolate(x, size=z_0.shape[-2:], mode="bilinear") for x in (f_0, f_t, w[:, None]))
-    torch.testing.assert_close(clip_of(student, frames)[0][1], c_t + w * (z_0 - c_0), atol=1e-5, rtol=1e-4)
+@every_case
+@pytest.mark.parametrize("training", [False, True])
+def test_a_still_clip_is_still(student: BlockStudent, name: str, spec: StudentSpec, training: bool) -> None:
+    if training:
+        student.set_training()
+    key = call_of(name)
+    z_0 = run(BLOCKS[name], key)
+    assert all(not change.any() for change in tensors_of(student.change(key, key, z_0))), "to the bit"
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("log_doubt", [-40.0, 40.0])
-def test_a_copy_corrects_fully_without_doubt_and_not_at_all_with_much(network, frames, log_doubt) -> None:
-    student, block, (f_0, f_t) = coarse_student(network, frames)
-    block.log_doubt.fill_(log_doubt)
-    z_0 = network(frames[0])
-    c_0, c_t = (F.interpolate(x, size=z_0.shape[-2:], mode="bilinear") for x in (f_0, f_t))
-    expected = c_t + (z_0 - c_0) * (log_doubt < 0)
-    torch.testing.assert_close(clip_of(student, frames)[0][1], expected, atol=1e-5, rtol=1e-4)
+@every_case
+def test_frames_of_a_batch_are_independent(student: BlockStudent, name: str, spec: StudentSpec) -> None:
+    key, now = call_of(name), call_of(name)
+    z_0 = run(BLOCKS[name], key)
+    together = student.change(key, now, z_0)
+    alone = student.change(
+        key.map(lambda x: x[:1]), now.map(lambda x: x[:1]), map_outputs(lambda z, _: z[:1], z_0, z_0)
+    )
+    assert_same(alone, map_outputs(lambda dz, _: dz[:1], together, together))
+
+
+@every_case
+def test_a_change_trains_the_student(student: BlockStudent, name: str, spec: StudentSpec) -> None:
+    student.set_training()
+    key, now = call_of(name), call_of(name)
+    loss = sum(change.square().sum() for change in tensors_of(student.change(key, now, run(BLOCKS[name], key))))
+    for entry, parameter in student.named_parameters():
+        (gradient,) = torch.autograd.grad(loss, parameter, retain_graph=True, allow_unused=True)
+        assert gradient is not None or entry.endswith("bias"), "a change does not feel what shifts both frames"
 
 
 @torch.no_grad()
-def test_bottleneck_is_its_equation(network, frames) -> None:
-    """z_t = z_0 + g([x_0, x_t]) − g([x_0, x_0]), g's first layer on both frames stacked."""
-    student = untrained(network, Selection("block", ("body",)), StudentSpec("bottleneck", reduction=2))
-    g = student.blocks()["body"].student
-    assert g.expand.in_channels == 8 // 2
-    kernel = torch.cat([g.from_key.weight, g.from_now.weight], dim=1)
-
-    def change(x_0, x_t):
-        x = F.relu(g.norm(F.conv2d(torch.cat([x_0, x_t], dim=1), kernel)))
-        return g.expand(F.relu(g.spatial_norm(g.horizontal(g.vertical(x)))))
-
-    x_0, x_t = network.stem(frames[0]), network.stem(frames[1])
-    body = network.body(x_0) + change(x_0, x_t) - change(x_0, x_0)
-    expected = network.head(torch.relu(network.mix(body) + body))
-    torch.testing.assert_close(clip_of(student, frames)[0][1], expected, atol=1e-5, rtol=1e-4)
+@every_case
+def test_at_full_cost_a_student_starts_as_its_block(name: str, spec: StudentSpec) -> None:
+    student = new_student(name, spec)
+    student.start(BLOCKS[name])
+    key, now = call_of(name), call_of(name)
+    z_0, z_t = run(BLOCKS[name], key), run(BLOCKS[name], now)
+    if student.is_full_cost:
+        assert_same(add(z_0, student.change(key, now, z_0)), z_t)
+        macs = count_macs(student.follow, now, student.fold(key, z_0))
+        assert macs == count_macs(lambda: BLOCKS[name](*now.args, **now.kwargs))
+    if not list(student.parameters()):
+        assert count_macs(student.follow, now, student.fold(key, z_0)) == 0
 
 
 @torch.no_grad()
-def test_nothing_holds_the_block_alone(network, frames) -> None:
-    student = untrained(network, Selection("block", ("body",)), StudentSpec("nothing"))
-    body = network.body(network.stem(frames[0]))
-    outputs, _ = clip_of(student, frames)
-    torch.testing.assert_close(outputs[1], network.head(torch.relu(network.mix(body) + body)))
-
-
-def test_batch_statistics_keep_a_still_clip_still(network, frames) -> None:
-    student = untrained(network, Selection("block", ("body",)), StudentSpec("bottleneck", reduction=2)).eval()
-    for block in student.blocks().values():
-        block.student.train()
-    still = frames[:1].expand(2, -1, -1, -1, -1)
-    outputs, _ = clip_of(student, still)
-    assert torch.equal(outputs[0], outputs[1])
-
-
-class Lists(nn.Module):
-    """Blocks that take and return several tensors, by position and by name, and one number."""
-
-    class Two(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.second = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
-
-        def forward(self, features: list[torch.Tensor], *, gain: float, extra: torch.Tensor) -> dict:
-            return {"a": self.first(features[0]) * gain, "b": [self.second(features[1] + extra)]}
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.two, self.head = nn.Conv2d(3, 8, 1), self.Two(), nn.Conv2d(8, 4, 1)
-
-    def forward(self, frame):
-        x = self.stem(frame)
-        found = self.two([x, -x], gain=0.5, extra=x.abs())
-        return self.head(torch.relu(found["a"]) + found["b"][0])
+@every_case
+def test_fusing_its_own_norms_changes_no_output(student: BlockStudent, name: str, spec: StudentSpec) -> None:
+    key, now = call_of(name), call_of(name)
+    z_0 = run(BLOCKS[name], key)
+    expected, change = student.follow(now, student.fold(key, z_0)), student.change(key, now, z_0)
+    student.fuse()
+    student.fuse()  # a second time does nothing
+    assert_same(student.follow(now, student.fold(key, z_0)), expected)
+    assert_same(student.change(key, now, z_0), change)
+    norms = [part for part in student.modules() if isinstance(part, nn.BatchNorm2d)]
+    inside = [] if student.block_copy is None else list(student.block_copy.modules())
+    assert all(any(norm is part for part in inside) for norm in norms), "those fuse with the block's"
 
 
 @torch.no_grad()
-def test_blocks_of_several_tensors(frames) -> None:
-    network = Lists()
-    student = untrained(network, Selection("block", ("two",)), StudentSpec("copy", scale=0.5))
-    expected, state = clip_of(student, frames)
-    assert sorted(state) == sorted(f"key/two/{name}" for name in ("input", "input.1", "input.2", "output", "output.1"))
-    student.folding = "later"
-    assert gap(clip_of(student, frames)[0], expected) < 1e-5
-    plan = plan_conversion(network, frames[0], Selection("block", ("two",)), [StudentSpec("nothing")])
-    assert "several tensors" in {block.path: block.reason for block in plan.blocks}["two"]
+@every_case
+def test_a_norm_behind_the_block_fuses_into_the_student(student: BlockStudent, name: str, spec: StudentSpec) -> None:
+    key, now = call_of(name), call_of(name)
+    z_0 = run(BLOCKS[name], key)
+    factor = torch.rand(tensors_of(z_0)[0].shape[1]) + 0.5
+    if not student.is_scalable:
+        with pytest.raises(NotImplementedError):
+            student.scale_outputs(factor)
+    elif isinstance(BLOCKS[name], nn.Conv2d):  # the only blocks that norms fuse into
+        scaled = factor[:, None, None] * student.change(key, now, z_0)
+        student.scale_outputs(factor)
+        assert_same(student.change(key, now, factor[:, None, None] * z_0), scaled)
 
 
-@torch.no_grad()
-def test_what_depends_on_the_content_is_named(frames) -> None:
-    class Moody(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.second, self.last = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
-
-        def forward(self, x):
-            is_bright = x.mean() > 0
-            x = self.first(x)
-            return self.last(self.second(x) if is_bright else x)
-
-    bright = torch.ones(1, 3, *SIZE)
-    selection = Selection(leave_first=0, leave_last=0)
-    student = convert(Moody(), plan_conversion(Moody(), bright, selection, [StudentSpec("copy", scale=0.5)])).eval()
-    _, state = student(-bright)
-    with pytest.raises(UserError, match=r"'second' runs on this frame but did not on its key frame.*path pattern"):
-        student(bright, state)
-    plain = [student(bright)[0]]
-    for folding in ("never", "later"):  # a block may rest, also on the frame that folds the others
-        student.folding, state, found = folding, student(bright)[1], []
-        for frame in (-bright, bright, -bright):
-            outputs, state = student(frame, state)
-            found.append(outputs)
-        plain = found if folding == "never" else plain
-    assert gap(torch.stack(found), torch.stack(plain)) < 1e-5
+@every_case
+def test_a_copy_of_the_block_has_its_parts(name: str, spec: StudentSpec) -> None:
+    student = new_student(name, spec)
+    if student.block_copy is not None:
+        parts = {path: type(part) for path, part in BLOCKS[name].named_modules()}
+        assert {path: type(part) for path, part in student.block_copy.named_modules()} == parts
+    if student.distils_features:
+        assert any(isinstance(part, nn.Conv2d | nn.Linear) for part in student.modules())
 
 
-class Branches(nn.Module):
-    """Two branches, the second at half the first one's size, that exchange what they found, as HRNet's do."""
-
-    class Exchange(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.down, self.up = nn.Conv2d(4, 4, 3, stride=2, padding=1), nn.Conv2d(4, 4, 1)
-
-        def forward(self, branches: list[torch.Tensor]) -> list[torch.Tensor]:
-            fine, coarse = branches
-            enlarged = nn.functional.interpolate(self.up(coarse), fine.shape[-2:])
-            return [fine + enlarged, coarse + self.down(fine)]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fine, self.coarse = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1, stride=2)
-        self.exchange = self.Exchange()
-
-    def forward(self, frame):
-        fine, coarse = self.exchange([self.fine(frame), self.coarse(frame)])
-        return fine + nn.functional.interpolate(coarse, fine.shape[-2:])
+def test_groups_must_divide_a_rank_that_is_asked_for_too() -> None:
+    assert resolved("separable", {"rank": 3}, "grouped") == "its 2 groups do not divide the bottleneck's 3 channels"
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("size", [(12, 90), (46, 13), (5, 7)])
-def test_a_copy_keeps_the_ratios_of_its_branches(size: tuple[int, int]) -> None:
-    frames = torch.randn(2, 1, 3, *size)
-    plan = plan_conversion(Branches(), frames[0], Selection("block", ("exchange",)), [StudentSpec("copy", scale=0.5)])
-    student = convert(Branches(), plan).eval()
-    outputs, state = student(frames[0])
-    assert torch.equal(student(frames[0], state)[0], outputs), "still"
-    assert student(frames[1], state)[0].shape == (1, 4, *size)
+def test_unknown_kinds_are_refused_with_the_nearest_names() -> None:
+    with pytest.raises(ValueError, match=r"there is no student kind 'separabel'; did you mean separable\?"):
+        StudentSpec("separabel")
+    with pytest.raises(ValueError, match=f"there is no student kind 'x'; there is: {', '.join(KINDS)}"):
+        StudentSpec("x")
 
 
-@torch.no_grad()
-def test_a_state_may_come_back_in_another_order(network, frames) -> None:
-    block = Selection("block", ("two",))
-    student = convert(Lists(), plan_conversion(Lists(), frames[0], block, [StudentSpec("copy", scale=0.5)])).eval()
-    _, state = student(frames[0])
-    expected, _ = student(frames[1], state)
-    assert torch.equal(student(frames[1], dict(reversed(state.items())))[0], expected)
+def test_a_search_offers_a_choice() -> None:
+    assert len(set(CANDIDATES)) == len(CANDIDATES) > 1
 
 
-def test_a_shared_block_is_saved_and_loaded(network, frames, tmp_path: Path) -> None:
-    network.again = network.mix
-    plan = plan_conversion(network, frames[0], Selection(), [StudentSpec()])
-    student = convert(network, plan).eval().requires_grad_(False)
-    card = Card({}, "delta", {"name": "segmentation", "num_classes": 4}, plan.to_list())
-    save_student(tmp_path / "student.safetensors", student, card)
-    again = load_student(tmp_path / "student.safetensors", copy.deepcopy(network))
-    assert torch.equal(again(frames[0])[0], student(frames[0])[0])
-    assert again.network.again is again.network.mix
-
-
-def test_macs_fall_with_the_square_of_the_scale(network) -> None:
-    example = torch.zeros(1, 3, 32, 48)
-    plan = plan_conversion(network, example, Selection("network"), [StudentSpec("copy", scale=0.5)])
-    (entry,) = plan.blocks
-    assert entry.candidates[0].macs * 4 == entry.macs == count_macs(copy.deepcopy(network), example)
-
-
-def test_senseless_specs_are_refused() -> None:
-    for values in ({"scale": 0.0}, {"scale": 1.5}, {"reduction": 0}):
-        with pytest.raises(ValueError, match="student's"):
-            StudentSpec(**values)
+def test_nobody_else_looks_at_a_kind() -> None:
+    """No name of a kind, and no class of one, in whatever knows of block students."""
+    package = Path(kinds.__file__).parent
+    classes = {
+        node.name
+        for path in package.glob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    } - {BlockStudent.__name__, StudentSpec.__name__}
+    assert {kind.__name__ for kind in KINDS.values()} <= classes
+    known = 0
+    for path in sorted(SOURCE.rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        if path.parent == package or not any("students.delta" in (node.module or "") for node in imports):
+            continue
+        known += 1
+        texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        assert not texts & set(KINDS), f"{path} names a kind"
+        names = {alias.name for node in imports for alias in node.names}
+        assert not names & classes, f"{path} imports the class of a kind"
+    assert known > 10

@@ -29,8 +29,9 @@ class Separable(LinearStudent):
         if not is_convertible_layer(block):
             return f"the kind {spec.kind} is for a convolution or a linear layer only"
         if spec.rank is not None:
-            return spec.ranked(min(spec.rank, full_rank(block)))
-        rank = bottleneck_rank(block, reduction=spec.reduction, policy=spec.policy)
+            rank = min(spec.rank, full_rank(block))
+        else:
+            rank = bottleneck_rank(block, reduction=spec.reduction, policy=spec.policy)
         if isinstance(block, nn.Conv2d) and rank % block.groups:
             return f"its {block.groups} groups do not divide the bottleneck's {rank} channels"
         return spec.ranked(rank)
