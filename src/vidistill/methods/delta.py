@@ -18,6 +18,7 @@ from vidistill.methods.latency_table import block_costs
 from vidistill.methods.processes import mean_over_processes
 from vidistill.methods.teacher import FrozenTeacher
 from vidistill.ops.clip_view import View
+from vidistill.students.delta.calls import Tree
 from vidistill.students.delta.conversion import Granularity, Selection, plan_conversion
 from vidistill.students.delta.kinds import StudentSpec
 from vidistill.students.delta.network import DeltaNetwork, convert, keep_chosen, set_costs
@@ -31,18 +32,26 @@ from vidistill.students.windows import refuse_clips, require_whole_windows
 class Delta:
     """Blocks with students; by default each convolution and linear layer with a separable one of γ = 4.
 
-    student: of every block; search: several candidates instead, among which the run chooses.
-    others: the student of the layers outside larger blocks; without one they are left. [ours]
-    granularity, convert, leave, leave_first, leave_last: what the blocks are, see `Selection`.
-    key_frame_interval: the default for streaming and evaluation; it does not change training.
-    train_key_path: train the key frames' network too, at the recipe's learning rate, the students at
-        `student_learning_rate_factor` times that, as published. False keeps it frozen, equal to the teacher to the
-        bit, and trains about twice as fast. [ours]
-    freeze_norms: keep the trained batch normalisations' statistics, as short runs with small batches want. [ours]
-    delta_until: the part of the run in which the delta loss counts; published: the first third.
-    delta_scale: what the gaps of the delta loss are divided by: their mean at the first step ("mean", published for
-        segmentation), each by its own there ("layer", published for EfficientDet), or nothing ("none", published for
-        Faster R-CNN).
+    Args:
+        student: The student of every block.
+        search: Several candidates instead, among which the run chooses.
+        granularity: What a block is; this, `convert`, `leave`, `leave_first`, `leave_last` and `others` are those of
+            `Selection`.
+        convert: Path patterns of what is converted; None for all.
+        leave: Path patterns of what is not.
+        leave_first: How many of the first layers are left.
+        leave_last: How many of the last layers are left.
+        others: The student of the layers outside larger blocks; without one they are left. [ours]
+        key_frame_interval: The default for streaming and evaluation; it does not change training.
+        train_key_path: Train the key frames' network too, at the recipe's learning rate, the students at
+            `student_learning_rate_factor` times that, as published. False keeps it frozen, equal to the teacher to the
+            bit, and trains about twice as fast. [ours]
+        student_learning_rate_factor: The students' learning rate over the recipe's.
+        freeze_norms: Keep the trained batch normalisations' statistics, as short runs with small batches want. [ours]
+        delta_until: The part of the run, 0…1, in which the delta loss counts; published: the first third.
+        delta_scale: What the gaps of the delta loss are divided by: their mean at the first step ("mean", published for
+            segmentation), each by its own there ("layer", published for EfficientDet), or nothing ("none", published
+            for Faster R-CNN).
     """
 
     name: ClassVar[str] = "delta"
@@ -123,7 +132,8 @@ class Delta:
     def losses(
         self, student: StatefulNetwork, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
     ) -> dict[str, Tensor]:
-        """The first frame of each clip is its key frame. Task losses are means over the frames that are trained.
+        """The losses of clips (B, T, 3, H, W). The first frame of each is its key frame; task losses are means over the
+        frames that are trained.
 
         With a frozen key path the student is its own teacher: the key path's outputs on every frame are the reference
         network's, so they cost one pass and not two.
@@ -154,13 +164,13 @@ class Delta:
             if reference is not None and wants_features:
                 gaps["feature"].append(feature_gap(features, reference, t))
         losses = self._task_losses(outputs, reference, teacher, task, batch)
-        losses |= {name: self._scaled(name, torch.stack(found)) for name, found in gaps.items() if found}
+        losses |= {name: self._scaled(name, torch.stack(by_frame)) for name, by_frame in gaps.items() if by_frame}
         if searches:
             losses["cost"] = sum((searched.cost() for searched in _searched(network)), start=frames.new_zeros(()))
         return losses
 
     def _task_losses(
-        self, outputs: dict[int, Any], reference: Reference | None, teacher: FrozenTeacher | None, task: Any,
+        self, outputs: dict[int, Tree], reference: Reference | None, teacher: FrozenTeacher | None, task: Any,
         batch: Batch,
     ) -> dict[str, Tensor]:  # fmt: skip
         sums: dict[str, Tensor] = {}
@@ -169,10 +179,10 @@ class Delta:
                 teacher_outputs = reference.outputs(t)
             else:
                 teacher_outputs = None if teacher is None else teacher(batch.teacher[:, t])
-            found = task.supervise(frame_outputs, batch.labels[:, t], teacher_outputs)
+            losses = task.supervise(frame_outputs, batch.labels[:, t], teacher_outputs)
             if teacher_outputs is not None:
-                found |= task.compare(frame_outputs, teacher_outputs)
-            for name, loss in found.items():
+                losses |= task.compare(frame_outputs, teacher_outputs)
+            for name, loss in losses.items():
                 sums[name] = sums.get(name, torch.zeros_like(loss)) + loss / len(outputs)
         return sums
 
@@ -222,8 +232,8 @@ def _freeze_random_layers(module: nn.Module) -> None:
 
 
 def _same_weights(network: nn.Module, other: nn.Module) -> bool:
-    ours, theirs = network.state_dict(), other.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name].to(ours[name])) for name in ours)
+    own, others = network.state_dict(), other.state_dict()
+    return own.keys() == others.keys() and all(torch.equal(own[name], others[name].to(own[name])) for name in own)
 
 
 def _delta(student: StatefulNetwork) -> DeltaNetwork:

@@ -21,13 +21,15 @@ class LowRank(Supervised):
     """Every converted layer becomes its separable bottleneck with the layer's bias, for good.
 
     Args:
-        reduction: As in `StudentSpec`, like `policy` and `rank`.
-        policy: See `reduction`.
-        rank: See `reduction`.
-        convert: As in `Selection`, like `leave`, `leave_first` and `leave_last`.
-        leave: See `convert`.
-        leave_first: See `convert`.
-        leave_last: See `convert`.
+        reduction: γ, by which a bottleneck is narrower than its layer; this, `policy` and `rank` are those of
+            `StudentSpec`.
+        policy: What γ divides, "out" or "min".
+        rank: The bottleneck's channels, instead of γ.
+        convert: Path patterns of what is converted, None for all; this, `leave`, `leave_first` and `leave_last` are
+            those of `Selection`.
+        leave: Path patterns of what is not.
+        leave_first: How many of the first layers are left.
+        leave_last: How many of the last layers are left.
         student_learning_rate_factor: The bottlenecks' rate over that of the rest, as for delta students: they start far
             from what they replace, the rest is trained.
     """
