@@ -201,7 +201,8 @@ def _with_candidates(plan: BlockPlan, block: nn.Module, seen: Seen, students: Se
             try:
                 candidates.append(Candidate(resolved, _student_macs(resolved, block, channels, seen)))
             except Exception as error:  # a user's block on another size, or without values, may fail in any way
-                reasons.append(f"its {resolved} cannot run ({str(error).splitlines()[0][:120]})")
+                first_line = (str(error).splitlines() or [type(error).__name__])[0]
+                reasons.append(f"its {resolved} cannot run ({first_line[:120]})")
     is_free = all(spec.rank is None for spec in students)  # a rank that is asked for is meant
     if candidates and is_free and min(candidate.macs for candidate in candidates) >= _block_macs(block, seen):
         candidates, reasons = [], ["the student would cost as much"]

@@ -27,7 +27,7 @@ KINDS: dict[str, type["BlockStudent"]] = {}
 def known_kind(kind: str) -> str:
     """The same name. Errors: ValueError with the nearest names where no kind has it."""
     if kind not in KINDS:
-        raise ValueError(f"there is no student kind '{kind}'; {nearest(kind, KINDS)}")
+        raise ValueError(f"unknown student kind '{kind}'; {nearest(kind, KINDS)}")
     return kind
 
 
