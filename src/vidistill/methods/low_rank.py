@@ -10,7 +10,7 @@ from vidistill.methods.supervised import Supervised
 from vidistill.methods.teacher import FrozenTeacher
 from vidistill.ops.clip_view import View
 from vidistill.students.delta.conversion import Selection, plan_conversion
-from vidistill.students.delta.kinds.block_student import Policy, StudentSpec
+from vidistill.students.delta.kinds import Policy, StudentSpec
 from vidistill.students.low_rank import factorise
 from vidistill.students.student import StatefulNetwork
 from vidistill.students.windows import refuse_clips, require_whole_windows

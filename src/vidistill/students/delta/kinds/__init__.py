@@ -1,18 +1,20 @@
 """The kinds of cheap students, `KINDS`: a new kind is one file beside these and one line here.
 
-Whatever plans, trains, folds, fuses, searches or times students asks a kind through `BlockStudent`.
+Whatever plans, trains, folds, fuses, searches or times students asks a kind through `BlockStudent`, which says what a
+kind must have and what it may. `tests/students/delta/test_kinds.py` tests every kind that is registered, and expects a
+row in the table of `docs/delta.md`.
 """
 
 from torch import nn
 
 from vidistill.students.delta.calls import Call, Tree
-from vidistill.students.delta.kinds.block_student import KINDS, BlockStudent, StudentSpec
+from vidistill.students.delta.kinds.block_student import KINDS, BlockStudent, Policy, StudentSpec
 from vidistill.students.delta.kinds.bottleneck import Bottleneck
 from vidistill.students.delta.kinds.coarse_copy import CoarseCopy
 from vidistill.students.delta.kinds.nothing import Nothing
 from vidistill.students.delta.kinds.separable import Separable
 
-__all__ = ["CANDIDATES", "KINDS", "BlockStudent", "StudentSpec", "make_student", "resolve"]
+__all__ = ["CANDIDATES", "KINDS", "BlockStudent", "Policy", "StudentSpec", "make_student", "resolve"]
 
 KINDS.update(
     {

@@ -119,7 +119,7 @@ class BlockStudent(nn.Module, ABC):
 
     @abstractmethod
     def fold(self, key: Call, key_output: Tree) -> State:
-        """All that the frames after the key frame need of it."""
+        """All that the frames after the key frame need of it, by names other than "input" and "output"."""
 
     @abstractmethod
     def follow(self, now: Call, folded: State) -> Tree:
@@ -135,14 +135,14 @@ class BlockStudent(nn.Module, ABC):
 
     @property
     def distils_features(self) -> bool:
-        """Whether what enters its last layer should be as what enters the block's, where resolution is distilled."""
+        """Whether it also learns to have what enters its last layer equal what enters the block's last layer."""
         return False
 
     # Searching.
 
     @property
     def is_full_cost(self) -> bool:
-        """Whether it costs as much as its block: a search starts behind its cheaper rivals."""
+        """Whether it costs as much as its block; a search then starts its gate below those of cheaper candidates."""
         return False
 
     # Fusing batch normalisations, for running. What fuses into the block's own layers must fuse into the student too.
@@ -159,4 +159,4 @@ class BlockStudent(nn.Module, ABC):
 
     def scale_outputs(self, factor: Tensor) -> None:
         """Multiplies the predicted change of each output channel by a factor, for good. factor: (channels,)."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} is not scalable")
