@@ -6,7 +6,7 @@ import torch
 from vidistill.models import build_network
 from vidistill.ops.clip_view import ClipView
 from vidistill.scoring.clip_results import profile_clip_models
-from vidistill.students.student import without_key_frame
+from vidistill.students.state import without_key_frame
 from vidistill.students.windows import FrameByFrame, stateful
 
 VIEW = ClipView(num_frames=3, sampling="dense", stride=2, crop=32, size=32)

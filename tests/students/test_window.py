@@ -12,7 +12,8 @@ from vidistill.errors import UserError
 from vidistill.methods.features import feature_shapes
 from vidistill.ops.clip_view import ClipView
 from vidistill.runtimes.onnx import export_onnx
-from vidistill.students.student import PerFrame, without_key_frame
+from vidistill.students.state import without_key_frame
+from vidistill.students.student import PerFrame
 from vidistill.students.windows import Windowed, refuse_clips, stateful
 
 VIEW = ClipView(num_frames=3, sampling="dense", stride=2, crop=12, size=8)

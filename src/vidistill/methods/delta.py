@@ -15,15 +15,16 @@ from torch import Tensor, nn
 
 from vidistill.data.clip import Batch
 from vidistill.errors import UserError
-from vidistill.methods.delta_reference import Reference, captured_features, coarse_blocks, delta_gaps, feature_gap
+from vidistill.methods.delta_reference import Reference, captured_features, delta_gaps, feature_blocks, feature_gap
 from vidistill.methods.latency_table import block_costs
 from vidistill.methods.processes import mean_over_processes
 from vidistill.methods.teacher import FrozenTeacher
 from vidistill.report.figures import Picture
 from vidistill.students.card import Card
+from vidistill.students.delta.calls import Tree
 from vidistill.students.delta.conversion import Granularity, Selection, plan_conversion
-from vidistill.students.delta.network import DeltaBlock, DeltaNetwork, convert, keep_chosen, set_costs
-from vidistill.students.delta.plan import StudentSpec
+from vidistill.students.delta.kinds import StudentSpec
+from vidistill.students.delta.network import DeltaNetwork, convert, keep_chosen, set_costs
 from vidistill.students.delta.search import Search, SearchedStudent
 from vidistill.students.norms import freeze_norms
 from vidistill.students.student import Student
@@ -35,18 +36,26 @@ from vidistill.tasks import Task
 class Delta:
     """Blocks with students; by default each convolution and linear layer with a separable one of γ = 4.
 
-    student: of every block; search: several candidates instead, among which the run chooses.
-    others: the student of the layers outside larger blocks; without one they are left. [ours]
-    granularity, convert, leave, leave_first, leave_last: what the blocks are, see `Selection`.
-    key_frame_interval: the default for streaming and evaluation; it does not change training.
-    train_key_path: train the key frames' network too, at the recipe's learning rate, the students at
-        `student_learning_rate_factor` times that, as published. False keeps it frozen, equal to the teacher to the
-        bit, and trains about twice as fast. [ours]
-    freeze_norms: keep the trained batch normalisations' statistics, as short runs with small batches want. [ours]
-    delta_until: the part of the run in which the delta loss counts; published: the first third.
-    delta_scale: what the gaps of the delta loss are divided by: their mean at the first step ("mean", published for
-        segmentation), each by its own there ("layer", published for EfficientDet), or nothing ("none", published for
-        Faster R-CNN).
+    Args:
+        student: The student of every block.
+        search: Several candidates instead, among which the run chooses.
+        granularity: What a block is; this, `convert`, `leave`, `leave_first`, `leave_last` and `others` are those of
+            `Selection`.
+        convert: Path patterns of what is converted; None for all.
+        leave: Path patterns of what is not.
+        leave_first: How many of the first layers are left.
+        leave_last: How many of the last layers are left.
+        others: The student of the layers outside larger blocks; without one they are left. [ours]
+        key_frame_interval: The default for streaming and evaluation; it does not change training.
+        train_key_path: Train the key frames' network too, at the recipe's learning rate, the students at
+            `student_learning_rate_factor` times that, as published. False keeps it frozen, equal to the teacher to the
+            bit, and trains about twice as fast. [ours]
+        student_learning_rate_factor: The students' learning rate over the recipe's.
+        freeze_norms: Keep the trained batch normalisations' statistics, as short runs with small batches want. [ours]
+        delta_until: The part of the run, 0…1, in which the delta loss counts; published: the first third.
+        delta_scale: What the gaps of the delta loss are divided by: their mean at the first step ("mean", published for
+            segmentation), each by its own there ("layer", published for EfficientDet), or nothing ("none", published
+            for Faster R-CNN).
     """
 
     name: ClassVar[str] = "delta"
@@ -148,7 +157,8 @@ class Delta:
     def losses(
         self, student: Student, teacher: FrozenTeacher | None, task: Task, batch: Batch, *, progress: float
     ) -> dict[str, Tensor]:
-        """The first frame of each clip is its key frame. Task losses are means over the frames that are trained.
+        """The losses of clips (B, T, 3, H, W). The first frame of each is its key frame; task losses are means over the
+        frames that are trained.
 
         With a frozen key path the student is its own teacher: the key path's outputs on every frame are the reference
         network's, so they cost one pass and not two.
@@ -158,7 +168,7 @@ class Delta:
         for searched in _searched(network):
             searched.draw() if searches else searched.settle()
         frames = batch.student
-        wants_delta, wants_features = progress < self.delta_until, bool(coarse_blocks(network))
+        wants_delta, wants_features = progress < self.delta_until, bool(feature_blocks(network))
         needs_reference = wants_delta or wants_features or not self.train_key_path
         reference = Reference.of(network, frames) if needs_reference else None
         if self.train_key_path:
@@ -169,20 +179,23 @@ class Delta:
             state, outputs = reference.state(0), {}
         gaps: dict[str, list[Tensor]] = {"delta": [], "feature": []}
         for t in range(1, frames.shape[1]):
-            with network.tape.recording() as changes, captured_features(network, _student_part) as features:
+            with (
+                network.tape.recording() as changes,
+                captured_features(network, lambda block: block.student) as features,
+            ):
                 outputs[t], _ = network(frames[:, t], state)
             if reference is not None and wants_delta:
                 gaps["delta"].append(delta_gaps(changes, reference, t))
             if reference is not None and wants_features:
                 gaps["feature"].append(feature_gap(features, reference, t))
         losses = self._task_losses(outputs, reference, teacher, task, batch)
-        losses |= {name: self._scaled(name, torch.stack(found)) for name, found in gaps.items() if found}
+        losses |= {name: self._scaled(name, torch.stack(by_frame)) for name, by_frame in gaps.items() if by_frame}
         if searches:
             losses["cost"] = sum((searched.cost() for searched in _searched(network)), start=frames.new_zeros(()))
         return losses
 
     def _task_losses(
-        self, outputs: dict[int, Any], reference: Reference | None, teacher: FrozenTeacher | None, task: Task,
+        self, outputs: dict[int, Tree], reference: Reference | None, teacher: FrozenTeacher | None, task: Task,
         batch: Batch,
     ) -> dict[str, Tensor]:  # fmt: skip
         sums: dict[str, Tensor] = {}
@@ -191,10 +204,10 @@ class Delta:
                 teacher_outputs = reference.outputs(t)
             else:
                 teacher_outputs = None if teacher is None else teacher(batch.teacher[:, t])
-            found = task.supervise(frame_outputs, batch.labels[:, t], teacher_outputs)
+            losses = task.supervise(frame_outputs, batch.labels[:, t], teacher_outputs)
             if teacher_outputs is not None:
-                found |= task.compare(frame_outputs, teacher_outputs)
-            for name, loss in found.items():
+                losses |= task.compare(frame_outputs, teacher_outputs)
+            for name, loss in losses.items():
                 sums[name] = sums.get(name, torch.zeros_like(loss)) + loss / len(outputs)
         return sums
 
@@ -248,12 +261,8 @@ def _freeze_random_layers(module: nn.Module) -> None:
 
 
 def _same_weights(network: nn.Module, other: nn.Module) -> bool:
-    ours, theirs = network.state_dict(), other.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name].to(ours[name])) for name in ours)
-
-
-def _student_part(block: DeltaBlock) -> nn.Module:
-    return block.student
+    own, others = network.state_dict(), other.state_dict()
+    return own.keys() == others.keys() and all(torch.equal(own[name], others[name].to(own[name])) for name in own)
 
 
 def _delta(student: Student) -> DeltaNetwork:

@@ -10,8 +10,7 @@ from vidistill.methods.supervised import Supervised
 from vidistill.methods.teacher import FrozenTeacher
 from vidistill.students.card import Card
 from vidistill.students.delta.conversion import Selection, plan_conversion
-from vidistill.students.delta.plan import StudentSpec
-from vidistill.students.delta.separable import Policy
+from vidistill.students.delta.kinds import Policy, StudentSpec
 from vidistill.students.low_rank import factorise
 from vidistill.students.student import Student
 from vidistill.students.windows import refuse_clips, require_whole_windows
@@ -58,7 +57,7 @@ class LowRank(Supervised):
         refuse_clips(card.view, self.name)
         require_whole_windows(card.view, self.name, example)
         selection = Selection("layer", self.convert, self.leave, self.leave_first, self.leave_last)
-        spec = StudentSpec("separable", self.reduction, self.policy, self.rank)
+        spec = StudentSpec(reduction=self.reduction, policy=self.policy, rank=self.rank)  # the default is separable
         return factorise(network, plan_conversion(network, example, selection, [spec]), card)
 
     def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:

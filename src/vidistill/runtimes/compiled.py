@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from vidistill.models.outputs import NetworkOutputs
 from vidistill.runtimes.contract import DTYPES, Runtime
 from vidistill.runtimes.eager import Eager
-from vidistill.students.student import State, Student
+from vidistill.students.state import State
+from vidistill.students.student import Student
 
 
 def compile_for_inference(model: nn.Module) -> Callable[..., tuple[NetworkOutputs, State]]:

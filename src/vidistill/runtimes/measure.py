@@ -20,7 +20,8 @@ from vidistill.ops.clip_view import ClipView, WindowView
 from vidistill.ops.macs import count_macs, without_values
 from vidistill.progress import track
 from vidistill.runtimes import deploy
-from vidistill.students.student import State, Student, without_key_frame
+from vidistill.students.state import State, without_key_frame
+from vidistill.students.student import Student
 
 K = TypeVar("K")
 

@@ -21,7 +21,8 @@ from vidistill.ops.clip_view import ClipView, WindowView
 from vidistill.runtimes.contract import Exported, Runtime
 from vidistill.students.card import Card
 from vidistill.students.norms import fused_copy
-from vidistill.students.student import KEY, State, Student, without_key_frame
+from vidistill.students.state import KEY, State, without_key_frame
+from vidistill.students.student import Student
 from vidistill.students.windows import HELD, WINDOW, LookAhead
 
 NEXT = "next/"  # ahead of the name of a state tensor that the next frame needs anew

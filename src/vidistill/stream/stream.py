@@ -24,7 +24,8 @@ from vidistill.models.outputs import NetworkOutputs
 from vidistill.ops.clip_view import WindowView
 from vidistill.runtimes import deploy
 from vidistill.stream.key_frames import Fixed, KeyFramePolicy, Memory
-from vidistill.students.student import KEY, State, Student, without_key_frame
+from vidistill.students.state import KEY, State, without_key_frame
+from vidistill.students.student import Student
 from vidistill.tasks import StreamOutput, Task
 
 

@@ -7,8 +7,9 @@ from torch import nn
 
 from vidistill.students.card import Card
 from vidistill.students.delta.conversion import replace_blocks
+from vidistill.students.delta.kinds.separable import separable, start_from
+from vidistill.students.delta.layers import is_convertible_layer
 from vidistill.students.delta.plan import BlockPlan, Plan
-from vidistill.students.delta.separable import is_convertible_layer, separable, start_from
 from vidistill.students.student import Student
 from vidistill.students.windows import as_student
 
@@ -16,7 +17,7 @@ from vidistill.students.windows import as_student
 def factorise(network: nn.Module, plan: Plan, card: Card, *, start: bool = True) -> Student:
     """A copy of `network` whose converted layers are their separable approximations, for good.
 
-    start: False leaves their weights to be loaded.
+    start: whether they start from the layers' weights; their biases are the layers' in any case.
     """
     network = copy.deepcopy(network)
 
@@ -24,11 +25,11 @@ def factorise(network: nn.Module, plan: Plan, card: Card, *, start: bool = True)
         assert is_convertible_layer(layer)
         assert entry.student is not None
         assert entry.student.rank is not None
-        student = separable(layer, entry.student.rank).to(layer.weight.device, layer.weight.dtype)
+        pair = separable(layer, entry.student.rank).to(layer.weight.device, layer.weight.dtype)
         if layer.bias is not None:
-            student[1].register_parameter("bias", nn.Parameter(layer.bias.detach().clone()))
+            pair[1].register_parameter("bias", nn.Parameter(layer.bias.detach().clone()))
         if start:
-            start_from(student, layer)
-        return student
+            start_from(pair, layer)
+        return pair
 
     return as_student(replace_blocks(network, plan, make), replace(card, form="low_rank", plan=plan))

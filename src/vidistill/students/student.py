@@ -9,11 +9,8 @@ from vidistill.ops.clip_view import ClipView, View, WindowView
 from vidistill.ops.normalise import Normalisation
 from vidistill.students.card import Card
 from vidistill.students.delta.plan import Plan
+from vidistill.students.state import KEY, State
 from vidistill.tasks import Task
-
-State = dict[str, Tensor]  # every tensor has the batch first; entries under "key/" live until the next key frame
-
-KEY = "key/"
 
 
 class Student(nn.Module):
@@ -138,9 +135,3 @@ class HeldOutput(Student):
     def forward(self, frame: Tensor, state: State | None = None) -> tuple[NetworkOutputs, State]:
         state = state or named_tensors(self.network(frame), f"{KEY}held")
         return from_named(state, f"{KEY}held"), state
-
-
-def without_key_frame(state: State | None) -> State | None:
-    """What a key frame leaves of a state: the recurrent entries; None where there are none."""
-    kept = {name: tensor for name, tensor in (state or {}).items() if not name.startswith(KEY)}
-    return kept or None

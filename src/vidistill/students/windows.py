@@ -13,7 +13,8 @@ from vidistill.models.outputs import NetworkOutputs, logits_of
 from vidistill.ops.clip_view import ClipView, View, WindowView
 from vidistill.ops.tiles import run_in_tiles
 from vidistill.students.card import Card
-from vidistill.students.student import KEY, PerFrame, State, Student
+from vidistill.students.state import KEY, State
+from vidistill.students.student import PerFrame, Student
 
 HELD = f"{KEY}outputs"
 AGE = "age"  # frames since the last one that the window kept

@@ -2,19 +2,19 @@
 
 import copy
 from dataclasses import replace
-from typing import Any
 
 from torch import Tensor, nn
 
 from vidistill.errors import UserError
 from vidistill.students.card import Card
-from vidistill.students.delta.calls import Call, leaves_named, map_outputs, name_leaves
+from vidistill.students.delta.calls import Call, Tree, leaves_named, map_outputs, name_leaves
 from vidistill.students.delta.conversion import replace_blocks
 from vidistill.students.delta.kinds import BlockStudent
 from vidistill.students.delta.plan import BlockPlan, Plan
-from vidistill.students.delta.search import SearchedStudent, chosen_plan, make_block_student
+from vidistill.students.delta.search import SearchedStudent, make_block_student
 from vidistill.students.delta.tape import Folding, Tape
-from vidistill.students.student import State, Student
+from vidistill.students.state import State
+from vidistill.students.student import Student
 
 WHOLE_SLOT = "whole"
 
@@ -33,7 +33,7 @@ class DeltaBlock(nn.Module):
         self.student = student
         self.tape = tape
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Tree, **kwargs: Tree) -> Tree:
         tape, call = self.tape, Call(args, kwargs)
         slot = tape.slot(self.path or WHOLE_SLOT)
         if tape.is_key_frame:
@@ -41,7 +41,9 @@ class DeltaBlock(nn.Module):
         kept = tape.read(slot)
         if "output" not in kept:
             return self.student.follow(call, kept)
-        key, key_output = _as_call(kept, call), _outputs(kept)
+        inputs, outputs = iter(leaves_named(kept, "input")), leaves_named(kept, "output")
+        key = call.map(lambda tensor: next(inputs))  # the key frame's call: this one with the tensors that were kept
+        key_output = outputs[0] if len(outputs) == 1 else outputs
         if tape.folding == "later":
             folded = self.student.fold(key, key_output)
             tape.keep(slot, folded)
@@ -51,24 +53,13 @@ class DeltaBlock(nn.Module):
             tape.changes |= {f"{slot}/{name}": tensor for name, tensor in name_leaves("output", change).items()}
         return map_outputs(lambda dz, z: z + dz, change, key_output)
 
-    def _key(self, slot: str, call: Call) -> Any:
+    def _key(self, slot: str, call: Call) -> Tree:
         output = self.block(*call.args, **call.kwargs)
         if self.tape.folding == "at once":
             self.tape.keep(slot, self.student.fold(call, output))
         else:
             self.tape.keep(slot, name_leaves("input", (call.args, call.kwargs)) | name_leaves("output", output))
         return output
-
-
-def _as_call(kept: State, call: Call) -> Call:
-    """The key frame's call: this one with the tensors that were kept."""
-    inputs = iter(leaves_named(kept, "input"))
-    return call.map(lambda tensor: next(inputs))
-
-
-def _outputs(kept: State) -> Tensor | list[Tensor]:
-    outputs = leaves_named(kept, "output")
-    return outputs[0] if len(outputs) == 1 else outputs
 
 
 class DeltaNetwork(Student):
@@ -92,7 +83,7 @@ class DeltaNetwork(Student):
     def plan(self) -> Plan:
         return self.card.plan or Plan(())
 
-    def forward(self, frame: Tensor, state: State | None = None) -> tuple[Any, State]:
+    def forward(self, frame: Tensor, state: State | None = None) -> tuple[Tree, State]:
         with self.tape.bound(state, self.folding) as written:
             outputs = self.network(frame)
             if state is not None:
@@ -136,7 +127,7 @@ def convert(
 
 
 def set_costs(network: DeltaNetwork, costs: dict[str, Tensor]) -> None:
-    """Tells every searched block what its candidates cost; costs: by path, one value a candidate."""
+    """Tells every searched block what its candidates cost. costs: by path, (candidates,)."""
     for path, block in network.blocks().items():
         if isinstance(block.student, SearchedStudent):
             block.student.costs.copy_(costs[path])
@@ -151,5 +142,5 @@ def keep_chosen(network: DeltaNetwork) -> None:
             choices[path] = block.student.choice
             block.student = block.student.chosen
     entries = network.plan.blocks
-    plan = Plan(tuple(chosen_plan(e, choices[e.path]) if e.path in choices else e for e in entries))
+    plan = Plan(tuple(e.choosing(choices[e.path]) if e.path in choices else e for e in entries))
     network.card = replace(network.card, plan=plan)

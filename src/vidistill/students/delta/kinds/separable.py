@@ -1,36 +1,56 @@
-"""The cheap sibling of a layer: a separable bottleneck without a non-linearity, started from the layer's own weights.
+"""The kind "separable": two thin layers in the place of one, started from the layer's own weights.
 
 Source: Habibian et al., "Delta Distillation for Efficient Video Processing", ECCV 2022 (arXiv 2203.09594), candidate b
 of a linear block, and its initialisation by spatial singular value decomposition.
 """
 
-import copy
-from typing import Literal, TypeGuard
-
 import torch
 from torch import Tensor, nn
 
-Policy = Literal["out", "min"]
-ConvertibleLayer = nn.Conv2d | nn.Linear
+from vidistill.students.delta.calls import Call, Tree
+from vidistill.students.delta.kinds.block_student import Policy, StudentSpec
+from vidistill.students.delta.kinds.linear import LinearStudent
+from vidistill.students.delta.layers import ConvertibleLayer, channels, is_convertible_layer
 
 
-def is_convertible_layer(module: nn.Module) -> TypeGuard[ConvertibleLayer]:
-    """Whether it is exactly a Conv2d or Linear: a subclass may do anything."""
-    return type(module) in (nn.Conv2d, nn.Linear)
+class Separable(LinearStudent):
+    """g is a separable bottleneck without a non-linearity, of a convolution or linear layer."""
 
+    has_rank = True
 
-def without_bias(layer: ConvertibleLayer) -> ConvertibleLayer:
-    """A copy of the layer that maps changes, which have no bias."""
-    layer = copy.deepcopy(layer)
-    layer.bias = None
-    return layer.requires_grad_(True)
+    linear: nn.Sequential
 
+    @classmethod
+    def resolve(cls, spec: StudentSpec, block: nn.Module, call: Call, output: Tree) -> StudentSpec | str:
+        """The rank asked for, at most the full one, else that of the policy."""
+        resolved = super().resolve(spec, block, call, output)
+        if isinstance(resolved, str):
+            return resolved
+        if not is_convertible_layer(block):
+            return f"the kind {spec.kind} is for a convolution or a linear layer only"
+        if spec.rank is not None:
+            rank = min(spec.rank, full_rank(block))
+        else:
+            rank = bottleneck_rank(block, reduction=spec.reduction, policy=spec.policy)
+        if isinstance(block, nn.Conv2d) and rank % block.groups:
+            return f"its {block.groups} groups do not divide the bottleneck's {rank} channels"
+        return spec.ranked(rank)
 
-def channels(layer: ConvertibleLayer) -> tuple[int, int]:
-    """Input and output channels of a convolution or linear layer."""
-    if isinstance(layer, nn.Conv2d):
-        return layer.in_channels, layer.out_channels
-    return layer.in_features, layer.out_features
+    @classmethod
+    def make(cls, spec: StudentSpec, block: nn.Module, channels: tuple[int, int]) -> "Separable":
+        assert is_convertible_layer(block)
+        assert spec.rank is not None
+        return cls(separable(block, spec.rank), spec.scale).like(block)
+
+    @property
+    def last_layer(self) -> ConvertibleLayer:
+        last = self.linear[-1]
+        assert is_convertible_layer(last)
+        return last
+
+    def start(self, block: nn.Module) -> None:
+        assert is_convertible_layer(block)
+        start_from(self.linear, block)
 
 
 def bottleneck_rank(layer: ConvertibleLayer, *, reduction: int, policy: Policy) -> int:
@@ -97,7 +117,7 @@ def start_from(student: nn.Sequential, layer: ConvertibleLayer) -> None:
         return
     kernel = layer.weight.double()
     if isinstance(layer, nn.Linear):
-        kernel = kernel[:, :, None, None]
+        kernel = kernel[:, :, None, None]  # (n, c) → (n, c, 1, 1)
     n, c, h, w = kernel.shape
     rank = reduce.shape[0]
     left, right = _truncated(kernel.permute(1, 2, 0, 3).reshape(c * h, n * w), rank)

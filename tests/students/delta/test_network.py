@@ -9,10 +9,11 @@ from tests.networks import TinySegmenter, settle_norms
 from vidistill.errors import UserError
 from vidistill.models.libraries import import_torchvision
 from vidistill.students.delta.conversion import Selection, plan_conversion
+from vidistill.students.delta.kinds import StudentSpec
 from vidistill.students.delta.network import DeltaNetwork, convert
-from vidistill.students.delta.plan import StudentSpec
 from vidistill.students.norms import fuse_norms, fused_copy
-from vidistill.students.student import PerFrame, without_key_frame
+from vidistill.students.state import without_key_frame
+from vidistill.students.student import PerFrame
 
 
 @pytest.fixture

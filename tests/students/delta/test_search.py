@@ -1,21 +1,13 @@
-import json
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
 
 from tests.networks import TinySegmenter
 from vidistill.data.clip import Batch
-from vidistill.errors import UserError
-from vidistill.methods import latency_table
 from vidistill.methods.delta import Delta
-from vidistill.methods.latency_table import ITSELF, block_costs
 from vidistill.methods.teacher import FrozenTeacher
 from vidistill.students.delta.calls import Call
-from vidistill.students.delta.conversion import Selection, plan_conversion
-from vidistill.students.delta.kinds import Nothing
-from vidistill.students.delta.plan import StudentSpec
+from vidistill.students.delta.kinds import StudentSpec, make_student
 from vidistill.students.delta.search import Search, SearchedStudent
 from vidistill.tasks.segmentation.task import Segmentation
 
@@ -41,9 +33,14 @@ def test_a_searched_block_starts_with_all_its_candidates(network) -> None:
         assert gate.gates.tolist() == [-1, 0, 0]
 
 
+def students_of(*specs: StudentSpec) -> SearchedStudent:
+    return SearchedStudent([make_student(spec, nn.Conv2d(4, 4, 1), (4, 4)) for spec in specs])
+
+
 def test_samples_follow_the_gates() -> None:
     """Gumbel's maximum picks candidate i with probability softmax(gates)_i, whatever the temperature."""
-    student = SearchedStudent([Nothing(), Nothing(), Nothing()], [FULL, THIN, NOTHING])
+    student = students_of(FULL, StudentSpec("separable", rank=2), NOTHING)
+    assert student.gates.tolist() == [-1, 0, 0]
     counts = torch.zeros(3)
     for _ in range(4000):
         student.draw()
@@ -55,7 +52,7 @@ def test_samples_follow_the_gates() -> None:
 
 def test_two_candidates_are_the_papers_gate() -> None:
     """One gate b against 0: the relaxed choice is sigmoid((b + logistic noise) / τ)."""
-    student = SearchedStudent([Nothing(), Nothing()], [FULL, THIN])
+    student = students_of(FULL, StudentSpec("copy", scale=0.5))
     torch.manual_seed(3)
     student.draw()
     assert student._sample is not None
@@ -144,7 +141,7 @@ def test_the_choice_settles_and_trains_undisturbed(network: TinySegmenter) -> No
 
 @pytest.mark.parametrize("until", [0.0, 1.5])
 def test_a_search_lasts_a_part_of_the_run(until: float) -> None:
-    with pytest.raises(ValueError, match=r"lies in \(0, 1\]"):
+    with pytest.raises(ValueError, match=rf"search\.until must be above 0 and at most 1, got {until}"):
         Search(until=until)
 
 
@@ -171,45 +168,3 @@ def test_gates_travel_alike_in_runs_of_any_length(network) -> None:
 def test_a_search_needs_a_choice(candidates) -> None:
     with pytest.raises(ValueError, match="two different ones"):
         Search(candidates)
-
-
-def test_each_call_of_a_shared_block_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    class TwoSizes(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.shared = nn.Conv2d(3, 3, 3, padding=1)
-
-        def forward(self, frame):
-            return self.shared(frame).mean() + self.shared(frame[..., ::2, ::2]).mean()
-
-    sizes = {"(1, 3, 16, 24)": 4.0, "(1, 3, 8, 12)": 1.0}
-
-    def times(functions, *, title: str) -> dict[str, float]:
-        known = {"network": 7.0, "measured": 3.0}
-        return {name: known.get(name) or sum(t for size, t in sizes.items() if size in name) for name in functions}
-
-    monkeypatch.setattr(latency_table, "median_milliseconds", times)
-    search, selection = Search((FULL, NOTHING), "latency"), Selection(leave_first=0, leave_last=0)
-    plan = plan_conversion(TwoSizes(), EXAMPLE, selection, search.candidates)
-    table = latency_table.measure_table(TwoSizes(), plan, search, (16, 24))
-    assert table.blocks == {"shared": {ITSELF: 5.0, "copy": 5.0, "nothing": 5.0}}
-    assert table.whole["predicted"] == 7.0
-    assert "measured 3.0 ms, a gap of 133% (the network: 7.0 ms); measure again on an idle machine" in str(table)
-
-
-def test_a_latency_table_is_kept_and_refused_elsewhere(network, tmp_path: Path) -> None:
-    search = Search((FULL, THIN, NOTHING), "latency", table=tmp_path / "table.json")
-    _, student = searched(network)
-    costs = block_costs(network, student, search, Selection(), (16, 24))
-    kept = json.loads((tmp_path / "table.json").read_text())
-    assert set(kept["blocks"]) == set(costs) == {"body.0", "mix"}
-    whole = sum(block[ITSELF] for block in kept["blocks"].values())
-    assert costs["mix"][1].item() == pytest.approx(kept["blocks"]["mix"]["separable of 4 channels"] / whole)
-    assert {"network", "measured", "predicted"} == set(kept["whole"])
-    again = block_costs(network, student, search, Selection(), (16, 24))
-    assert all(torch.equal(again[path], costs[path]) for path in costs), "read, not measured again"
-    with pytest.raises(UserError, match=r"table\.json: was measured for size \[16, 24\], this run needs \[32, 24\]"):
-        block_costs(network, student, search, Selection(), (32, 24))
-    (tmp_path / "table.json").write_text("{}")
-    with pytest.raises(UserError, match="delete it to measure again"):
-        block_costs(network, student, search, Selection(), (16, 24))

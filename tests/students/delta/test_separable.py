@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from vidistill.students.delta.separable import bottleneck_rank, full_rank, separable, start_from
+from vidistill.students.delta.kinds.separable import bottleneck_rank, full_rank, separable, start_from
 
 
 def dense_kernel(student: nn.Sequential) -> torch.Tensor:

@@ -5,7 +5,8 @@ from torch import nn
 from tests.networks import TinySegmenter
 from vidistill.errors import UserError
 from vidistill.students.delta.conversion import FUNCTIONAL, Selection, plan_conversion, replace_blocks
-from vidistill.students.delta.plan import Plan, StudentSpec
+from vidistill.students.delta.kinds import StudentSpec
+from vidistill.students.delta.plan import Plan
 
 FRAME = torch.zeros(1, 3, 16, 24)
 
@@ -165,3 +166,20 @@ def test_the_share_is_of_functional_and_transposed_layers_too() -> None:
     macs = {block.path: block.macs for block in plan.blocks}
     assert macs == {"first": 60 * 3 * 8, "last": 240 * 8 * 2, "up": 60 * 8 * 8 * 4, FUNCTIONAL: 60 * 8 * 8 * 9}
     assert plan.share == (macs["first"] + macs["last"]) / sum(macs.values())
+
+
+@pytest.mark.parametrize("message", ["only 16 rows fit", ""])
+def test_a_student_that_cannot_run_is_left_with_what_went_wrong(message: str) -> None:
+    class Rigid(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, x):
+            if x.shape[-2] != 16:
+                raise ArithmeticError(message)
+            return self.conv(x)
+
+    network = nn.Sequential(Rigid(), nn.Conv2d(3, 3, 1))
+    plan = planned(network, StudentSpec("copy", scale=0.5), granularity="block", convert=("0",))
+    assert reasons(plan)["0"] == f"its copy at 0.5 cannot run ({message or 'ArithmeticError'})"

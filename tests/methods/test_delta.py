@@ -9,7 +9,7 @@ from vidistill.data.clip import Batch
 from vidistill.errors import UserError
 from vidistill.methods.delta import Delta
 from vidistill.methods.teacher import FrozenTeacher
-from vidistill.students.delta.plan import StudentSpec
+from vidistill.students.delta.kinds import StudentSpec
 from vidistill.tasks.segmentation.task import Segmentation
 
 

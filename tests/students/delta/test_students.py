@@ -13,8 +13,8 @@ from vidistill.errors import UserError
 from vidistill.ops.macs import count_macs
 from vidistill.students.card import Card
 from vidistill.students.delta.conversion import Selection, plan_conversion
+from vidistill.students.delta.kinds import StudentSpec
 from vidistill.students.delta.network import DeltaNetwork, convert
-from vidistill.students.delta.plan import StudentSpec
 from vidistill.students.files import load_student, save_student
 from vidistill.students.norms import fused_copy
 
@@ -116,8 +116,9 @@ def test_any_size_runs(student) -> None:
 
 
 @torch.no_grad()
-def test_fused_norms_change_nothing_but_the_work(student, frames) -> None:
-    student.folding = "later"
+@pytest.mark.parametrize("folding", ["never", "later", "at once"])
+def test_fused_norms_change_nothing_but_the_work(student, frames, folding: str) -> None:
+    student.folding = folding
     fused = fused_copy(student, frames[0, :1])
     assert gap(clip_of(fused, frames)[0], clip_of(student, frames)[0]) < 1e-5
     students = [module for block in fused.blocks().values() for module in block.student.modules()]
@@ -145,6 +146,14 @@ def test_saved_and_loaded(student, frames, tmp_path: Path) -> None:
     loaded = load_student(tmp_path / "student.safetensors", network=TinySegmenter(num_classes=4))
     assert loaded.plan == student.plan
     assert torch.equal(clip_of(loaded, frames)[0], clip_of(student, frames)[0])
+
+
+def test_a_kind_of_another_version_is_refused(student, tmp_path: Path) -> None:
+    plan = student.plan.to_list()
+    next(entry for entry in plan if entry["candidates"])["candidates"][0]["student"]["kind"] = "later"
+    save_student(tmp_path / "student.safetensors", student, Card({}, "delta", {"name": "segmentation"}, plan))
+    with pytest.raises(UserError, match=r"unknown student kind 'later'; .*; distil it again"):
+        load_student(tmp_path / "student.safetensors", network=TinySegmenter(num_classes=4))
 
 
 @torch.no_grad()
