@@ -16,7 +16,7 @@ from vidistill.data.clip import SampleKey
 from vidistill.data.datasets.coco_video import coco_video
 from vidistill.data.datasets.label_maps import label_maps
 from vidistill.data.datasets.synthetic import synthetic
-from vidistill.data.resized import resized
+from vidistill.data.resized import resize_image
 from vidistill.data.video.writer import VideoWriter
 from vidistill.errors import UserError
 from vidistill.models import onnx_networks
@@ -121,7 +121,7 @@ def test_a_teacher_may_see_smaller_frames(tmp_path: Path, folder: str, images, t
     network = TinyDetector(3) if task == "detection" else TinySegmenter(3)
     teacher = teacher_of(network, task)
     out = label_videos([folder], teacher, tmp_path / "labels", score=0.4, height=24)
-    small = torch.from_numpy(resized(images[1], 24)).permute(2, 0, 1)[None]
+    small = torch.from_numpy(resize_image(images[1], 24)).permute(2, 0, 1)[None]
     with torch.no_grad():
         outputs, _ = teacher(teacher.card.normalisation(small))
     if task == "detection":

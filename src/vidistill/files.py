@@ -15,6 +15,14 @@ if sys.platform != "win32":
     import fcntl
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file. Errors: UserError where it cannot be read as UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as text in UTF-8 ({error}); copy it again") from error
+
+
 def relative_path(path: Path, folder: Path) -> str:
     """The way from the folder to the path, links to folders resolved, for `..` leads out of where a link leads to."""
     return Path(os.path.relpath(path.parent.resolve() / path.name, folder.resolve())).as_posix()

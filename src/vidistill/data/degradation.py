@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vidistill.ops.resize import degrade_bicubic, degrade_blur
 
-Kind = Literal["bicubic", "blur"]
+DegradationKind = Literal["bicubic", "blur"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Degradation:
     """
 
     scale: int = 4
-    kind: Kind = "bicubic"
+    kind: DegradationKind = "bicubic"
     centred: bool = False
 
     def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:

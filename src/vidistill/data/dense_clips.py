@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vidistill.config import Settings, call
-from vidistill.data.augment import CameraMotion, Matrix, View, change_colour, warp_clip
+from vidistill.data.augment import CameraMotion, Matrix, RandomView, change_colour, warp_clip
 from vidistill.data.clip import IGNORED, Batch, Clip, FrameSequence, Image, SampleKey, VideoDataset
 from vidistill.data.sampling import paired_indices
 from vidistill.errors import UserError
@@ -25,14 +25,14 @@ class ClipSettings:
 
     num_frames: int = 2
     max_gap: int = 9
-    view: View = field(default_factory=View)
+    view: RandomView = field(default_factory=RandomView)
     motion: CameraMotion = field(default_factory=CameraMotion)
     use_labels: bool = True
     noise: float = 1.5  # standard deviation, in grey levels, of what a sensor adds to each frame of a moved still
 
 
 class FrameClipSettings(Settings):
-    """How clips of frames with a label each are drawn; see `ClipSettings`, `View` and `CameraMotion` for the units."""
+    """How clips of frames with a label each are drawn; units as in `ClipSettings`, `RandomView` and `CameraMotion`."""
 
     num_frames: int = pydantic.Field(default=2, ge=1)
     max_gap: int = pydantic.Field(default=9, ge=1)
@@ -44,7 +44,7 @@ class FrameClipSettings(Settings):
     motion: dict[str, float] = pydantic.Field(default_factory=dict)
 
     def samples(self, datasets: Sequence[VideoDataset], *, use_labels: bool) -> "TrainingClips":
-        view = View(self.crop, self.scale, self.flip, self.colour)
+        view = RandomView(self.crop, self.scale, self.flip, self.colour)
         motion = call(CameraMotion, dict(self.motion), where="data.clip.motion")
         settings = ClipSettings(self.num_frames, self.max_gap, view, motion, use_labels, self.noise)
         return TrainingClips(datasets, settings)

@@ -1,11 +1,39 @@
-"""Which frames a clip is made of, and in which order samples come; every draw a function of (seed, epoch, sample)."""
+"""Which frames are used of a sequence and of a clip, and in which order samples come.
+
+Every draw is a function of (seed, epoch, sample).
+"""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from vidistill.data.clip import SampleKey
+from vidistill.errors import UserError
+
+T = TypeVar("T")
+FrameRange = tuple[int, int]  # [first, end)
+
+
+def frame_slice(frames: FrameRange | None) -> slice:
+    """The slice of [first, end), of everything for None. Errors: UserError for an empty range."""
+    if frames is None:
+        return slice(None)
+    if not 0 <= frames[0] < frames[1]:
+        raise UserError(f"frames: {list(frames)} is no range of frames; give [first, end) with 0 <= first < end")
+    return slice(*frames)
+
+
+def select_frames(items: Sequence[T], part: slice, *, path: Path) -> Sequence[T]:
+    """The part of a video's frames, or of whatever it has one of for each. Errors: UserError where none is left."""
+    if not items[part]:
+        raise UserError(
+            f"{path}: has {len(items)} frames, frames [{part.start}, {part.stop}) selects none of them; change frames, "
+            "or leave the video out"
+        )
+    return items[part]
 
 
 def paired_indices(anchor: int, *, num_frames: int, max_gap: int, rng: np.random.Generator) -> list[int]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vidistill.data.class_names import COCO_CLASSES
 from vidistill.data.clip import Image
 from vidistill.data.datasets.coco_video import CocoContents
-from vidistill.data.resized import resized, resized_width
+from vidistill.data.resized import resize_image, resized_width
 from vidistill.data.sequences.boxes import Boxes
 from vidistill.data.video.reader import VideoReader
 from vidistill.errors import UserError, nearest
@@ -98,7 +98,7 @@ class Labeller:
         state: dict[str, Tensor] | None = None
         with VideoReader(video) as reader:
             for frame in track(reader, f"labelling {Path(video).name}", total=reader.num_frames or None):
-                seen = frame.image if self.height is None else resized(frame.image, self.height)
+                seen = frame.image if self.height is None else resize_image(frame.image, self.height)
                 planes = torch.from_numpy(seen).permute(2, 0, 1)[None].to(self.device)
                 is_key = frame.index % self.card.key_frame_interval == 0
                 outputs, state = teacher(self.card.normalisation(planes), None if is_key else state or None)

@@ -16,7 +16,7 @@ from vidistill.data.datasets.pets import pets
 from vidistill.data.datasets.super_resolution import high_resolution, reds, vid4, vimeo90k
 from vidistill.data.datasets.synthetic import synthetic
 from vidistill.data.datasets.synthetic_actions import synthetic_actions
-from vidistill.data.sequences.videos import videos
+from vidistill.data.datasets.videos import videos
 
 DATASETS: dict[str, Callable[..., VideoDataset]] = {
     "camvid": camvid,

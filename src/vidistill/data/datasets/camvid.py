@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from vidistill.data.clip import VideoDataset
-from vidistill.data.sequences.images import ImageSequence, consecutive_runs, ids, images_in, labelled_sequence
+from vidistill.data.image_files import images_in
+from vidistill.data.sequences.images import ImageSequence, consecutive_runs, ids, labelled_sequence
 from vidistill.errors import UserError
 
 CLASS_NAMES = (

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from vidistill.data.clip import IGNORED, VideoDataset
-from vidistill.data.sequences.images import ImageSequence, consecutive_runs, ids, images_in
-from vidistill.data.video.reader import natural_key
+from vidistill.data.image_files import images_in, natural_key
+from vidistill.data.sequences.images import ImageSequence, consecutive_runs, ids
 from vidistill.errors import UserError
 
 CLASS_NAMES = (

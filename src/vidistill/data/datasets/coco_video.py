@@ -9,77 +9,25 @@ from typing import Any
 import numpy as np
 
 from vidistill.data.clip import FrameSequence, VideoDataset
-from vidistill.data.sequences.boxes import BoxedSequence, Boxes, all_boxes, check_range
-from vidistill.data.sequences.frame_files import image_files, unique_name, video_file, write_images
+from vidistill.data.sampling import FrameRange, frame_slice
+from vidistill.data.sequences.boxes import BoxedSequence, Boxes, all_boxes
+from vidistill.data.sequences.frame_files import frame_paths, source_video, unique_name, write_images
 from vidistill.data.sequences.images import ImageSequence
 from vidistill.data.sequences.videos import OpenReaders, VideoSequence
 from vidistill.data.video.reader import VIDEO_SUFFIXES
 from vidistill.errors import UserError
 from vidistill.files import atomic_path, relative_path
 
-Record = dict[str, Any]
-
+Record = dict[str, Any]  # an object of the JSON file
 
 PARTS = ("videos", "images", "annotations", "categories")
-
-
-class CocoContents:
-    """Category k + 1 is class k; ids count from 1, the frames of a video from 0."""
-
-    def __init__(self, class_names: Sequence[str]) -> None:
-        self.videos: list[Record] = []
-        self.images: list[Record] = []
-        self.annotations: list[Record] = []
-        self.categories = [{"id": label, "name": name} for label, name in enumerate(class_names, 1)]
-        self._num_frames = 0
-
-    def add_video(self, name: str, file_name: str | None = None) -> str:
-        """The frames added from now on are this video's, whose name is returned: another if an earlier video has it.
-
-        file_name: where its frames are no image files.
-        """
-        name = unique_name(name, {video["name"] for video in self.videos})
-        place = {} if file_name is None else {"file_name": file_name}
-        self.videos.append({"id": len(self.videos) + 1, "name": name} | place)
-        self._num_frames = 0
-        return name
-
-    def add_frame(self, files: Sequence[str], size: tuple[int, int], boxes: Boxes) -> None:
-        """The next frame of the video. files: those of all its frames, or none, where they are no files."""
-        frame_id, video = self._num_frames, self.videos[-1]
-        self._num_frames += 1
-        image_id = len(self.images) + 1
-        file_name = files[frame_id] if files else f"{video['name']}/{frame_id:06d}.png"
-        self.images.append(
-            {
-                "id": image_id, "video_id": video["id"], "frame_id": frame_id, "file_name": file_name,
-                "height": size[0], "width": size[1],
-            }
-        )  # fmt: skip
-        for place, (left, top, right, bottom) in enumerate(boxes.xyxy.astype(np.float64).tolist()):
-            record: Record = {
-                "id": len(self.annotations) + 1, "image_id": image_id, "category_id": int(boxes.labels[place]) + 1,
-                "bbox": [left, top, right - left, bottom - top], "area": (right - left) * (bottom - top),
-                "iscrowd": int(boxes.crowd[place]) if boxes.crowd is not None else 0,
-            }  # fmt: skip
-            if boxes.instances is not None:
-                record["instance_id"] = int(boxes.instances[place])
-            if boxes.scores is not None:
-                record["score"] = float(boxes.scores[place])
-            self.annotations.append(record)
-
-    def write(self, path: Path) -> None:
-        """Atomic."""
-        contents = {name: getattr(self, name) for name in PARTS}
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(contents), encoding="utf-8")
 
 
 def coco_video(
     root: str | Path,
     *,
     annotations: str = "annotations.json",
-    frames: tuple[int, int] | None = None,
+    frames: FrameRange | None = None,
     height: int | None = None,
 ) -> VideoDataset:
     """The videos of a COCO-VID file, with boxes, instance ids, crowds, and scores where annotations have them.
@@ -93,7 +41,7 @@ def coco_video(
     finite or empty, a score that is not between 0 and 1, scores of some annotations only. Missing images are listed by
     `problems`.
     """
-    path, part = Path(root) / annotations, check_range(frames)
+    path, part = Path(root) / annotations, frame_slice(frames)
     contents = _read(path)
     videos, images, categories = (_by_id(contents, name, path) for name in ("videos", "images", "categories"))
     names = {category: str(record.get("name", category)) for category, record in sorted(categories.items())}
@@ -236,6 +184,58 @@ def _boxes(image: Record, records: Sequence[Record], labels: dict[int, int], pat
     return boxes.checked(num_classes=len(labels), where=where).clipped(size)
 
 
+class CocoContents:
+    """Category k + 1 is class k; ids count from 1, the frames of a video from 0."""
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        self.videos: list[Record] = []
+        self.images: list[Record] = []
+        self.annotations: list[Record] = []
+        self.categories = [{"id": label, "name": name} for label, name in enumerate(class_names, 1)]
+        self._num_frames = 0
+
+    def add_video(self, name: str, file_name: str | None = None) -> str:
+        """The frames added from now on are this video's, whose name is returned: another if an earlier video has it.
+
+        file_name: where its frames are no image files.
+        """
+        name = unique_name(name, {video["name"] for video in self.videos})
+        place = {} if file_name is None else {"file_name": file_name}
+        self.videos.append({"id": len(self.videos) + 1, "name": name} | place)
+        self._num_frames = 0
+        return name
+
+    def add_frame(self, files: Sequence[str], size: tuple[int, int], boxes: Boxes) -> None:
+        """The next frame of the video. files: those of all its frames, or none, where they are no files."""
+        frame_id, video = self._num_frames, self.videos[-1]
+        self._num_frames += 1
+        image_id = len(self.images) + 1
+        file_name = files[frame_id] if files else f"{video['name']}/{frame_id:06d}.png"
+        self.images.append(
+            {
+                "id": image_id, "video_id": video["id"], "frame_id": frame_id, "file_name": file_name,
+                "height": size[0], "width": size[1],
+            }
+        )  # fmt: skip
+        for place, (left, top, right, bottom) in enumerate(boxes.xyxy.astype(np.float64).tolist()):
+            record: Record = {
+                "id": len(self.annotations) + 1, "image_id": image_id, "category_id": int(boxes.labels[place]) + 1,
+                "bbox": [left, top, right - left, bottom - top], "area": (right - left) * (bottom - top),
+                "iscrowd": int(boxes.crowd[place]) if boxes.crowd is not None else 0,
+            }  # fmt: skip
+            if boxes.instances is not None:
+                record["instance_id"] = int(boxes.instances[place])
+            if boxes.scores is not None:
+                record["score"] = float(boxes.scores[place])
+            self.annotations.append(record)
+
+    def write(self, path: Path) -> None:
+        """Atomic."""
+        contents = {name: getattr(self, name) for name in PARTS}
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(contents), encoding="utf-8")
+
+
 def write_coco_video(dataset: VideoDataset, path: str | Path) -> None:
     """Writes the data set's boxes as a COCO-VID file; category k + 1 is class k, and every frame is listed.
 
@@ -256,7 +256,7 @@ def write_coco_video(dataset: VideoDataset, path: str | Path) -> None:
 
 def _add_video(contents: CocoContents, sequence: FrameSequence, folder: Path) -> Sequence[str]:
     """Adds the sequence's video; returns the names of its frames' files, none where they are a video's."""
-    video, images = video_file(sequence), image_files(sequence)
+    video, images = source_video(sequence), frame_paths(sequence)
     name = contents.add_video(sequence.name, None if video is None else relative_path(video, folder))
     if video is not None:
         return ()

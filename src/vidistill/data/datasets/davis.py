@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from vidistill.data.clip import VideoDataset
-from vidistill.data.sequences.images import ImageSequence, images_in, labelled_sequence
-from vidistill.data.video.reader import natural_key
+from vidistill.data.image_files import images_in, natural_key
+from vidistill.data.sequences.images import ImageSequence, labelled_sequence
 from vidistill.errors import UserError, nearest
 
 CLASS_NAMES = ("background", "object")

@@ -6,9 +6,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from vidistill.data.clip import VideoDataset
-from vidistill.data.sequences.boxes import BoxedSequence, Boxes, check_range
-from vidistill.data.sequences.images import ImageSequence, images_in
-from vidistill.data.video.reader import natural_key
+from vidistill.data.image_files import images_in
+from vidistill.data.sampling import FrameRange, frame_slice, select_frames
+from vidistill.data.sequences.boxes import BoxedSequence, Boxes
+from vidistill.data.sequences.images import ImageSequence
 from vidistill.errors import UserError
 
 # WordNet ids in alphabetical order of the names, as the development kit has them
@@ -74,7 +75,7 @@ def _text(element: ElementTree.Element, path: str) -> str:
 
 
 def imagenet_vid(
-    root: str | Path, *, split: str = "train", frames: tuple[int, int] | None = None, height: int | None = None
+    root: str | Path, *, split: str = "train", frames: FrameRange | None = None, height: int | None = None
 ) -> VideoDataset:
     """The split's snippets: folders of frames in `Data/VID/{split}`, and `Annotations/VID/{split}` of the same names.
 
@@ -82,7 +83,7 @@ def imagenet_vid(
     Errors: no such split or no snippets in it; an empty range; no such height; when it is read, an annotation that is
     missing, broken or of an unknown class.
     """
-    part = check_range(frames)
+    part = frame_slice(frames)
     folder = _folder(Path(root), "VID", split)
     snippets = sorted({image.parent for image in folder.rglob("*.JPEG")}, key=lambda p: p.relative_to(folder).parts)
     if not snippets:
@@ -134,8 +135,6 @@ def _annotation(root: Path, kind: str, image: Path) -> Path:
 
 
 def _sequence(root: Path, kind: str, snippet: Path, folder: Path, part: slice, height: int | None) -> BoxedSequence:
-    images = sorted(images_in(snippet), key=natural_key)[part]
-    if not images:
-        raise UserError(f"{snippet}: has no frames in the range asked for; change frames, or take it out")
+    images = select_frames(images_in(snippet), part, path=snippet)
     annotations = XmlBoxes([_annotation(root, kind, image) for image in images])
     return BoxedSequence(ImageSequence(snippet.relative_to(folder).as_posix(), images), annotations, height)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from vidistill.data.class_names import read_class_names
 from vidistill.data.clip import FrameSequence, VideoDataset
-from vidistill.data.resized import ResizedSequence
-from vidistill.data.sequences.images import ids, images_in, labelled_sequence
+from vidistill.data.image_files import images_in
+from vidistill.data.resized import ResizedSequence, check_height
+from vidistill.data.sequences.images import ids, labelled_sequence
 from vidistill.errors import UserError
 
 
@@ -16,6 +17,7 @@ def label_maps(root: str | Path, *, height: int | None = None) -> VideoDataset:
     Errors: UserError where there are none.
     """
     root = Path(root)
+    check_height(height)
     names = read_class_names(root / "classes.json")
     sequences: list[FrameSequence] = []
     for folder in sorted(path.parent for path in root.glob("*/frames")):

@@ -12,12 +12,11 @@ from typing import Literal
 
 from vidistill.data.class_names import read_class_names
 from vidistill.data.clip import FrameSequence, Image, VideoDataset
-from vidistill.data.resized import ResizedSequence
+from vidistill.data.image_files import images_in, natural_key, write_image
+from vidistill.data.resized import ResizedSequence, check_height
 from vidistill.data.sequences.classified import ClassifiedVideo, classes_of
-from vidistill.data.sequences.frame_files import write_image
-from vidistill.data.sequences.images import ImageSequence, images_in
+from vidistill.data.sequences.images import ImageSequence
 from vidistill.data.sequences.videos import OpenReaders, VideoSequence
-from vidistill.data.video.reader import natural_key
 from vidistill.errors import UserError, nearest
 from vidistill.files import atomic_path
 from vidistill.progress import track
@@ -82,8 +81,7 @@ def labelled_videos(
     """
     path = Path(root) / list_file
     entries = _read(path, Path(root))
-    if height is not None and height < 1:
-        raise UserError(f"height: {height} is no height; give a number of pixels")
+    check_height(height)
     names = _class_names(entries, path.parent / "classes.json", class_names, num_classes)
     for entry in entries:
         wrong = [c for c in entry.classes if c >= len(names)]

@@ -8,14 +8,14 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from vidistill.data.class_names import table_lines
 from vidistill.data.clip import FrameSequence, VideoDataset
-from vidistill.data.sequences.boxes import BoxedSequence, Boxes, all_boxes, check_range
-from vidistill.data.sequences.frame_files import image_files, unique_name, write_images
-from vidistill.data.sequences.images import ImageSequence, images_in
-from vidistill.data.video.reader import natural_key, read_image
+from vidistill.data.image_files import images_in, natural_key, read_image
+from vidistill.data.sampling import FrameRange, frame_slice, select_frames
+from vidistill.data.sequences.boxes import BoxedSequence, Boxes, all_boxes
+from vidistill.data.sequences.frame_files import frame_paths, unique_name, write_images
+from vidistill.data.sequences.images import ImageSequence
 from vidistill.errors import UserError
-from vidistill.files import atomic_path, relative_path
+from vidistill.files import atomic_path, read_lines, relative_path
 
 MOT_CLASSES = (
     "pedestrian", "person on vehicle", "car", "bicycle", "motorbike", "non motorised vehicle", "static person",
@@ -30,7 +30,7 @@ def mot(
     *,
     class_names: Sequence[str] = ("pedestrian",),
     all_classes: Sequence[str] = MOT_CLASSES,
-    frames: tuple[int, int] | None = None,
+    frames: FrameRange | None = None,
     height: int | None = None,
 ) -> VideoDataset:
     """The sequence in `root`, or those in its folders, with boxes and instance ids.
@@ -50,7 +50,7 @@ def mot(
     folders = [path.parent.parent for path in sorted(root.rglob("gt/gt.txt"), key=lambda p: natural_key(p.parts[-3]))]
     if not folders:
         raise UserError(f"{root}: there is no gt/gt.txt in it or below; a MOT sequence holds img1, gt and seqinfo.ini")
-    sequences = [_sequence(folder, labels, check_range(frames), height) for folder in folders]
+    sequences = [_sequence(folder, labels, frame_slice(frames), height) for folder in folders]
     return VideoDataset(root.name or "mot", sequences, tuple(class_names))
 
 
@@ -68,9 +68,8 @@ def _sequence(folder: Path, labels: dict[int, int | None], part: slice, height: 
     _check_length(known, len(images), image_folder)
     size = _size(known, folder / "seqinfo.ini") if "imheight" in known else read_image(images[0]).shape[:2]
     annotations = _read(folder / "gt" / "gt.txt", len(images), labels, size)
-    if not images[part]:
-        raise UserError(f"{folder}: has {len(images)} frames and none in the range asked for; change frames")
-    return BoxedSequence(ImageSequence(folder.name, images[part]), annotations[part], height)
+    chosen = select_frames(images, part, path=folder)
+    return BoxedSequence(ImageSequence(folder.name, chosen), annotations[part], height)
 
 
 def _info(path: Path) -> dict[str, str]:
@@ -79,7 +78,7 @@ def _info(path: Path) -> dict[str, str]:
         return {}
     info = configparser.RawConfigParser()
     try:
-        info.read_string("\n".join(table_lines(path)))
+        info.read_string("\n".join(read_lines(path)))
         return dict(info["Sequence"])
     except (configparser.Error, KeyError) as error:
         reason = " ".join(str(error).split())
@@ -114,7 +113,7 @@ def _size(known: dict[str, str], path: Path) -> tuple[int, int]:
 
 def _read(path: Path, num_frames: int, labels: dict[int, int | None], size: tuple[int, int]) -> list[Boxes]:
     rows: list[list[tuple[list[float], int, int, bool]]] = [[] for _ in range(num_frames)]
-    for number, row in enumerate(csv.reader(table_lines(path)), 1):
+    for number, row in enumerate(csv.reader(read_lines(path)), 1):
         if not row:
             continue
         where = f"{path}:{number}"
@@ -196,7 +195,7 @@ def box_text(left: float, top: float, right: float, bottom: float) -> str:
 
 def _image_folder(sequence: FrameSequence, folder: Path) -> str:
     """The folder of the sequence's frames relative to `folder`, into which they are written if they have none."""
-    files = list(image_files(sequence))
+    files = list(frame_paths(sequence))
     if files and images_in(files[0].parent) == files:
         return relative_path(files[0].parent, folder)
     write_images(sequence, folder, [f"img1/{index + 1:06d}.png" for index in range(len(sequence))])

@@ -3,11 +3,12 @@
 import csv
 from pathlib import Path
 
-from vidistill.data.class_names import table_lines
 from vidistill.data.clip import VideoDataset
-from vidistill.data.sequences.boxes import BoxedSequence, Boxes, check_range
+from vidistill.data.sampling import FrameRange, frame_slice
+from vidistill.data.sequences.boxes import BoxedSequence, Boxes
 from vidistill.data.sequences.videos import OpenReaders, VideoSequence
 from vidistill.errors import UserError
+from vidistill.files import read_lines
 
 CLASS_NAMES = ("person",)
 PALETTE = ((236, 95, 103),)
@@ -15,7 +16,7 @@ VIDEO, TABLE = "vtest.avi", "gt.csv"
 COLUMNS = ("frame", "id", "x", "y", "w", "h")
 
 
-def pets(root: str | Path, *, frames: tuple[int, int] | None = None, height: int | None = None) -> VideoDataset:
+def pets(root: str | Path, *, frames: FrameRange | None = None, height: int | None = None) -> VideoDataset:
     """The one sequence of `vtest.avi`, with the boxes of `gt.csv` (frame from 0, id, x, y, w, h).
 
     frames: [first, end) of it. height: resizes frames and boxes. Errors: a file that is missing; a row that cannot be
@@ -25,7 +26,7 @@ def pets(root: str | Path, *, frames: tuple[int, int] | None = None, height: int
     for path in (video, table):
         if not path.is_file():
             raise UserError(f"{path}: there is no such file; PETS's root holds {VIDEO} and {TABLE}")
-    part = check_range(frames)
+    part = frame_slice(frames)
     readers = OpenReaders()
     reader = readers[video]
     size = (reader.height, reader.width)
@@ -36,7 +37,7 @@ def pets(root: str | Path, *, frames: tuple[int, int] | None = None, height: int
 
 def _read(path: Path, num_frames: int, size: tuple[int, int]) -> list[Boxes]:
     rows: list[list[tuple[int, list[float]]]] = [[] for _ in range(num_frames)]
-    for number, row in enumerate(csv.DictReader(table_lines(path)), 2):
+    for number, row in enumerate(csv.DictReader(read_lines(path)), 2):
         try:
             frame, instance = int(row["frame"]), int(row["id"])
             x, y, w, h = (float(row[name]) for name in COLUMNS[2:])

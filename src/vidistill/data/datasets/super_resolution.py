@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vidistill.data.clip import FrameSequence, VideoDataset
+from vidistill.data.datasets.videos import videos
+from vidistill.data.image_files import images_in, natural_key
+from vidistill.data.sampling import FrameRange
 from vidistill.data.sequences.high_resolution import HighResolutionSequence
-from vidistill.data.sequences.images import ImageSequence, images_in
-from vidistill.data.sequences.videos import Range, videos
-from vidistill.data.video.reader import natural_key
+from vidistill.data.sequences.images import ImageSequence
 from vidistill.errors import UserError, nearest
 
 REDS4 = ("000", "011", "015", "020")
@@ -74,7 +75,7 @@ def high_resolution(
     scale: int = 4,
     halved: bool = False,
     low: str | Path | None = None,
-    frames: Range | None = None,
+    frames: FrameRange | None = None,
 ) -> VideoDataset:
     """Every video and folder of frames in `root`, as `videos` finds them.
 

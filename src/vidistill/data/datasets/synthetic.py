@@ -58,7 +58,7 @@ class Texture:
 
 
 @dataclass(frozen=True)
-class Path:
+class Trajectory:
     """A point that swings about `centre`: centre + swing · sin(rate · t + phase), each (x, y); t in frames."""
 
     centre: tuple[float, float]
@@ -67,7 +67,7 @@ class Path:
     phase: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
-    def draw(cls, centre: Points, swing: Points, speed: float, rng: np.random.Generator) -> "Path":
+    def draw(cls, centre: Points, swing: Points, speed: float, rng: np.random.Generator) -> "Trajectory":
         """A path no farther than `swing` (x, y) from `centre`, and along neither ever faster than `speed`."""
         swing = swing * rng.uniform(0.3, 1, 2)
         rate = rng.uniform(0.3, 1, 2) * speed / swing
@@ -78,9 +78,9 @@ class Path:
         """(2,) pixels."""
         return np.array(self.centre) + np.array(self.swing) * np.sin(np.array(self.rate) * time + np.array(self.phase))
 
-    def at_rest(self) -> "Path":
+    def at_rest(self) -> "Trajectory":
         x, y = self.at(0).tolist()
-        return Path((x, y))
+        return Trajectory((x, y))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,7 @@ class Shape:
 
     kind: str
     half_size: tuple[float, float]
-    path: Path
+    path: Trajectory
     texture: Texture
 
     def covers(self, points: Points) -> NDArray[np.bool_]:
@@ -109,7 +109,7 @@ class SyntheticSequence:
     size: tuple[int, int]
     ground: Texture
     shapes: Sequence[Shape]
-    camera: Path = Path((0.0, 0.0))
+    camera: Trajectory = Trajectory((0.0, 0.0))
 
     def __len__(self) -> int:
         return self.num_frames
@@ -228,7 +228,7 @@ def synthetic(
 def _scene(
     name: str, kinds: list[str], num_frames: int, size: tuple[int, int], rng: np.random.Generator
 ) -> SyntheticSequence:
-    camera = _path(np.zeros(2), size, 0.3, rng)
+    camera = _trajectory(np.zeros(2), size, 0.3, rng)
     ground = Texture.draw((40, 110), rng)
     # three to six, none a second time before each has come once
     order = np.concatenate([rng.permutation(kinds) for _ in range(6)])[: rng.integers(3, 7)]
@@ -239,9 +239,9 @@ def _scene(
 def _shape(kind: str, size: tuple[int, int], rng: np.random.Generator) -> Shape:
     centre = np.array(size[::-1]) * rng.uniform(0.1, 0.9, 2)
     width, height = (min(size) * rng.uniform(0.12, 0.25) * rng.uniform(0.8, 1.2, 2)).tolist()
-    return Shape(kind, (width, height), _path(centre, size, 1.0, rng), Texture.draw((110, 215), rng))
+    return Shape(kind, (width, height), _trajectory(centre, size, 1.0, rng), Texture.draw((110, 215), rng))
 
 
-def _path(centre: Points, size: tuple[int, int], share: float, rng: np.random.Generator) -> Path:
+def _trajectory(centre: Points, size: tuple[int, int], share: float, rng: np.random.Generator) -> Trajectory:
     """A swing of up to `share` of a quarter of the frame, at up to `share` of the greatest speed."""
-    return Path.draw(centre, share * np.array(size[::-1]) / 4, share * FASTEST * max(size), rng)
+    return Trajectory.draw(centre, share * np.array(size[::-1]) / 4, share * FASTEST * max(size), rng)

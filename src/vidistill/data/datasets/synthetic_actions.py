@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 
 from vidistill.data.clip import VideoDataset
-from vidistill.data.datasets.synthetic import SHAPES, Path, Shape, SyntheticSequence, Texture
+from vidistill.data.datasets.synthetic import SHAPES, Shape, SyntheticSequence, Texture, Trajectory
 from vidistill.data.sequences.classified import ClassifiedVideo
 from vidistill.errors import UserError
 
@@ -58,7 +58,7 @@ def _scene(
     swing = SWING * size * np.array([np.cos(angle), np.sin(angle)])
     middle = size * rng.uniform(0.4, 0.6, 2)
     rate = 2 * np.pi * cycles / num_frames
-    path = Path(tuple(middle.tolist()), tuple(swing.tolist()), (rate, rate), (phase, phase))
+    path = Trajectory(tuple(middle.tolist()), tuple(swing.tolist()), (rate, rate), (phase, phase))
     half_size = size * rng.uniform(0.14, 0.22, 2)
     shape = Shape(str(rng.choice(list(SHAPES))), tuple(half_size.tolist()), path, texture)
     return SyntheticSequence(name, num_frames, (size, size), Texture.draw(GROUND, rng), [shape])

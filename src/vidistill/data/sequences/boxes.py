@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vidistill.data.clip import FrameSequence, Image
-from vidistill.data.resized import WrappedSequence, resized, resized_width
+from vidistill.data.resized import WrappedSequence, check_height, resize_image, resized_width
 from vidistill.errors import UserError
 from vidistill.ops.boxes import CLASS, SCORE
 
@@ -168,8 +168,7 @@ class BoxedSequence(WrappedSequence):
     height: int | None = None
 
     def __post_init__(self) -> None:
-        if self.height is not None and self.height < 1:
-            raise UserError(f"height: {self.height} is no height; give a number of pixels")
+        check_height(self.height)
 
     def image(self, index: int) -> Image:
         return self._seen(index, self.frames.image(index))
@@ -208,7 +207,7 @@ class BoxedSequence(WrappedSequence):
 
     def _seen(self, index: int, image: Image) -> Image:
         self._check_size(index, self.annotations[index], image.shape[:2])
-        return image if self.height is None else resized(image, self.height)
+        return image if self.height is None else resize_image(image, self.height)
 
     def _check_size(self, index: int, boxes: Boxes, size: tuple[int, ...] | None) -> None:
         if size is not None and boxes.size is not None and boxes.size != size:
@@ -217,12 +216,3 @@ class BoxedSequence(WrappedSequence):
                 f"{self.name}, frame {index}: is {width}×{height}, its annotation is of {annotated[1]}×{annotated[0]}; "
                 "mend the annotation's size, or copy the frame again"
             )
-
-
-def check_range(frames: tuple[int, int] | None) -> slice:
-    """The slice of [first, end), of everything for None. Errors: UserError for an empty range."""
-    if frames is None:
-        return slice(None)
-    if not 0 <= frames[0] < frames[1]:
-        raise UserError(f"frames: {list(frames)} is no range of frames; give [first, end) with 0 <= first < end")
-    return slice(*frames)

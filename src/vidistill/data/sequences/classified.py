@@ -1,4 +1,4 @@
-"""Videos with a class, or several, for the whole of each, and the training clips drawn from them."""
+"""Videos with a class, or several, for the whole of each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -4,22 +4,20 @@ from collections.abc import Sequence, Set
 from itertools import count
 from pathlib import Path, PurePosixPath
 
-from PIL import Image as PillowImage
-
-from vidistill.data.clip import FrameSequence, Image
+from vidistill.data.clip import FrameSequence
+from vidistill.data.image_files import write_image
 from vidistill.data.sequences.boxes import BoxedSequence
 from vidistill.data.sequences.images import ImageSequence
 from vidistill.data.sequences.videos import VideoSequence
-from vidistill.files import atomic_path
 
 
-def image_files(sequence: FrameSequence) -> Sequence[Path]:
+def frame_paths(sequence: FrameSequence) -> Sequence[Path]:
     """The image files that the frames are; none where they are no files as they are."""
     frames = _own_frames(sequence)
     return frames.image_paths if isinstance(frames, ImageSequence) else ()
 
 
-def video_file(sequence: FrameSequence) -> Path | None:
+def source_video(sequence: FrameSequence) -> Path | None:
     """The video that the frames are the first of; None where they are not."""
     frames = _own_frames(sequence)
     is_first = isinstance(frames, VideoSequence) and (frames.frames is None or frames.frames[0] == 0)
@@ -30,12 +28,6 @@ def write_images(sequence: FrameSequence, folder: Path, names: Sequence[str]) ->
     """Writes the frames into `folder` under `names`."""
     for name, image in zip(names, sequence.images(), strict=True):
         write_image(image, folder / name)
-
-
-def write_image(image: Image, path: Path) -> None:
-    """Atomically; JPEG at quality 95, colour as sharp as light."""
-    with atomic_path(path) as temporary:
-        PillowImage.fromarray(image).save(temporary, quality=95, subsampling=0)  # which PNG has not
 
 
 def unique_name(name: str, taken: Set[str]) -> str:

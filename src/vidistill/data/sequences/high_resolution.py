@@ -1,14 +1,15 @@
 """High-resolution sequences as ground truth, cropped to the scale, with low-resolution counterparts where stored."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from vidistill.data.clip import FrameSequence, Image, LabelMap
+from vidistill.data.clip import FrameSequence, Image
 from vidistill.data.degradation import Degradation
+from vidistill.data.resized import WrappedSequence
 from vidistill.data.sequences.images import ImageSequence
 from vidistill.errors import UserError
 
@@ -16,32 +17,24 @@ MOST_LOOKED_AT = 100  # videos of a data set, of which the first frames are read
 
 
 @dataclass(frozen=True)
-class HighResolutionSequence:
-    """The frames of `sequence`, cropped to a multiple of `scale` from the upper left corner. No labels.
+class HighResolutionSequence(WrappedSequence):
+    """The frames of a sequence, cropped to a multiple of `scale` from the upper left corner. No labels.
 
     low: the same frames, `scale` times smaller, where there is a stored counterpart. halved: every frame is the mean
     of 2×2 pixels first, which hides the blocks of JPEG and video coding. centre_only: its middle frame alone is scored,
     the others are what networks see around it.
     """
 
-    sequence: FrameSequence
     scale: int
     low: FrameSequence | None = None
     halved: bool = False
     centre_only: bool = False
 
-    @property
-    def name(self) -> str:
-        return self.sequence.name
-
-    def __len__(self) -> int:
-        return len(self.sequence)
-
     def image(self, index: int) -> Image:
-        return self._cropped(self.sequence.image(index))
+        return self._cropped(self.frames.image(index))
 
     def images(self) -> Iterator[Image]:
-        return (self._cropped(image) for image in self.sequence.images())
+        return (self._cropped(image) for image in self.frames.images())
 
     def pair(self, index: int) -> tuple[Image | None, Image]:
         """The stored low-resolution frame, None where there is none, and the high-resolution one.
@@ -86,14 +79,8 @@ class HighResolutionSequence:
                 "low-resolution frames"
             )
 
-    def labels(self, index: int) -> LabelMap | None:
-        return None
-
-    def labelled(self) -> Sequence[int]:
-        return ()
-
     def problems(self) -> list[str]:
-        found = self.sequence.problems() + (self.low.problems() if self.low else [])
+        found = self.frames.problems() + (self.low.problems() if self.low else [])
         if found:
             return found
         try:  # within each sequence all frames have one size by now, so that the first speaks for all
@@ -105,9 +92,9 @@ class HighResolutionSequence:
 
     def _misnumbered(self) -> list[str]:
         """The first frame, where both sides are files, whose name shares no number with its counterpart's."""
-        if not isinstance(self.sequence, ImageSequence) or not isinstance(self.low, ImageSequence):
+        if not isinstance(self.frames, ImageSequence) or not isinstance(self.low, ImageSequence):
             return []
-        for high, low in zip(self.sequence.image_paths, self.low.image_paths, strict=True):
+        for high, low in zip(self.frames.image_paths, self.low.image_paths, strict=True):
             numbers, others = (set(map(int, re.findall(r"\d+", path.stem))) for path in (high, low))
             if numbers and others and not numbers & others:
                 return [

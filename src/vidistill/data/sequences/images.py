@@ -9,14 +9,8 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from vidistill.data.clip import IGNORED, Image, LabelMap
-from vidistill.data.video.reader import IMAGE_SUFFIXES, natural_key, read_image
+from vidistill.data.image_files import read_image
 from vidistill.errors import UserError
-
-
-def images_in(folder: Path) -> list[Path]:
-    """The folder's own images in natural order, without hidden files."""
-    images = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-    return sorted(images, key=natural_key)
 
 
 def consecutive_runs(images: Sequence[Path], pattern: str, *, max_step: int) -> list[list[Path]]:

@@ -5,7 +5,6 @@ Pixels come out as upright 8-bit RGB. A video that does not state its colours is
 """
 
 import operator
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,14 +14,13 @@ from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
-from PIL import Image, ImageOps
 
+from vidistill.data.image_files import IMAGE_SUFFIXES, images_in, read_image
 from vidistill.data.video._packets import FrameIndex
 from vidistill.data.video._video_file import VideoFile
 from vidistill.errors import UserError
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -170,8 +168,7 @@ class FrameFolder:
     pixel_aspect = Fraction(1)
 
     def __init__(self, path: Path, fps: Fraction) -> None:
-        images = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != ".")
-        self._files = sorted(images, key=natural_key)
+        self._files = images_in(path)
         if not self._files:
             raise UserError(f"{path} is a folder without frames: it needs {', '.join(IMAGE_SUFFIXES)} files")
         self.fps = fps
@@ -223,24 +220,3 @@ def frame_rate(fps: float | Fraction) -> Fraction:
     if not 0.001 <= fps <= 1000:
         raise UserError(f"a video cannot have {fps} frames a second: give fps from 0.001 to 1000")
     return fps if isinstance(fps, Fraction) else Fraction(fps).limit_denominator(1001)
-
-
-def natural_key(path: str | Path) -> tuple[tuple[int, int, str], ...]:
-    """A sort key by the last part of `path` that puts frame_2 before frame_10, whatever the zeros."""
-    parts = re.split(r"(\d+)", Path(path).name)
-    return tuple((1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts)
-
-
-def read_image(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, turned upright as its EXIF says; without alpha, and of 16 bits the upper 8."""
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):
-                grey = (np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-                return np.repeat(grey[..., None], 3, axis=2)
-            return np.array(upright.convert("RGB"))
-    except FileNotFoundError as error:
-        raise UserError(f"there is no image {path}: check the path") from error
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as an image ({error}): replace it or take it out") from error

@@ -7,8 +7,8 @@ from typing import IO
 
 from vidistill.data.datasets.coco_video import CocoContents
 from vidistill.data.datasets.mot import box_text
+from vidistill.data.image_files import images_in
 from vidistill.data.sequences.boxes import Boxes
-from vidistill.data.sequences.images import images_in
 from vidistill.files import atomic_path, relative_path
 from vidistill.stream.sinks import Sink
 from vidistill.stream.stream import StreamOutput

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vidistill.data.clip import TrainingSamples, VideoDataset
-from vidistill.data.degradation import Degradation, Kind
+from vidistill.data.degradation import Degradation, DegradationKind
 from vidistill.errors import UserError
 from vidistill.models.upscaling import SCALES
 from vidistill.ops.normalise import Normalisation
@@ -34,7 +34,7 @@ class SuperResolution:
         self,
         *,
         scale: int = 4,
-        degradation: Kind = "bicubic",
+        degradation: DegradationKind = "bicubic",
         centred: bool = False,
         channels: Literal["y", "rgb"] = "y",
     ) -> None:

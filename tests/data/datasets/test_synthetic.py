@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidistill.data.datasets.synthetic import SHAPES, Path, Shape, SyntheticSequence, Texture, synthetic
+from vidistill.data.datasets.synthetic import SHAPES, Shape, SyntheticSequence, Texture, Trajectory, synthetic
 from vidistill.errors import UserError
 
 QUARTER_TURN = (np.pi / 2, np.pi / 2)  # a swing of whole pixels at this rate moves by whole pixels
@@ -13,12 +13,12 @@ SEEDS = st.integers(0, 10**6)
 
 def scene(*shapes: Shape, swing: tuple[float, float] = (0.0, 0.0)) -> SyntheticSequence:
     ground = Texture.draw((40, 110), np.random.default_rng(9))
-    return SyntheticSequence("scene", 5, (48, 64), ground, shapes, Path((0.0, 0.0), swing, QUARTER_TURN))
+    return SyntheticSequence("scene", 5, (48, 64), ground, shapes, Trajectory((0.0, 0.0), swing, QUARTER_TURN))
 
 
 def shape(kind: str, centre: tuple[float, float], half_size: tuple[float, float], swing: tuple[float, float]) -> Shape:
     texture = Texture.draw((110, 215), np.random.default_rng(len(kind)))
-    return Shape(kind, half_size, Path(centre, swing, QUARTER_TURN), texture)
+    return Shape(kind, half_size, Trajectory(centre, swing, QUARTER_TURN), texture)
 
 
 def whole_pixels() -> SyntheticSequence:

@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vidistill.data.video.reader import VideoReader, natural_key, probe, read_image, verify
+from vidistill.data.image_files import natural_key, read_image
+from vidistill.data.video.reader import VideoReader, probe, verify
 from vidistill.data.video.writer import VideoWriter
 from vidistill.errors import UserError
 

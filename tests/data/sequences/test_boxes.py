@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidistill.data.datasets.synthetic import synthetic
-from vidistill.data.sequences.boxes import BoxedSequence, Boxes, boxes_of, check_range
+from vidistill.data.sampling import frame_slice
+from vidistill.data.sequences.boxes import BoxedSequence, Boxes, boxes_of
 from vidistill.data.sequences.images import ImageSequence
 from vidistill.errors import UserError
 
@@ -96,4 +97,4 @@ def test_boxes_that_reach_beyond_are_a_note_and_those_outside_a_problem() -> Non
 @pytest.mark.parametrize("frames", [(3, 3), (-1, 2), (4, 1)])
 def test_empty_ranges(frames) -> None:
     with pytest.raises(UserError, match="no range"):
-        check_range(frames)
+        frame_slice(frames)

@@ -17,9 +17,10 @@ from vidistill.data.datasets.imagenet_video import CLASSES, imagenet_det, imagen
 from vidistill.data.datasets.mot import mot, write_mot
 from vidistill.data.datasets.pets import pets
 from vidistill.data.datasets.synthetic import synthetic
+from vidistill.data.image_files import images_in
 from vidistill.data.sequences.boxes import BoxedSequence, Boxes
 from vidistill.data.sequences.frame_files import unique_name
-from vidistill.data.sequences.images import ImageSequence, images_in
+from vidistill.data.sequences.images import ImageSequence
 from vidistill.data.video.writer import VideoWriter
 from vidistill.errors import UserError
 
@@ -274,7 +275,7 @@ def test_no_mot_sequences(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'dog' is none of"):
         mot(tmp_path, class_names=("dog",))
     write_mot_sequence(tmp_path, "1,7,2,3,4,5")
-    with pytest.raises(UserError, match="none in the range"):
+    with pytest.raises(UserError, match="selects none of them"):
         mot(tmp_path, frames=(5, 6))
 
 
@@ -317,7 +318,7 @@ def test_imagenet_vid_worked_by_hand(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no height"):
         imagenet_vid(tmp_path, height=0)
     assert len(imagenet_vid(tmp_path, frames=(1, 9)).sequences[0]) == 1
-    with pytest.raises(UserError, match="no frames in the range"):
+    with pytest.raises(UserError, match="selects none of them"):
         imagenet_vid(tmp_path, frames=(2, 3))
 
 

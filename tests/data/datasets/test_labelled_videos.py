@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.data.test_datasets import cut_short, write_image, write_video
+from tests.data.example_files import cut_short, write_image, write_video
 from vidistill.data.clip import VideoDataset
 from vidistill.data.datasets.labelled_videos import labelled_videos, write_labelled_frames
 from vidistill.data.datasets.synthetic import synthetic
