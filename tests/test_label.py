@@ -112,7 +112,7 @@ def test_label_maps_of_a_segmenter(tmp_path: Path, folder: str, images) -> None:
     assert (sequence.labels(2) == expected.numpy()).mean() > 0.999
     assert (sequence.image(2) == images[2]).all()
     assert label_maps(out, height=24).sequences[0].image(0).shape == (24, 32, 3)
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         label_videos([folder], teacher, out)
 
 
@@ -139,7 +139,7 @@ def test_a_teacher_may_see_smaller_frames(tmp_path: Path, folder: str, images, t
 def test_earlier_labels_are_kept(tmp_path: Path, folder: str) -> None:
     teacher = teacher_of(TinyDetector(3), "detection")
     (tmp_path / "annotations.json").write_text("earlier")
-    with pytest.raises(UserError, match=r"annotations\.json: is there already"):
+    with pytest.raises(UserError, match=r"annotations\.json: already exists"):
         label_videos([folder], teacher, tmp_path)
     assert (tmp_path / "annotations.json").read_text() == "earlier"
 

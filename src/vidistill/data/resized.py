@@ -1,4 +1,4 @@
-"""Any sequence at another size."""
+"""Images and sequences at another size; `WrappedSequence`, the base of sequences that change another one."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ def resized_width(size: tuple[int, int], height: int) -> int:
 
 
 def resize_image(image: Image, height: int) -> Image:
-    """The image at `height`, the width in proportion: averaged down, bilinear up."""
+    """The image (H, W, 3) at `height`, the width in proportion: area average down, bilinear up."""
     size = (resized_width((image.shape[0], image.shape[1]), height), height)
     method = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, size, interpolation=method), dtype=np.uint8)
 
 
 def check_height(height: int | None) -> None:
-    """Errors: UserError for a height below 1; None leaves frames as they are."""
+    """Errors: UserError for a height below 1. None: frames keep their size."""
     if height is not None and height < 1:
-        raise UserError(f"height: {height} is no height; give a number of pixels")
+        raise UserError(f"height must be at least 1, got {height}")
 
 
 @dataclass(frozen=True)

@@ -50,20 +50,20 @@ def test_camvid_lists_all_that_is_broken(tmp_path: Path) -> None:
     assert list(dataset.sequences[0].labelled()) == [0, 2, 3, 4, 5, 6, 7]
     assert_problems(
         dataset,
-        (mask / "a_1.png", "no such label image"),
+        (mask / "a_1.png", "label image not found"),
         (frame / "a_2.jpg", "cannot be read"),
         (mask / "a_3.png", "cannot be read"),
-        (mask / "a_4.png", "9×6, its frame 8×6"),
-        (mask / "a_5.png", "unknown ids [12]"),
+        (mask / "a_4.png", "9x6, expected 8x6 as its frame"),
+        (mask / "a_5.png", "has ids [12], expected only"),
         (frame / "a_6.jpg", "cannot be read"),
         (mask / "a_6.png", "cannot be read"),
-        (frame / "a_7.jpg", "is 8×7, the sequence began with 8×6"),
-        (mask / "a_7.png", "8×6, its frame 8×7"),
+        (frame / "a_7.jpg", "is 8x7, expected 8x6 as the first frame"),
+        (mask / "a_7.png", "8x6, expected 8x7 as its frame"),
     )
 
 
 def test_camvid_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match="folder not found"):
         camvid(tmp_path / "nowhere")
     (tmp_path / "train").mkdir()
     with pytest.raises(UserError, match="no frames"):

@@ -61,7 +61,7 @@ def test_cityscapes_falls_back_to_stills(tmp_path: Path) -> None:
     write_labels(city_labels(tmp_path, 0, 19), 26)
     dataset = cityscapes(tmp_path)
     assert groups(dataset) == [("ulm_000000_000019", 1), ("ulm_000001_000019", 1)]
-    assert_problems(dataset, (city_labels(tmp_path, 1, 19), "no such label image"))
+    assert_problems(dataset, (city_labels(tmp_path, 1, 19), "label image not found"))
 
 
 def test_cityscapes_lists_all_that_is_broken(tmp_path: Path) -> None:
@@ -77,17 +77,17 @@ def test_cityscapes_lists_all_that_is_broken(tmp_path: Path) -> None:
     cut_short(city_labels(tmp_path, 3, 19))
     assert_problems(
         cityscapes(tmp_path),
-        (city_labels(tmp_path, 0, 19), "no such label image"),
-        (city_labels(tmp_path, 1, 19), "unknown ids [34]"),
+        (city_labels(tmp_path, 0, 19), "label image not found"),
+        (city_labels(tmp_path, 1, 19), "has ids [34], expected only"),
         (city_frame(tmp_path, 1, 3), "cannot be read"),
-        (city_labels(tmp_path, 2, 19), "4×3, its frame 8×6"),
-        (city_frame(tmp_path, 2, 20), "is 4×3"),
+        (city_labels(tmp_path, 2, 19), "4x3, expected 8x6 as its frame"),
+        (city_frame(tmp_path, 2, 20), "is 4x3"),
         (city_labels(tmp_path, 3, 19), "cannot be read"),
     )
 
 
 def test_cityscapes_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no such folder, nor .*leftImg8bit"):
+    with pytest.raises(UserError, match=r"folder not found, nor .*leftImg8bit"):
         cityscapes(tmp_path)
     write_image(tmp_path / "leftImg8bit" / "val" / "ulm" / "other.png")
     with pytest.raises(UserError, match="no frames named"):

@@ -57,13 +57,13 @@ def test_davis_reads_the_splits_of_both_years(davis_root: Path, folder: str, lin
     assert groups(davis(davis_root, split="val", sequences=["bear"])) == [("bear", 3)]
     with pytest.raises(UserError, match=r"'trainval'.*val"):
         davis(davis_root, split="trainval")
-    with pytest.raises(UserError, match="no sequence 'dog-2'"):
+    with pytest.raises(UserError, match="sequences: there is no 'dog-2'"):
         davis(davis_root, split="val", sequences=["dog-2"])
 
 
 def test_davis_of_chosen_sequences(davis_root: Path) -> None:
     assert groups(davis(davis_root, sequences=["dog-10", "bear"])) == [("bear", 3), ("dog-10", 1)]
-    with pytest.raises(UserError, match="no sequence 'beer'; did you mean bear"):
+    with pytest.raises(UserError, match="sequences: there is no 'beer'; did you mean bear"):
         davis(davis_root, sequences=["beer"])
     with pytest.raises(UserError, match="no sequences to take"):
         davis(davis_root, sequences=[])
@@ -80,20 +80,20 @@ def test_davis_lists_all_that_is_broken(davis_root: Path) -> None:
     assert list(dataset.sequences[0].labelled()) == [0, 2]
     assert_problems(
         dataset,
-        (masks / "bear" / "00001.png", "no such label image"),
+        (masks / "bear" / "00001.png", "label image not found"),
         (frames / "bear" / "00002.jpg", "cannot be read"),
         (masks / "dog-2" / "00000.png", "one channel"),
-        (frames / "dog-2" / "00001.jpg", "is 9×6"),
-        (masks / "dog-2" / "00001.png", "8×6, its frame 9×6"),
+        (frames / "dog-2" / "00001.jpg", "is 9x6"),
+        (masks / "dog-2" / "00001.png", "8x6, expected 9x6 as its frame"),
         (masks / "dog-10" / "00000.png", "cannot be read"),
     )
 
 
 def test_davis_that_is_not_there(davis_root: Path) -> None:
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match="folder not found"):
         davis(davis_root / "nowhere")
     with pytest.raises(UserError, match="without ImageSets leave split out"):
         davis(davis_root, split="val")
     (davis_root / "JPEGImages" / "480p" / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty: there are no frames"):
+    with pytest.raises(UserError, match=r"empty: has no frames"):
         davis(davis_root)

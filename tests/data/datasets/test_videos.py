@@ -130,13 +130,13 @@ def test_a_range_that_a_video_does_not_reach(mixed: Path) -> None:
 
 @pytest.mark.parametrize("frames", [(3, 3), (5, 2), (-2, 4)])
 def test_ranges_without_frames(mixed: Path, frames: tuple[int, int]) -> None:
-    with pytest.raises(UserError, match="no range of frames"):
+    with pytest.raises(UserError, match="frames must be \[first, end\)"):
         videos(mixed, frames=frames)
 
 
 def test_videos_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such file or folder"):
+    with pytest.raises(UserError, match="file or folder not found"):
         videos(tmp_path / "nowhere")
     (tmp_path / "notes.txt").write_text("no video")
-    with pytest.raises(UserError, match="no videos in it"):
+    with pytest.raises(UserError, match="has no videos"):
         videos(tmp_path)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image as PillowImage
 
 from tests.data.example_files import write_image, write_labels
-from vidistill.data.sequences.images import consecutive_runs, ids, read_labels
+from vidistill.data.sequences.images import consecutive_runs, read_labels, train_ids
 from vidistill.errors import UserError
 
 
@@ -32,7 +32,7 @@ def test_label_images_of_every_kind(tmp_path: Path, mode: str) -> None:
 
 def test_a_colour_image_is_no_label_image(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="one channel"):
-        read_labels(write_image(tmp_path / "colour.png"), ids(256))
+        read_labels(write_image(tmp_path / "colour.png"), train_ids(256))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
@@ -44,7 +44,7 @@ def test_damaged_label_images_are_user_errors_or_readable(tmp_path: Path, damage
         contents[place % len(contents)] = value
     path.write_bytes(contents)
     with contextlib.suppress(UserError):
-        assert read_labels(path, ids(256)).ndim == 2
+        assert read_labels(path, train_ids(256)).ndim == 2
 
 
 def test_runs_of_consecutive_frames() -> None:

@@ -15,18 +15,26 @@ from vidistill.errors import UserError
 
 
 def videos(root: str | Path, *, frames: FrameRange | None = None, height: int | None = None) -> VideoDataset:
-    """Every video file in `root` and the folders in it, and every folder of images in it as one video; or one file.
+    """All video files in a folder and the folders in it, and every folder of images there as one video; or one file.
 
-    Images beside video files are not frames: they are left out. Natural order; hidden files and folders are ignored.
-    frames: [first, end) of each video; one that ends before `first` is an error, for a file when it is used.
-    height: resizes all frames to that height, the width in proportion.
-    Errors: no such path; no videos in it; an empty range; no such height.
+    Sequences come in natural order. Hidden files and folders are ignored, and so are images beside video files.
+
+    Args:
+        root: A folder, or a video file.
+        frames: [first, end) of each video. A shorter video is an error; for a video file when it is first used.
+        height: Resizes frames to this height in pixels, the width in proportion; None keeps their size.
+
+    Returns:
+        One sequence per video, without labels.
+
+    Raises:
+        UserError: If the path does not exist or holds no videos, or for an empty range or a height below 1.
     """
     root = Path(root)
     part = frame_slice(frames)
     check_height(height)
     if not root.exists():
-        raise UserError(f"{root}: there is no such file or folder; check the path")
+        raise UserError(f"{root}: file or folder not found; check the path")
     readers = OpenReaders()
     sequences: list[FrameSequence] = []
     for folder, files in [(root.parent, [root])] if root.is_file() else _folders(root):
@@ -36,19 +44,18 @@ def videos(root: str | Path, *, frames: FrameRange | None = None, height: int | 
         if images:
             sequences.append(ImageSequence(_name(folder, root), select_frames(images, part, path=folder)))
     if not sequences:
-        raise UserError(
-            f"{root}: there are no videos in it; give a folder of videos ({', '.join(VIDEO_SUFFIXES)}) or of frames"
-        )
+        raise UserError(f"{root}: has no videos; choose a folder of videos ({', '.join(VIDEO_SUFFIXES)}) or of frames")
     if height is not None:
         sequences = [ResizedSequence(sequence, height) for sequence in sequences]
     return VideoDataset("videos", sequences)
 
 
 def _folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Every folder from `root` down with its files, in natural order; links are followed, each folder comes once."""
+    """Every folder from `root` down with its files, in natural order. Links are followed; each folder comes once."""
     seen = set()
     for folder, folders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
+        # os.walk goes on with what is left in `folders`
         folders[:] = [] if real in seen else sorted((f for f in folders if f[0] != "."), key=natural_key)
         if real not in seen:
             yield Path(folder), [Path(folder, f) for f in sorted((f for f in files if f[0] != "."), key=natural_key)]
@@ -56,4 +63,5 @@ def _folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
 
 
 def _name(path: Path, root: Path) -> str:
+    """The path from `root`; the last part of `root` itself."""
     return Path(os.path.abspath(root)).name if path == root else path.relative_to(root).as_posix()

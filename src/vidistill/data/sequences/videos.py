@@ -1,4 +1,4 @@
-"""Video files as sequences, and the decoders that they share."""
+"""Video files as sequences, and the open decoders that they share."""
 
 import itertools
 import os
@@ -12,11 +12,11 @@ from vidistill.data.sampling import FrameRange, frame_slice, select_frames
 from vidistill.data.video.reader import VideoReader, verify
 from vidistill.errors import UserError
 
-MAX_OPEN = 16  # a decoder holds up to 17 pictures; another one of the same video costs a scan of its packets
+MAX_OPEN = 16  # decoders; each holds up to 17 pictures, and opening one again costs a scan of the packets
 
 
 class OpenReaders:
-    """The readers that a process used last. A forked or pickled copy begins with none, for decoders can't be shared."""
+    """The readers that this process used last. A forked or pickled copy starts empty: decoders cannot be shared."""
 
     def __init__(self) -> None:
         self._process = 0
@@ -37,7 +37,7 @@ class OpenReaders:
 
 @dataclass(frozen=True)
 class VideoSequence:
-    """A video file, or `frames` of it; opened when first used, so that a broken one can be listed with the rest."""
+    """A video file, or `frames` of it. Opened when first used, so that a broken one can be listed with the rest."""
 
     name: str
     path: Path
