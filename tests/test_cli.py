@@ -101,7 +101,7 @@ def test_two_runs_at_once_do_not_share_a_folder(place: Path, capsys) -> None:
     lines = (place / "run" / "metrics.jsonl").read_text()
     with occupied(place / "run"):
         assert run("train", str(place / "run")) == 1
-    assert "another run is at work there" in capsys.readouterr().err
+    assert "is in use by another run" in capsys.readouterr().err
     assert (place / "run" / "metrics.jsonl").read_text() == lines
     with occupied(place / "run"):
         pass  # free again
@@ -189,7 +189,7 @@ MISTAKES = [
     (["stream", "{}/run", "{}/missing.mp4", "--out", "{}/x.mp4"], "missing.mp4"),
     (["stream", "{}/run", "{}/recipe.yaml", "--out", "{}/x.mp4"], "recipe.yaml"),
     (["stream", "{}/run", "{}/clip.mp4", "--out", "{}/x.gif"], "x.gif"),
-    (["stream", "{}/run", "{}/clip.mp4", "--out", "{}/set"], "is there already"),
+    (["stream", "{}/run", "{}/clip.mp4", "--out", "{}/set"], "already exists"),
     (["stream", "{}/run", "{}/clip.mp4", "--out", "{}/x.mp4", "--key-frames", "often"], "often"),
     (["stream", "{}/clip.mp4", "{}/clip.mp4", "--out", "{}/x.mp4"], "not a safetensors file"),
     (["evaluate", "{}/run", "--data", "camvid,root={}/nowhere"], "no such folder"),

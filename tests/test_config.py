@@ -51,10 +51,10 @@ def test_factories_are_called_with_checked_options() -> None:
         call(factory, {"reducton": 8}, where="method")
 
 
-def test_doors_show_the_nearest() -> None:
+def test_registries_show_the_nearest() -> None:
     with pytest.raises(UserError, match="method: there is no 'detla'; did you mean delta"):
         choose({"delta": 1, "supervised": 2}, "detla", where="method")
-    assert nearest("zzz", ["a", "b"]) == "there is: a, b"
+    assert nearest("zzz", ["a", "b"]) == "choose one of: a, b"
 
 
 @pytest.mark.parametrize("text", ["- a\n- b", "a: [", "", "a: !!python/object/apply:os.system ['true']"])

@@ -181,7 +181,7 @@ def test_training_without_labels(place: Path, labels: str) -> None:
 
 MISTAKES = [
     (["train", "{}/student.yaml", "data.clip.crops=[48,64]"], "did you mean crop"),
-    (["train", "{}/student.yaml", "data.clip.crop=null", "data.train.1={}"], "is not a place"),
+    (["train", "{}/student.yaml", "data.clip.crop=null", "data.train.1={}"], "does not exist in the recipe"),
     (["train", "{}/student.yaml", "task.num_classes=7"], "task.num_classes is 7"),
     (
         ["train", "{}/student.yaml", "data.evaluate=[{name: coco_video, root: {}/other}]"],
@@ -196,7 +196,7 @@ MISTAKES = [
         ["label", "{}/set/synthetic_0000", "--teacher", "{}/teacher", "--out", "{}/x.json", "--device", "gpu"],
         "--device gpu",
     ),
-    (["convert", "coco_video,root={}/set", "{}/set"], "is there already"),
+    (["convert", "coco_video,root={}/set", "{}/set"], "already exists"),
     (["convert", "coco_video,root={}/set", "{}/x", "--layout", "mots"], "did you mean mot"),
     (["convert", "videos,root={}/set", "{}/x"], "has no boxes to write"),
     (["stream", "{}/student", "{}/set/synthetic_0000", "--out", "{}/boxes.csv"], ".json or .txt"),

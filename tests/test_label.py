@@ -16,7 +16,7 @@ from vidistill.data.clip import SampleKey
 from vidistill.data.datasets.coco_video import coco_video
 from vidistill.data.datasets.label_maps import label_maps
 from vidistill.data.datasets.synthetic import synthetic
-from vidistill.data.resized import resized
+from vidistill.data.resized import resize_image
 from vidistill.data.video.writer import VideoWriter
 from vidistill.errors import UserError
 from vidistill.models import onnx_networks
@@ -112,7 +112,7 @@ def test_label_maps_of_a_segmenter(tmp_path: Path, folder: str, images) -> None:
     assert (sequence.labels(2) == expected.numpy()).mean() > 0.999
     assert (sequence.image(2) == images[2]).all()
     assert label_maps(out, height=24).sequences[0].image(0).shape == (24, 32, 3)
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         label_videos([folder], teacher, out)
 
 
@@ -121,7 +121,7 @@ def test_a_teacher_may_see_smaller_frames(tmp_path: Path, folder: str, images, t
     network = TinyDetector(3) if task == "detection" else TinySegmenter(3)
     teacher = teacher_of(network, task)
     out = label_videos([folder], teacher, tmp_path / "labels", score=0.4, height=24)
-    small = torch.from_numpy(resized(images[1], 24)).permute(2, 0, 1)[None]
+    small = torch.from_numpy(resize_image(images[1], 24)).permute(2, 0, 1)[None]
     with torch.no_grad():
         outputs, _ = teacher(teacher.card.normalisation(small))
     if task == "detection":
@@ -139,7 +139,7 @@ def test_a_teacher_may_see_smaller_frames(tmp_path: Path, folder: str, images, t
 def test_earlier_labels_are_kept(tmp_path: Path, folder: str) -> None:
     teacher = teacher_of(TinyDetector(3), "detection")
     (tmp_path / "annotations.json").write_text("earlier")
-    with pytest.raises(UserError, match=r"annotations\.json: is there already"):
+    with pytest.raises(UserError, match=r"annotations\.json: already exists"):
         label_videos([folder], teacher, tmp_path)
     assert (tmp_path / "annotations.json").read_text() == "earlier"
 

@@ -187,7 +187,7 @@ MISTAKES = [
     (["train", "{}/recipe.yaml", "task.num_classes=5"], "has 3 classes"),
     (
         ["train", "{}/recipe.yaml", "data.train=[{name: labelled_videos, root: {}, num_classes: 3}]"],
-        "none.mp4 cannot be opened as a video",
+        "none.mp4: cannot be opened as a video",
     ),
     (
         ["evaluate", "{}/run", "--data", "synthetic_actions,num_frames=8,num_classes=4"],

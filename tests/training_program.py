@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from tests.networks import TinyClips, TinySegmenter
-from vidistill.data.augment import View
+from vidistill.data.augment import RandomView
 from vidistill.data.datasets.synthetic import synthetic
 from vidistill.data.datasets.synthetic_actions import synthetic_actions
 from vidistill.data.dense_clips import ClipSettings, TrainingClips
@@ -30,7 +30,9 @@ def training_of(
     torch.manual_seed(7)
     network = TinySegmenter(num_classes=4)
     dataset = synthetic(num_sequences=2, num_frames=5, size=(32, 48), num_classes=4, seed=0)
-    clips = TrainingClips([dataset], ClipSettings(max_gap=3, view=View(crop=(24, 32), scale=(0.8, 1.2), colour=0.2)))
+    clips = TrainingClips(
+        [dataset], ClipSettings(max_gap=3, view=RandomView(crop=(24, 32), scale=(0.8, 1.2), colour=0.2))
+    )
     method = Delta(student=StudentSpec(reduction=reduction), search=search)
     settings = OptimSettings(
         learning_rate=3e-3, steps=steps, batch_size=4, num_workers=workers, checkpoint_every=4, **optim

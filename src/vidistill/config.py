@@ -1,8 +1,7 @@
 """YAML and key=value → validated settings. An unknown key is an error that shows the nearest name; no YAML is code."""
 
-import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -28,11 +27,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         with open(path, encoding="utf-8") as file:
             values = yaml.safe_load(file)
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: the recipe cannot be read ({error})") from error
+        raise UserError(f"{path}: the recipe cannot be read ({error}); check the path") from error
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: is not valid YAML ({reason}); correct the file") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path}: a recipe is a mapping of keys to values")
+        raise UserError(f"{path}: a recipe must be a mapping of keys to values, got {type(values).__name__}")
     return values
 
 
@@ -41,7 +41,7 @@ def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals:
-            raise UserError(f"'{assignment}' is not key=value")
+            raise UserError(f"'{assignment}': expected key=value")
         keys = path.split(".")
         place: Any = values
         try:
@@ -50,21 +50,22 @@ def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
             last: Any = int(keys[-1]) if isinstance(place, list) else keys[-1]
             place[last] = yaml.safe_load(text)
         except (ValueError, IndexError, TypeError, AttributeError) as error:
-            raise UserError(f"'{path}' is not a place in the recipe ({error})") from error
+            advice = "give keys divided by dots, and numbers from 0 for list entries, e.g. data.train.0.root"
+            raise UserError(f"'{path}': does not exist in the recipe ({error}); {advice}") from error
         except yaml.YAMLError as error:
-            raise UserError(f"'{assignment}': the value is not valid YAML") from error
+            raise UserError(f"'{assignment}': the value is not valid YAML; put it in quotes") from error
     return values
 
 
-def validate(model: type[S], values: dict[str, Any], *, where: str) -> S:
+def validate(model: type[S], values: Mapping[str, object], *, where: str) -> S:
     """`values` as settings of type `model`. Errors: UserError that names the key and, if it is unknown, the nearest."""
     try:
         return model.model_validate(values)
     except pydantic.ValidationError as error:
-        raise UserError(f"{where}: {_sentence(error, model)}") from None
+        raise UserError(f"{where}: {_problem(error, _keys_beside(error, model))}") from None
 
 
-def call(factory: Callable[..., T], options: dict[str, Any], *, where: str) -> T:
+def call(factory: Callable[..., T], options: Mapping[str, object], *, where: str) -> T:
     """`factory(**options)` with the options checked against its signature. Errors: as `validate`, and ValueErrors."""
     checked = check_options(factory, options, where=where)
     try:
@@ -73,16 +74,16 @@ def call(factory: Callable[..., T], options: dict[str, Any], *, where: str) -> T
         raise UserError(f"{where}: {error}") from None
 
 
-def check_options(factory: Callable[..., Any], options: dict[str, Any], *, where: str) -> dict[str, Any]:
+def check_options(factory: Callable[..., object], options: Mapping[str, object], *, where: str) -> dict[str, Any]:
     """The options as `factory` takes them, in their types. Errors: UserError as `validate`."""
     try:
         checked = _options_of(factory).model_validate(options)
     except pydantic.ValidationError as error:
-        raise UserError(f"{where}: {_first(error, list(inspect.signature(factory).parameters))}") from None
+        raise UserError(f"{where}: {_problem(error, list(inspect.signature(factory).parameters))}") from None
     return {name: getattr(checked, name) for name in checked.model_fields_set}
 
 
-def _options_of(factory: Callable[..., Any]) -> type[pydantic.BaseModel]:
+def _options_of(factory: Callable[..., object]) -> type[pydantic.BaseModel]:
     """Settings with the factory's parameters, of a function or a class."""
     hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)  # type: ignore[misc]
     fields: dict[str, Any] = {
@@ -93,43 +94,46 @@ def _options_of(factory: Callable[..., Any]) -> type[pydantic.BaseModel]:
     return pydantic.create_model("Options", __config__=config, **fields)
 
 
-def choose(door: dict[str, T], name: str, *, where: str) -> T:
-    """An entry of a door's dict. Errors: UserError with the nearest names."""
-    if name not in door:
-        raise UserError(f"{where}: there is no '{name}'; {nearest(name, door)}")
-    return door[name]
+def choose(registry: Mapping[str, T], name: str, *, where: str) -> T:
+    """An entry of a registry. Errors: UserError with the nearest names."""
+    if name not in registry:
+        raise UserError(f"{where}: there is no '{name}'; {nearest(name, registry)}")
+    return registry[name]
 
 
-def pick(door: dict[str, T], values: dict[str, Any], *, where: str) -> tuple[T, dict[str, Any]]:
-    """The entry of a door's dict that `{name, …options}` names, and the options. Errors: as `choose`."""
+def pick(registry: Mapping[str, T], values: Mapping[str, Any], *, where: str) -> tuple[T, dict[str, Any]]:
+    """The entry of a registry that `{name: …, option: …}` names, and the options. Errors: as `choose`."""
     options = dict(values)
-    return choose(door, str(options.pop("name", "")), where=where), options
+    return choose(registry, str(options.pop("name", "")), where=where), options
 
 
-def _sentence(error: pydantic.ValidationError, model: type[pydantic.BaseModel]) -> str:
-    choices: list[str] = []
-    current: Any = model
+def _keys_beside(error: pydantic.ValidationError, model: type[pydantic.BaseModel]) -> list[str]:
+    """The keys that the settings know where the first problem is, to choose the nearest from."""
+    keys: list[str] = []
+    current: type[pydantic.BaseModel] | None = model
     for part in error.errors()[0]["loc"]:
-        fields = getattr(current, "model_fields", {})
-        choices = list(fields) or choices
-        current = _settings_in(fields[part].annotation) if part in fields else current
-    return _first(error, choices)
+        fields = current.model_fields if current is not None else {}
+        keys = list(fields) or keys
+        if part in fields:
+            current = _settings_in(fields[str(part)].annotation)
+    return keys
 
 
-def _settings_in(annotation: Any) -> Any:
+def _settings_in(annotation: object) -> type[pydantic.BaseModel] | None:
     """The settings class inside an annotation such as `list[Source] | None`."""
-    if hasattr(annotation, "model_fields"):
+    if inspect.isclass(annotation) and issubclass(annotation, pydantic.BaseModel):
         return annotation
-    found = [_settings_in(part) for part in getattr(annotation, "__args__", ())]
-    return next((part for part in found if part is not None), None)
+    inner = (_settings_in(part) for part in getattr(annotation, "__args__", ()))
+    return next((settings for settings in inner if settings is not None), None)
 
 
-def _first(error: pydantic.ValidationError, choices: list[str]) -> str:
+def _problem(error: pydantic.ValidationError, keys: Sequence[str]) -> str:
+    """The first of the problems as a phrase; `keys`: those that are known beside an unknown one."""
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"unknown key '{where}'; {nearest(str(problem['loc'][-1]), choices)}"
-    return f"'{where}': {problem['msg'].removeprefix('Value error, ')}, not {problem['input']!r}"
+        return f"unknown key '{where}'; {nearest(str(problem['loc'][-1]), keys)}"
+    return f"'{where}': {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}"
 
 
 def plain(settings: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Paths, and writing files: whole or not at all, and an error in one sentence where that is impossible."""
+"""Reading text, and writing files and folders: whole or not at all, with a UserError where that is impossible."""
 
 import errno
 import os
@@ -15,8 +15,16 @@ if sys.platform != "win32":
     import fcntl
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file. Errors: UserError where it cannot be read as UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as text in UTF-8 ({error}); copy it again") from error
+
+
 def relative_path(path: Path, folder: Path) -> str:
-    """The way from the folder to the path, links to folders resolved, for `..` leads out of where a link leads to."""
+    """`path` relative to `folder`. Links to folders are resolved first: `..` goes up from the folder a link names."""
     return Path(os.path.relpath(path.parent.resolve() / path.name, folder.resolve())).as_posix()
 
 
@@ -26,12 +34,16 @@ def writing(path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(_sentence(Path(path), error)) from error
+        if error.errno == errno.ENOSPC:
+            fault = "the disk is full; free some space and run the command again, earlier files are kept"
+        else:
+            fault = f"cannot be written ({error.strerror or error}); choose another place with out="
+        raise UserError(f"{path}: {fault}") from error
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not.
+    """A temporary path beside `path`: it replaces `path` when the block succeeds, and is deleted when it fails.
 
     Errors: UserError where the folder cannot be written to or the disk is full; an earlier file stays as it was.
     """
@@ -44,7 +56,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             os.close(handle)
             temporary = Path(name)
             yield temporary
-            _flush(temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())  # on disk before the name changes, or a crash could leave an empty file
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
     finally:
@@ -54,37 +67,37 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def occupied(folder: Path) -> Iterator[None]:
-    """The folder is this process's own for the block, where the system can lock one; a killed process leaves it free.
+    """Locks the folder for this process during the block, where the system can; a killed process leaves it free.
 
-    Errors: UserError where another process has it, or it cannot be made or opened.
+    Errors: UserError where another process has locked it, or it cannot be made or opened.
     """
     with ExitStack() as held:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            if sys.platform != "win32":  # which neither opens nor locks folders
+            if sys.platform != "win32":  # Windows neither opens nor locks folders
                 handle = os.open(folder, os.O_RDONLY)
                 held.callback(os.close, handle)
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError as error:
-                    advice = "wait for it, or choose another out="
-                    raise UserError(f"{folder}: another run is at work there; {advice}") from error
+                    advice = "wait until it ends, or choose another folder with out="
+                    raise UserError(f"{folder}: is in use by another run; {advice}") from error
                 except OSError:
                     pass  # not every network file system locks
         yield
 
 
 def require_new(path: Path) -> None:
-    """Errors: UserError where `path` is there already."""
+    """Errors: UserError where `path` exists."""
     if path.exists():
-        raise UserError(f"{path}: is there already; give a name that is not, or remove it")
+        raise UserError(f"{path}: already exists; choose another name or delete it")
 
 
 @contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its place when the block ends well, and vanishes when it does not.
+    """A temporary folder beside `path`: it becomes `path` when the block succeeds, and is deleted when it fails.
 
-    Errors: UserError where `path` is there already, or cannot be written.
+    Errors: UserError where `path` exists, or cannot be written.
     """
     path = Path(path)
     require_new(path)
@@ -98,14 +111,3 @@ def new_folder(path: str | Path) -> Iterator[Path]:
             temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _sentence(path: Path, error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
-        return f"{path}: the disk is full; free some space and run the command again, what was there before is kept"
-    return f"{path}: cannot be written ({error.strerror or error}); choose another place with out="

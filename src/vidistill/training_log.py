@@ -1,28 +1,32 @@
-"""What a run writes down as it trains: JSON lines always, TensorBoard by choice."""
+"""The log of a training run: JSON lines always, TensorBoard on request."""
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class TrainingLog:
-    """Appends one JSON line a step to `metrics.jsonl`, after dropping what a resumed run will do again."""
+    """Appends one JSON line a step to `metrics.jsonl`, after dropping the steps that a resumed run will do again."""
 
     def __init__(self, folder: Path, start_step: int, active: bool = True, tensorboard: bool = False) -> None:
         self.active = active
         self.path = folder / "metrics.jsonl"
-        self._writer: Any = None
+        self._writer: SummaryWriter | None = None
         if active:
             folder.mkdir(parents=True, exist_ok=True)
             kept = [line for line in read_log(self.path) if line["step"] <= start_step]
             self._file = open(self.path, "w", buffering=1)  # noqa: SIM115 - closed in __exit__
             self._file.writelines(json.dumps(line) + "\n" for line in kept)
         if active and tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
+            import torch.utils.tensorboard as board
 
-            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step)
+            self._writer = board.SummaryWriter(str(folder / "tensorboard"), purge_step=start_step)
 
     def write(self, step: int, losses: dict[str, float], **rates: float) -> None:
+        """One line: the step, its losses, and further numbers by name, such as the learning rate."""
         if not self.active:
             return
         values = {name: float(value) for name, value in {**losses, **rates}.items()}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidistill.data.augment import View, change_colour, warp_clip, warp_image, warp_labels
+from vidistill.data.augment import RandomView, change_colour, warp_clip, warp_image, warp_labels
 from vidistill.data.clip import IGNORED, Clip
 
 SEEDS = st.integers(0, 2**32)
@@ -31,7 +31,7 @@ def bilinear(image: np.ndarray, x: float, y: float) -> np.ndarray:
 
 @given(SIDES, SIDES, SEEDS)
 def test_a_view_that_changes_nothing_is_the_identity(height: int, width: int, seed: int) -> None:
-    matrix = View(flip=False).draw((height, width), np.random.default_rng(seed))
+    matrix = RandomView(flip=False).draw((height, width), np.random.default_rng(seed))
     clip = Clip(noise(2, height, width, 3, seed=seed), noise(2, height, width, seed=seed))
     viewed = warp_clip(clip, [matrix] * 2, (height, width))
     assert (viewed.frames == clip.frames).all()
@@ -41,7 +41,7 @@ def test_a_view_that_changes_nothing_is_the_identity(height: int, width: int, se
 @given(SIDES, SIDES, SEEDS)
 def test_flipping_turns_image_and_labels_alike(height: int, width: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    matrices = [View().draw((height, width), rng) for _ in range(12)]
+    matrices = [RandomView().draw((height, width), rng) for _ in range(12)]
     image, labels = noise(height, width, 3, seed=seed), noise(height, width, seed=seed)
     flips = [matrix for matrix in matrices if matrix[0, 0] < 0]
     for matrix in flips[:1]:
@@ -51,7 +51,7 @@ def test_flipping_turns_image_and_labels_alike(height: int, width: int, seed: in
 
 def test_half_of_the_views_are_flipped() -> None:
     rng = np.random.default_rng(0)
-    assert 60 < sum(View().draw((4, 6), rng)[0, 0] < 0 for _ in range(200)) < 140
+    assert 60 < sum(RandomView().draw((4, 6), rng)[0, 0] < 0 for _ in range(200)) < 140
 
 
 @given(st.tuples(SIDES, SIDES), st.tuples(SIDES, SIDES), st.booleans(), SEEDS)
@@ -59,7 +59,7 @@ def test_a_crop_that_is_not_scaled_copies_pixels(
     size: tuple[int, int], crop: tuple[int, int], flip: bool, seed: int
 ) -> None:
     crop = (min(size[0], crop[0]), min(size[1], crop[1]))
-    view = View(crop=crop, flip=flip)
+    view = RandomView(crop=crop, flip=flip)
     matrix = view.draw(size, np.random.default_rng(seed))
     image, labels = noise(*size, 3, seed=seed), noise(*size, seed=seed)
     (left, _), (_, top) = (matrix @ (0, 0, 1))[:2, None] * np.eye(2)
@@ -74,14 +74,14 @@ def test_a_crop_that_is_not_scaled_copies_pixels(
 
 def test_crops_reach_every_place() -> None:
     rng = np.random.default_rng(0)
-    lefts = {float(View(crop=(4, 5), flip=False).draw((4, 8), rng)[0, 2]) for _ in range(100)}
+    lefts = {float(RandomView(crop=(4, 5), flip=False).draw((4, 8), rng)[0, 2]) for _ in range(100)}
     assert lefts == {0, 1, 2, 3}
 
 
 @given(SEEDS)
 def test_a_scaled_crop_samples_between_pixel_centres(seed: int) -> None:
     image, crop = noise(10, 12, 3, seed=seed), (8, 10)
-    matrix = View(crop=crop, scale=(2, 2), flip=False).draw((10, 12), np.random.default_rng(seed))
+    matrix = RandomView(crop=crop, scale=(2, 2), flip=False).draw((10, 12), np.random.default_rng(seed))
     left, top = matrix[:2, 2] + 0.25
     assert left == int(left)
     assert top == int(top)
@@ -96,7 +96,7 @@ def test_a_scaled_crop_samples_between_pixel_centres(seed: int) -> None:
 
 def test_a_whole_frame_at_twice_its_size() -> None:
     labels = noise(5, 7)
-    matrix = View(crop=(10, 14), scale=(2, 2), flip=False).draw((5, 7), np.random.default_rng(0))
+    matrix = RandomView(crop=(10, 14), scale=(2, 2), flip=False).draw((5, 7), np.random.default_rng(0))
     assert (warp_labels(labels, matrix, (10, 14)) == labels.repeat(2, axis=0).repeat(2, axis=1)).all()
 
 
@@ -105,7 +105,7 @@ def test_what_is_seen_lies_in_the_frame_where_it_fits(
     smallest: float, largest: float, crop: tuple[int, int], spare: int, seed: int
 ) -> None:
     height, width = (math.ceil(side / smallest) + spare for side in crop)
-    matrix = View(crop=crop, scale=(smallest, largest)).draw((height, width), np.random.default_rng(seed))
+    matrix = RandomView(crop=crop, scale=(smallest, largest)).draw((height, width), np.random.default_rng(seed))
     edges = np.array([[-0.5, -0.5, 1], [crop[1] - 0.5, crop[0] - 0.5, 1]]) @ matrix.T
     assert edges[:, :2].min() >= -0.5 - 1e-9
     assert (edges[:, :2] <= (width - 0.5 + 1e-9, height - 0.5 + 1e-9)).all()
@@ -116,7 +116,7 @@ def test_what_is_seen_lies_in_the_frame_where_it_fits(
 def test_labels_beyond_the_frame_are_ignored(above: int, beside: int) -> None:
     labels = noise(6, 8, levels=5)
     crop = (6 + 2 * above, 8 + 2 * beside)
-    matrix = View(crop=crop, flip=False).draw((6, 8), np.random.default_rng(0))
+    matrix = RandomView(crop=crop, flip=False).draw((6, 8), np.random.default_rng(0))
     expected = np.pad(labels, ((above, above), (beside, beside)), constant_values=IGNORED)
     assert (warp_labels(labels, matrix, crop) == expected).all()
 
@@ -125,7 +125,7 @@ def test_labels_beyond_the_frame_are_ignored(above: int, beside: int) -> None:
 def test_one_draw_serves_all_frames(seed: int) -> None:
     rng = np.random.default_rng(seed)
     frame, labels = noise(12, 16, 3, seed=seed), noise(12, 16, seed=seed)
-    view = View(crop=(8, 8), scale=(0.6, 1.7), colour=0.5)
+    view = RandomView(crop=(8, 8), scale=(0.6, 1.7), colour=0.5)
     matrix = view.draw((12, 16), rng)
     viewed = warp_clip(Clip(np.stack([frame] * 3), np.stack([labels] * 3)), [matrix] * 3, (8, 8))
     coloured = change_colour(viewed.frames, view.colour, rng)

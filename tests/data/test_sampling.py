@@ -80,9 +80,9 @@ def test_dense_indices(length, num_frames, stride, phase, expected) -> None:
 
 
 def test_no_indices_without_frames() -> None:
-    with pytest.raises(ValueError, match="without frames"):
+    with pytest.raises(ValueError, match="length must be at least 1, got 0"):
         segment_indices(0, num_frames=2)
-    with pytest.raises(ValueError, match="without frames"):
+    with pytest.raises(ValueError, match="length must be at least 1, got 0"):
         dense_indices(0, num_frames=2, stride=1)
 
 
@@ -134,7 +134,9 @@ def test_keys_are_what_samples_are_drawn_from() -> None:
     assert next(iter(EpochSampler(1, batch_size=2, seed=7))) == [SampleKey(7, 0, 0), SampleKey(7, 1, 0)]
 
 
-@pytest.mark.parametrize(("num_samples", "batch_size", "message"), [(0, 2, "nothing to sample"), (5, 3, "multiple")])
+@pytest.mark.parametrize(
+    ("num_samples", "batch_size", "message"), [(0, 2, "num_samples must be at least 1, got 0"), (5, 3, "multiple")]
+)
 def test_what_cannot_be_sampled(num_samples: int, batch_size: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EpochSampler(num_samples, batch_size=batch_size, seed=0, world_size=2)

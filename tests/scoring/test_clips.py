@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data.test_datasets import cut_short, write_image
+from tests.data.example_files import cut_short, write_image
 from tests.networks import TinyClips
 from vidistill.data.datasets.labelled_videos import labelled_videos
 from vidistill.data.datasets.synthetic_actions import synthetic_actions

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data.test_super_resolution_clips import Frames
 from tests.networks import TinyWindows
+from tests.tasks.test_super_resolution_samples import Frames
 from vidistill.data.clip import VideoDataset
 from vidistill.data.sequences.high_resolution import HighResolutionSequence
 from vidistill.data.video.writer import VideoWriter

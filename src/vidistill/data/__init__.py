@@ -1,1 +1,1 @@
-"""Frames and their labels: video files, sequences, data sets, and the clips drawn from them."""
+"""Frames, labels and boxes: from files on disk to the batches that a run trains on."""

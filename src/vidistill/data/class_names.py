@@ -1,4 +1,4 @@
-"""The names of classes: read from a file, and whether data sets mean the same by their ids."""
+"""Class names: those of COCO, reading them from a file, and comparing those of several data sets."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -7,46 +7,7 @@ from pathlib import Path
 from vidistill.data.clip import VideoDataset
 from vidistill.errors import UserError
 
-
-def read_class_names(path: Path) -> tuple[str, ...]:
-    """The list of names in a JSON file. Errors: UserError where it is none."""
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a list of class names ({error})") from error
-    if not isinstance(names, list):
-        raise UserError(f"{path}: is no list of class names; write one, or give class_names where a recipe can")
-    return tuple(map(str, names))
-
-
-def require_classes(names: Sequence[str], owner: str, datasets: Iterable[VideoDataset]) -> None:
-    """Errors: UserError for a labelled data set whose classes are not `names`, those of `owner`, in their order.
-
-    A class that is called by its number has no name; a data set without names may show fewer classes.
-    """
-    for dataset in datasets:
-        fault = _difference(dataset.class_names, names, owner) if names else None
-        if fault is not None:
-            raise UserError(
-                f"{dataset.name} has {fault}; class ids follow their order, so give data of the same classes in the "
-                "same order"
-            )
-
-
-def _difference(found: Sequence[str], names: Sequence[str], owner: str) -> str | None:
-    is_named = any(_is_name(name, place) for place, name in enumerate(found))
-    if len(found) > len(names) or (is_named and len(found) < len(names)):
-        return f"{len(found)} classes and {owner} {len(names)}"
-    for place, (one, other) in enumerate(zip(found, names, strict=False)):
-        if one != other and _is_name(one, place) and _is_name(other, place):
-            return f"'{one}' for class {place} where {owner} has '{other}'"
-    return None
-
-
-def _is_name(name: str, place: int) -> bool:
-    return name != str(place)
-
-
+# in the order of their category ids
 COCO_CLASSES = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
     "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
@@ -59,9 +20,37 @@ COCO_CLASSES = (
 )  # fmt: skip
 
 
-def table_lines(path: Path) -> list[str]:
-    """The lines of a file in UTF-8. Errors: UserError where it cannot be read."""
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """The list of names in a JSON file. Errors: UserError where the file is not such a list."""
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as text in UTF-8 ({error}); copy it again") from error
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as a list of class names ({error}); check the path") from error
+    if not isinstance(names, list):
+        raise UserError(f"{path}: must be a JSON list of class names, got {type(names).__name__}; correct the file")
+    return tuple(map(str, names))
+
+
+def require_classes(names: Sequence[str], owner: str, datasets: Iterable[VideoDataset]) -> None:
+    """Errors: UserError for a labelled data set whose classes are not `names`, those of `owner`, in the same order.
+
+    A class named by its own number counts as unnamed; a data set without named classes may have fewer.
+    """
+    for dataset in datasets:
+        difference = _difference(dataset.class_names, names, owner) if names else None
+        if difference is not None:
+            raise UserError(
+                f"{dataset.name} has {difference}; class ids follow the order of the names, so use data with the same "
+                "classes in the same order"
+            )
+
+
+def _difference(own: Sequence[str], names: Sequence[str], owner: str) -> str | None:
+    """The first difference between a data set's `own` names and `names`, as a phrase; None where they agree."""
+    is_named = any(name != str(class_id) for class_id, name in enumerate(own))
+    if len(own) > len(names) or (is_named and len(own) < len(names)):
+        return f"{len(own)} classes and {owner} {len(names)}"
+    for class_id, (one, other) in enumerate(zip(own, names, strict=False)):
+        if one != other and str(class_id) not in (one, other):
+            return f"'{one}' for class {class_id} where {owner} has '{other}'"
+    return None

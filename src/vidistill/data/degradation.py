@@ -1,4 +1,4 @@
-"""How low-resolution frames are made of high-resolution ones, in training and in tests alike."""
+"""How low-resolution frames are made from high-resolution ones, the same way in training and in scoring."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,21 +9,23 @@ from numpy.typing import NDArray
 
 from vidistill.ops.resize import degrade_bicubic, degrade_blur
 
-Kind = Literal["bicubic", "blur"]
+DegradationKind = Literal["bicubic", "blur"]
 
 
 @dataclass(frozen=True)
 class Degradation:
-    """scale: how many times smaller. kind: "bicubic" (BI) or "blur" (BD). centred: of the two ways of BD that are in
-    use the one without a shift, see `degrade_blur`.
+    """Makes frames `scale` times smaller. kind: "bicubic" (BI) or "blur" (BD).
+
+    centred: of the two variants of BD in use, the one without a shift, see `degrade_blur`.
     """
 
     scale: int = 4
-    kind: Kind = "bicubic"
+    kind: DegradationKind = "bicubic"
     centred: bool = False
 
     def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(T, h, w, 3) of frames (T, H, W, 3). Errors: UserError where the scale does not divide the size."""
+        """(T, h, w, 3) from (T, H, W, 3). Errors: UserError where the scale does not divide the size."""
+        # (T, 3, H, W)
         planes = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
         if self.kind == "bicubic":
             small = degrade_bicubic(planes, self.scale)

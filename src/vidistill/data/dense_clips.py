@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vidistill.config import Settings, call
-from vidistill.data.augment import CameraMotion, Matrix, View, change_colour, warp_clip
+from vidistill.data.augment import CameraMotion, Matrix, RandomView, change_colour, warp_clip
 from vidistill.data.clip import (
     CLASS_IDS,
     Batch,
@@ -29,8 +29,8 @@ from vidistill.errors import UserError
 
 
 class DenseClipSettings(Settings):
-    """How training clips are drawn; see `View` and `CameraMotion` for the units. From stills, motion makes the frames
-    before the still.
+    """How training clips are drawn; see `RandomView` and `CameraMotion` for the units. From stills, motion makes the
+    frames before the still.
 
     num_frames: of a clip. max_gap: its frames are 1 to this many apart. noise: standard deviation, in grey levels, of
     what a sensor adds to each frame of a moved still.
@@ -139,7 +139,7 @@ class DenseClips(Dataset[tuple[SampleKey, Clip]]):
         self.settings = settings
         self.form = form
         self.use_labels = use_labels
-        self.view = View(settings.crop, settings.scale, settings.flip, settings.colour)
+        self.view = RandomView(settings.crop, settings.scale, settings.flip, settings.colour)
         self.motion = call(CameraMotion, dict(settings.motion), where="data.clip.motion")
         self.cache = FrameCache()
         self.anchors = find_anchors(datasets, num_frames=settings.num_frames)

@@ -1,4 +1,4 @@
-"""Any sequence at another size."""
+"""Images and sequences at another size; `WrappedSequence`, the base of sequences that change another one."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,11 +7,30 @@ import cv2
 import numpy as np
 
 from vidistill.data.clip import FrameSequence, Image, LabelMap
+from vidistill.errors import UserError
+
+
+def resized_width(size: tuple[int, int], height: int) -> int:
+    """The width of a frame of `size` (height, width) that is resized to `height`, at least 1."""
+    return max(1, round(size[1] * height / size[0]))
+
+
+def resize_image(image: Image, height: int) -> Image:
+    """The image (H, W, 3) at `height`, the width in proportion: area average down, bilinear up."""
+    size = (resized_width((image.shape[0], image.shape[1]), height), height)
+    method = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size, interpolation=method), dtype=np.uint8)
+
+
+def check_height(height: int | None) -> None:
+    """Errors: UserError for a height below 1. None: frames keep their size."""
+    if height is not None and height < 1:
+        raise UserError(f"height must be at least 1, got {height}")
 
 
 @dataclass(frozen=True)
 class WrappedSequence:
-    """The frames of a sequence, without masks."""
+    """The frames of a sequence, without its masks; the base of sequences that change or add something."""
 
     frames: FrameSequence
 
@@ -38,47 +57,24 @@ class WrappedSequence:
         return self.frames.problems()
 
 
-def resized_width(size: tuple[int, int], height: int) -> int:
-    """The width of a frame of `size` (height, width) that is resized to `height`, at least 1."""
-    return max(1, round(size[1] * height / size[0]))
-
-
-def resized(image: Image, height: int) -> Image:
-    """The image at `height`, the width in proportion: averaged down, bilinear up."""
-    size = (resized_width((image.shape[0], image.shape[1]), height), height)
-    method = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, size, interpolation=method), dtype=np.uint8)
-
-
 @dataclass(frozen=True)
-class ResizedSequence:
-    """A sequence whose frames are `resized` to `height`."""
+class ResizedSequence(WrappedSequence):
+    """A sequence whose frames and masks are resized to `height`, the width in proportion."""
 
-    sequence: FrameSequence
     height: int
 
-    @property
-    def name(self) -> str:
-        return self.sequence.name
-
-    def __len__(self) -> int:
-        return len(self.sequence)
-
     def image(self, index: int) -> Image:
-        return resized(self.sequence.image(index), self.height)
+        return resize_image(self.frames.image(index), self.height)
 
     def images(self) -> Iterator[Image]:
-        return (resized(image, self.height) for image in self.sequence.images())
+        return (resize_image(image, self.height) for image in self.frames.images())
 
     def labels(self, index: int) -> LabelMap | None:
-        labels = self.sequence.labels(index)
+        labels = self.frames.labels(index)
         if labels is None:
             return None
         size = (resized_width((labels.shape[0], labels.shape[1]), self.height), self.height)
         return np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.uint8)
 
     def labelled(self) -> Sequence[int]:
-        return self.sequence.labelled()
-
-    def problems(self) -> list[str]:
-        return self.sequence.problems()
+        return self.frames.labelled()

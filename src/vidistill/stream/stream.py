@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vidistill.data.clip import Image
-from vidistill.data.resized import resized, resized_width
+from vidistill.data.resized import resize_image, resized_width
 from vidistill.data.video.reader import Frame
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
@@ -175,7 +175,7 @@ class Stream:
     def _seen(self, image: Image) -> Image:
         """What the network gets of a frame."""
         if self.height is not None:
-            return resized(image, self.height)
+            return resize_image(image, self.height)
         return image if self.student.view is None else self.student.view.cut(image)
 
     def _planes(self, image: Image) -> Tensor:

@@ -1,4 +1,4 @@
-"""The door to the data sets: `DATASETS[name](root, …)` gives a `VideoDataset`, `WRITERS[layout]` writes one."""
+"""The registry of data sets: `DATASETS[name](root, …)` reads a `VideoDataset`, `WRITERS[layout]` writes one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from vidistill.data.datasets.pets import pets
 from vidistill.data.datasets.super_resolution import high_resolution, reds, vid4, vimeo90k
 from vidistill.data.datasets.synthetic import synthetic
 from vidistill.data.datasets.synthetic_actions import synthetic_actions
-from vidistill.data.sequences.videos import videos
+from vidistill.data.datasets.videos import videos
 
 DATASETS: dict[str, Callable[..., VideoDataset]] = {
     "camvid": camvid,
@@ -38,7 +38,8 @@ DATASETS: dict[str, Callable[..., VideoDataset]] = {
     "vimeo90k": vimeo90k,
 }
 
-WRITERS: dict[str, Callable[[VideoDataset, Path], list[str] | None]] = {  # what they had to leave out, and why
+# each returns what it left out, a sentence for each video, or None
+WRITERS: dict[str, Callable[[VideoDataset, Path], list[str] | None]] = {
     "coco_video": write_coco_video,
     "mot": write_mot,
     "labelled_frames": write_labelled_frames,

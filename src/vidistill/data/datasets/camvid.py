@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from vidistill.data.clip import VideoDataset
-from vidistill.data.sequences.images import ImageSequence, consecutive_runs, ids, images_in, labelled_sequence
+from vidistill.data.image_files import images_in
+from vidistill.data.sequences.images import consecutive_runs, labelled_sequence, train_ids
 from vidistill.errors import UserError
 
 CLASS_NAMES = (
@@ -13,28 +14,34 @@ PALETTE = (
     (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
     (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
 )  # fmt: skip
-VOID = 11
+VOID = 11  # id in label images
 CONSECUTIVE = 2  # frames of the 30 fps drive between neighbours at 15 Hz
 
 
 def camvid(root: str | Path, *, split: str = "train") -> VideoDataset:
-    """The split's drives: frames at most 1/15 s apart form one sequence, all others are stills.
+    """The drives of CamVid: frames at most 1/15 s apart form one sequence, all others are stills.
 
-    Frames are named sequence_frame at 30 fps. 11 classes, 11 (void) ignored. A frame without a label image stays,
-    unlabelled. Errors: no such split; no frames in it.
+    Frames are named sequence_frame, numbered at 30 fps. A frame without a label image stays, unlabelled.
+
+    Args:
+        root: Folder that holds train, trainannot, val, valannot.
+        split: Name of the folder of frames.
+
+    Returns:
+        Sequences with masks of 11 classes; id 11 (void) is ignored.
+
+    Raises:
+        UserError: If the split's folder does not exist or holds no frames.
     """
     folder = Path(root) / split
     if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder; CamVid's root holds train, trainannot, val, valannot")
+        raise UserError(f"{folder}: folder not found; CamVid's root holds train, trainannot, val, valannot")
     images = images_in(folder)
     if not images:
-        raise UserError(f"{folder}: there are no frames in it")
-    runs = consecutive_runs(images, r"(.+?)_[a-zA-Z]*(\d+)", max_step=CONSECUTIVE)
-    sequences = [_sequence(run, Path(root) / f"{split}annot") for run in runs]
+        raise UserError(f"{folder}: has no frames; copy them there or choose another split")
+    label_ids = train_ids(len(CLASS_NAMES), ignored=(VOID, 255))
+    sequences = []
+    for run in consecutive_runs(images, r"(.+?)_[a-zA-Z]*(\d+)", max_step=CONSECUTIVE):
+        label_paths = [Path(root) / f"{split}annot" / f"{image.stem}.png" for image in run]
+        sequences.append(labelled_sequence(run[0].stem, run, label_paths, label_ids))
     return VideoDataset("camvid", sequences, CLASS_NAMES, PALETTE)
-
-
-def _sequence(images: list[Path], annotations: Path) -> ImageSequence:
-    labels = [annotations / f"{image.stem}.png" for image in images]
-    known = ids(len(CLASS_NAMES), ignored=(VOID, 255))
-    return labelled_sequence(images[0].stem, images, labels, known)

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from vidistill.data.clip import IGNORED, VideoDataset
-from vidistill.data.sequences.images import ImageSequence, consecutive_runs, ids, images_in
-from vidistill.data.video.reader import natural_key
+from vidistill.data.image_files import folders_in, images_in
+from vidistill.data.sequences.images import ImageSequence, consecutive_runs, train_ids
 from vidistill.errors import UserError
 
 CLASS_NAMES = (
@@ -21,29 +21,39 @@ LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 3
 NUM_LABEL_IDS = 34
 LABELLED_FRAME = 19  # of 0…29
 
-TRAIN_ID_MAP = ids(len(CLASS_NAMES))
+TRAIN_ID_MAP = train_ids(len(CLASS_NAMES))
 # 255: licence plates, whose id is -1
 LABEL_ID_MAP = dict.fromkeys((*range(NUM_LABEL_IDS), 255), IGNORED) | {label: i for i, label in enumerate(LABEL_IDS)}
-LABEL_KINDS = (("labelTrainIds", TRAIN_ID_MAP), ("labelIds", LABEL_ID_MAP))  # the first that is there is read
+LABEL_KINDS = (("labelTrainIds", TRAIN_ID_MAP), ("labelIds", LABEL_ID_MAP))  # the first kind that exists is read
 
 
 def cityscapes(root: str | Path, *, split: str = "train") -> VideoDataset:
-    """The split's snippets in `leftImg8bit_sequence`, or its stills in `leftImg8bit` where that is all there is.
+    """The snippets of Cityscapes in `leftImg8bit_sequence`, or its stills in `leftImg8bit` if there are no snippets.
 
-    Frames of one city and sequence with consecutive numbers form a snippet. 19 classes, all other ids ignored.
-    Errors: no such split; no frames in it.
+    Frames of one city and sequence with consecutive numbers form a snippet.
+
+    Args:
+        root: Folder that holds leftImg8bit_sequence or leftImg8bit, and gtFine.
+        split: "train", "val" or "test".
+
+    Returns:
+        Sequences with masks of the 19 evaluated classes; all other ids are ignored.
+
+    Raises:
+        UserError: If the split's folder does not exist or holds no frames.
     """
     folders = [Path(root) / name / split for name in ("leftImg8bit_sequence", "leftImg8bit")]
     folder = next((folder for folder in folders if folder.is_dir()), None)
     if folder is None:
         raise UserError(
-            f"{folders[0]}: there is no such folder, nor {folders[1]}; Cityscapes' root holds leftImg8bit_sequence or "
+            f"{folders[0]}: folder not found, nor {folders[1]}; Cityscapes' root holds leftImg8bit_sequence or "
             "leftImg8bit, and gtFine, each with train, val and test"
         )
-    cities = sorted((city for city in folder.iterdir() if city.is_dir()), key=natural_key)
-    images = [image for city in cities for image in images_in(city) if image.stem.endswith("_leftImg8bit")]
+    images = [image for city in folders_in(folder) for image in images_in(city) if image.stem.endswith("_leftImg8bit")]
     if not images:
-        raise UserError(f"{folder}: there are no frames named city_sequence_frame_leftImg8bit in its cities' folders")
+        raise UserError(
+            f"{folder}: has no frames named city_sequence_frame_leftImg8bit in its cities' folders; copy them there"
+        )
     runs = consecutive_runs(images, r"(.+)_(\d+)_leftImg8bit", max_step=1)
     labelled_frame = LABELLED_FRAME if folder == folders[0] else 0
     annotations = Path(root) / "gtFine" / split
@@ -52,11 +62,11 @@ def cityscapes(root: str | Path, *, split: str = "train") -> VideoDataset:
 
 
 def _snippet(images: list[Path], annotations: Path, *, labelled_frame: int) -> ImageSequence:
-    """Frames with the labels there are; where there are none, that of `labelled_frame` is missing."""
+    """The frames with the label images that exist; if none exists, that of `labelled_frame` counts as missing."""
     stems = [image.stem.removesuffix("_leftImg8bit") for image in images]
-    for kind, known in LABEL_KINDS:
+    for kind, label_ids in LABEL_KINDS:
         paths = [annotations / images[0].parent.name / f"{stem}_gtFine_{kind}.png" for stem in stems]
         labels = [path if path.exists() else None for path in paths]
         if any(labels):
-            return ImageSequence(stems[0], images, labels, known)
-    return ImageSequence(stems[0], images, labels, known, paths[labelled_frame : labelled_frame + 1])
+            return ImageSequence(stems[0], images, labels, label_ids)
+    return ImageSequence(stems[0], images, labels, label_ids, paths[labelled_frame : labelled_frame + 1])

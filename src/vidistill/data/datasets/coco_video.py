@@ -1,4 +1,4 @@
-"""COCO-VID: one JSON file of videos, images, annotations and categories, and images anywhere below a folder."""
+"""COCO-VID: one JSON file of videos, images, annotations and categories, and images in or below its folder."""
 
 import json
 from collections import defaultdict
@@ -9,22 +9,191 @@ from typing import Any
 import numpy as np
 
 from vidistill.data.clip import FrameSequence, VideoDataset
-from vidistill.data.sequences.boxes import BoxedSequence, Boxes, all_boxes, check_range
-from vidistill.data.sequences.frame_files import image_files, unique_name, video_file, write_images
+from vidistill.data.sampling import FrameRange, frame_slice
+from vidistill.data.sequences.boxes import BoxedSequence, Boxes, all_boxes
+from vidistill.data.sequences.frame_files import frame_paths, source_video, unique_name, write_images
 from vidistill.data.sequences.images import ImageSequence
 from vidistill.data.sequences.videos import OpenReaders, VideoSequence
 from vidistill.data.video.reader import VIDEO_SUFFIXES
 from vidistill.errors import UserError
 from vidistill.files import atomic_path, relative_path
 
-Record = dict[str, Any]
-
+Record = dict[str, Any]  # an object of the JSON file
 
 PARTS = ("videos", "images", "annotations", "categories")
 
 
+def coco_video(
+    root: str | Path,
+    *,
+    annotations: str = "annotations.json",
+    frames: FrameRange | None = None,
+    height: int | None = None,
+) -> VideoDataset:
+    """The videos of a COCO-VID file.
+
+    Class ids follow the order of the categories' ids. An image without annotations shows nothing; a video without
+    images is left out. A video whose own `file_name` is a video file, and whose images do not exist, is read from that
+    file. Missing images are listed by `problems`.
+
+    Args:
+        root: The folder that `file_name`s are relative to.
+        annotations: The JSON file, in `root`.
+        frames: [first, end) of each video; None takes all.
+        height: Resizes frames and boxes to this height in pixels, the width in proportion; None keeps their size.
+
+    Returns:
+        Sequences with boxes, instance ids and crowds, and with scores where annotations have them.
+
+    Raises:
+        UserError: If the file is not COCO-VID: an id that is not a whole number or comes twice, frame ids that do not
+            count from 0, an image of an unknown video, an annotation of an unknown image or category, a box that is
+            not finite or is empty, a score outside 0…1, or scores for some annotations only.
+    """
+    path, part = Path(root) / annotations, frame_slice(frames)
+    contents = _read(path)
+    videos, images, categories = (_by_id(contents, name, path) for name in ("videos", "images", "categories"))
+    names = {category: str(record.get("name", category)) for category, record in sorted(categories.items())}
+    labels = {category: label for label, category in enumerate(names)}
+    images_of = _grouped(contents["images"], "video_id", videos, f"{path}, image")
+    records_of = _grouped(contents["annotations"], "image_id", images, f"{path}, annotation")
+    _check_annotations(contents["annotations"], labels, path)
+    sequences, readers = [], OpenReaders()
+    for video_id, video in videos.items():
+        ordered = _in_order(images_of[video_id], video, path)[part]
+        if ordered:
+            boxes = [_boxes(image, records_of[image["id"]], labels, path) for image in ordered]
+            sequences.append(BoxedSequence(_frames(video, ordered, Path(root), readers), boxes, height))
+    if not sequences:
+        raise UserError(f"{path}: has no frames to take; check its videos, its images, and the range frames")
+    return VideoDataset(Path(root).name or "coco_video", sequences, tuple(names.values()))
+
+
+def _read(path: Path) -> dict[str, list[Record]]:
+    """The four lists of records."""
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error}); give the path with annotations=") from error
+    for name in PARTS:
+        if not isinstance(contents, dict) or not isinstance(contents.get(name), list):
+            raise UserError(f"{path}: has no list '{name}'; COCO-VID needs videos, images, annotations and categories")
+        for place, record in enumerate(contents[name]):
+            if not isinstance(record, dict):
+                raise UserError(
+                    f"{path}, {name}: entry {place} must be an object with an id, got {record!r:.40}; correct it"
+                )
+    return contents
+
+
+def _whole(record: Record, key: str, where: str) -> int:
+    """The whole number at `key`."""
+    value = record.get(key)
+    if not isinstance(value, int):
+        raise UserError(f"{where}: {key} must be a whole number, got {value!r}; correct it")
+    return value
+
+
+def _by_id(contents: dict[str, list[Record]], name: str, path: Path) -> dict[int, Record]:
+    records: dict[int, Record] = {}
+    for record in contents[name]:
+        number = _whole(record, "id", f"{path}, {name}")
+        if number in records:
+            raise UserError(f"{path}, {name}: the id {number} comes twice; give each record its own")
+        records[number] = record
+    return records
+
+
+def _grouped(
+    records: Sequence[Record], key: str, owners: dict[int, Record], where: str
+) -> defaultdict[int, list[Record]]:
+    """The records by their owner: the video or image whose id is at `key`."""
+    groups: defaultdict[int, list[Record]] = defaultdict(list)
+    for record in records:
+        which = f"{where} {record.get('id', '?')}"
+        owner = _whole(record, key, which)
+        if owner not in owners:
+            raise UserError(f"{which}: there is no {key.removesuffix('_id')} {owner} in the file; remove the record")
+        groups[owner].append(record)
+    return groups
+
+
+def _check_annotations(records: Sequence[Record], labels: dict[int, int], path: Path) -> None:
+    """Errors: UserError for an annotation of an unknown category, or without a score where others have one."""
+    is_scored = any("score" in record for record in records)
+    for record in records:
+        where = f"{path}, annotation {record.get('id', '?')}"
+        category = _whole(record, "category_id", where)
+        if category not in labels:
+            raise UserError(f"{where}: category_id must be among {sorted(labels)}, got {category}; correct it")
+        if is_scored and "score" not in record:
+            raise UserError(f"{where}: has no score, although others have; add one, 1 for a box drawn by a person")
+
+
+def _name(video: Record) -> str:
+    return str(video.get("name") or video.get("file_name") or video.get("id"))
+
+
+def _frames(video: Record, images: list[Record], root: Path, readers: OpenReaders) -> FrameSequence:
+    """The frames of consecutive images: image files, or part of the video file that the video names."""
+    paths = [root / image["file_name"] for image in images]
+    file = root / str(video.get("file_name", ""))
+    if paths[0].exists() or file.suffix.lower() not in VIDEO_SUFFIXES:
+        return ImageSequence(_name(video), paths)
+    first, end = images[0]["frame_id"], images[-1]["frame_id"] + 1
+    if not file.exists():
+        raise UserError(f"{file}: video not found, nor {paths[0]}; copy it there again")
+    if readers[file].num_frames < end:
+        raise UserError(
+            f"{file}: has {readers[file].num_frames} frames, expected {end} by its frame_ids; copy it again"
+        )
+    return VideoSequence(_name(video), file, (first, end), readers)
+
+
+def _in_order(images: list[Record], video: Record, path: Path) -> list[Record]:
+    """A video's images in the order of `frame_id`, which must count from 0 without gaps."""
+    where = f"{path}, video '{_name(video)}'"
+    images = sorted(images, key=lambda image: _whole(image, "frame_id", where))
+    frame_ids = [image["frame_id"] for image in images]
+    if frame_ids and (frame_ids[0] == 1 or frame_ids[0] < 0):
+        advice = "subtract 1 from each" if frame_ids[0] == 1 else "number the frames 0, 1, 2, …"
+        raise UserError(f"{where}: frame_ids must count from 0, the first is {frame_ids[0]}; {advice}")
+    for place, frame_id in enumerate(frame_ids):
+        if frame_id != place:
+            fault = f"has frame_id {frame_id} twice" if frame_id < place else f"has no frame_id {place}"
+            raise UserError(f"{where}: {fault}; number the frames 0, 1, 2, …")
+    for image in images:
+        if not isinstance(image.get("file_name"), str):
+            raise UserError(f"{where}: frame {image['frame_id']} has no file_name; add it")
+    return images
+
+
+def _boxes(image: Record, records: Sequence[Record], labels: dict[int, int], path: Path) -> Boxes:
+    """The boxes of an image. labels: from category ids to class ids."""
+    where = f"{path}, image {image['id']} ({image['file_name']})"
+    height, width = _whole(image, "height", where), _whole(image, "width", where)
+    if min(height, width) < 1:
+        raise UserError(f"{where}: height and width must be at least 1, got {height} and {width}; correct them")
+    is_scored = bool(records) and "score" in records[0]
+    try:
+        xywh = np.array([record["bbox"] for record in records], dtype=np.float64).reshape(len(records), 4)
+        instances = [int(record.get("instance_id", -1)) for record in records]
+        scores = [float(record["score"]) for record in records] if is_scored else None
+        crowd = [int(record.get("iscrowd", 0)) != 0 for record in records]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: an annotation is incomplete or its bbox is not four numbers ({error})") from error
+    boxes = Boxes.of(
+        np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
+        [labels[record["category_id"]] for record in records],
+        instances=instances,
+        scores=scores,
+        crowd=crowd,
+    )
+    return boxes.checked(num_classes=len(labels), where=where).clipped((height, width))
+
+
 class CocoContents:
-    """Category k + 1 is class k; ids count from 1, the frames of a video from 0."""
+    """The records of a COCO-VID file. Category k + 1 is class k; ids count from 1, the frames of a video from 0."""
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self.videos: list[Record] = []
@@ -34,9 +203,9 @@ class CocoContents:
         self._num_frames = 0
 
     def add_video(self, name: str, file_name: str | None = None) -> str:
-        """The frames added from now on are this video's, whose name is returned: another if an earlier video has it.
+        """Starts a video: the frames added from now on are its. Returns its name, changed if an earlier video has it.
 
-        file_name: where its frames are no image files.
+        file_name: the video file, where its frames are not image files.
         """
         name = unique_name(name, {video["name"] for video in self.videos})
         place = {} if file_name is None else {"file_name": file_name}
@@ -45,7 +214,10 @@ class CocoContents:
         return name
 
     def add_frame(self, files: Sequence[str], size: tuple[int, int], boxes: Boxes) -> None:
-        """The next frame of the video. files: those of all its frames, or none, where they are no files."""
+        """Adds the next frame of the video, of `size` (height, width).
+
+        files: the image files of all frames of the video; empty where the frames are not image files.
+        """
         frame_id, video = self._num_frames, self.videos[-1]
         self._num_frames += 1
         image_id = len(self.images) + 1
@@ -69,184 +241,29 @@ class CocoContents:
             self.annotations.append(record)
 
     def write(self, path: Path) -> None:
-        """Atomic."""
+        """Writes the JSON file atomically."""
         contents = {name: getattr(self, name) for name in PARTS}
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(contents), encoding="utf-8")
 
 
-def coco_video(
-    root: str | Path,
-    *,
-    annotations: str = "annotations.json",
-    frames: tuple[int, int] | None = None,
-    height: int | None = None,
-) -> VideoDataset:
-    """The videos of a COCO-VID file, with boxes, instance ids, crowds, and scores where annotations have them.
-
-    annotations: in `root`, the folder that `file_name`s are relative to. A video whose own `file_name` is a video file,
-    and whose images are not there, is read from that file. Class ids follow the order of the categories'
-    ids. frames: [first, end) of each video, by place. height: resizes frames and boxes. An image without annotations
-    shows nothing; a video without images is left out.
-    Errors: UserError for a file that is no COCO-VID, an id that is no whole number or comes twice, frame ids that do
-    not count from 0, an image of an unknown video, an annotation of an unknown image or category, a box that is not
-    finite or empty, a score that is not between 0 and 1, scores of some annotations only. Missing images are listed by
-    `problems`.
-    """
-    path, part = Path(root) / annotations, check_range(frames)
-    contents = _read(path)
-    videos, images, categories = (_by_id(contents, name, path) for name in ("videos", "images", "categories"))
-    names = {category: str(record.get("name", category)) for category, record in sorted(categories.items())}
-    labels = {category: label for label, category in enumerate(names)}
-    images_of = _grouped(contents["images"], "video_id", videos, f"{path}, image")
-    records_of = _grouped(contents["annotations"], "image_id", images, f"{path}, annotation")
-    _check_annotations(contents["annotations"], labels, path)
-    sequences, readers = [], OpenReaders()
-    for number, video in videos.items():
-        ordered = _in_order(images_of[number], video, path)[part]
-        if ordered:
-            boxes = [_boxes(image, records_of[image["id"]], labels, path) for image in ordered]
-            sequences.append(BoxedSequence(_frames(video, ordered, Path(root), readers), boxes, height))
-    if not sequences:
-        raise UserError(f"{path}: there are no frames to take from it; check its videos, its images and frames")
-    return VideoDataset(Path(root).name or "coco_video", sequences, tuple(names.values()))
-
-
-def _read(path: Path) -> dict[str, list[Record]]:
-    try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); give the path with annotations=") from error
-    for name in PARTS:
-        if not isinstance(contents, dict) or not isinstance(contents.get(name), list):
-            raise UserError(f"{path}: has no list '{name}'; COCO-VID has videos, images, annotations and categories")
-        for place, record in enumerate(contents[name]):
-            if not isinstance(record, dict):
-                raise UserError(f"{path}, {name}: entry {place} is {record!r:.40}, not an object with an id; mend it")
-    return contents
-
-
-def _whole(record: Record, key: str, where: str) -> int:
-    value = record.get(key)
-    if not isinstance(value, int):
-        raise UserError(f"{where}: its {key} is {value!r}, not a whole number; mend it")
-    return value
-
-
-def _by_id(contents: dict[str, list[Record]], name: str, path: Path) -> dict[int, Record]:
-    found: dict[int, Record] = {}
-    for record in contents[name]:
-        number = _whole(record, "id", f"{path}, {name}")
-        if number in found:
-            raise UserError(f"{path}, {name}: the id {number} comes twice; give each its own")
-        found[number] = record
-    return found
-
-
-def _grouped(
-    records: Sequence[Record], key: str, owners: dict[int, Record], where: str
-) -> defaultdict[int, list[Record]]:
-    """The records by the owner, a video or an image, whose id is their `key`."""
-    found: defaultdict[int, list[Record]] = defaultdict(list)
-    for record in records:
-        place = f"{where} {record.get('id', '?')}"
-        owner = _whole(record, key, place)
-        if owner not in owners:
-            raise UserError(f"{place}: there is no {key.removesuffix('_id')} {owner} in the file; take it out")
-        found[owner].append(record)
-    return found
-
-
-def _check_annotations(records: Sequence[Record], labels: dict[int, int], path: Path) -> None:
-    """Errors: UserError for an annotation of an unknown category, or without a score where others have one."""
-    is_scored = any("score" in record for record in records)
-    for record in records:
-        where = f"{path}, annotation {record.get('id', '?')}"
-        category = _whole(record, "category_id", where)
-        if category not in labels:
-            raise UserError(f"{where}: its category {category} is not among the categories {sorted(labels)}")
-        if is_scored and "score" not in record:
-            raise UserError(f"{where}: has no score, and others have; give it one, 1 where a person drew it")
-
-
-def _name(video: Record) -> str:
-    return str(video.get("name") or video.get("file_name") or video.get("id"))
-
-
-def _frames(video: Record, images: list[Record], root: Path, readers: OpenReaders) -> FrameSequence:
-    """The frames of consecutive images: image files, or of the video file that the video names."""
-    paths = [root / image["file_name"] for image in images]
-    file = root / str(video.get("file_name", ""))
-    if paths[0].exists() or file.suffix.lower() not in VIDEO_SUFFIXES:
-        return ImageSequence(_name(video), paths)
-    first, end = images[0]["frame_id"], images[-1]["frame_id"] + 1
-    if not file.exists():
-        raise UserError(f"{file}: there is no such video, nor {paths[0]}; copy it there again")
-    if readers[file].num_frames < end:
-        raise UserError(f"{file}: has {readers[file].num_frames} frames, and frame_ids go to {end - 1}; copy it again")
-    return VideoSequence(_name(video), file, (first, end), readers)
-
-
-def _in_order(images: list[Record], video: Record, path: Path) -> list[Record]:
-    """A video's images by `frame_id`, which must count from 0, without gaps."""
-    where = f"{path}, video '{_name(video)}'"
-    images = sorted(images, key=lambda image: _whole(image, "frame_id", where))
-    frame_ids = [image["frame_id"] for image in images]
-    if frame_ids and frame_ids[0] == 1:
-        raise UserError(f"{where}: its frame_ids begin with 1; COCO-VID counts from 0, so subtract 1 from each")
-    if frame_ids and frame_ids[0] < 0:
-        raise UserError(
-            f"{where}: its frame_ids begin with {frame_ids[0]}; COCO-VID counts from 0, so number its frames 0, 1, 2, …"
-        )
-    for place, frame_id in enumerate(frame_ids):
-        if frame_id != place:
-            fault = f"has frame_id {frame_id} twice" if frame_id < place else f"has no frame_id {place}"
-            raise UserError(f"{where}: {fault}; number its frames 0, 1, 2, …")
-    for image in images:
-        if not isinstance(image.get("file_name"), str):
-            raise UserError(f"{where}: its frame {image['frame_id']} has no file_name; add it")
-    return images
-
-
-def _size(image: Record, where: str) -> tuple[int, int]:
-    height, width = _whole(image, "height", where), _whole(image, "width", where)
-    if min(height, width) < 1:
-        raise UserError(f"{where}: its height {height} and width {width} are no frame's; mend them")
-    return height, width
-
-
-def _boxes(image: Record, records: Sequence[Record], labels: dict[int, int], path: Path) -> Boxes:
-    where = f"{path}, image {image['id']} ({image['file_name']})"
-    size = _size(image, where)
-    is_scored = bool(records) and "score" in records[0]
-    try:
-        xywh = np.array([record["bbox"] for record in records], dtype=np.float64).reshape(len(records), 4)
-        instances = [int(record.get("instance_id", -1)) for record in records]
-        scores = [float(record["score"]) for record in records] if is_scored else None
-        crowd = [int(record.get("iscrowd", 0)) != 0 for record in records]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{where}: an annotation has no bbox of four numbers, or is incomplete ({error})") from error
-    boxes = Boxes.of(
-        np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
-        [labels[record["category_id"]] for record in records],
-        instances=instances,
-        scores=scores,
-        crowd=crowd,
-    )
-    return boxes.checked(num_classes=len(labels), where=where).clipped(size)
-
-
 def write_coco_video(dataset: VideoDataset, path: str | Path) -> None:
-    """Writes the data set's boxes as a COCO-VID file; category k + 1 is class k, and every frame is listed.
+    """Writes a data set's boxes as a COCO-VID file; category k + 1 is class k, and every frame is listed.
 
-    path: a .json file, or a folder for `annotations.json`; paths in it are relative to its folder. Frames that are
-    image files, or a video's first, stay where they are; others are written beside it, `{sequence}/000000.png`.
-    Sequences of one name get names of their own, see `unique_name`. Errors: UserError for a sequence without boxes.
+    Frames that are image files, or the first frames of a video file, stay where they are, by paths relative to the
+    JSON file; others are written beside it as `{sequence}/000000.png`.
+
+    Args:
+        dataset: Sequences with boxes; those of the same name get names numbered by `unique_name`.
+        path: A .json file, or a folder for `annotations.json`.
+
+    Raises:
+        UserError: For a sequence without boxes, or where writing fails.
     """
     path = Path(path) if Path(path).suffix == ".json" else Path(path) / "annotations.json"
     contents = CocoContents(dataset.class_names)
     for sequence in dataset.sequences:
-        annotations = all_boxes(sequence)
+        annotations = all_boxes(sequence)  # before anything is written, as it fails without boxes
         files = _add_video(contents, sequence, path.parent)
         height, width = sequence.image(0).shape[:2]
         for boxes in annotations:
@@ -255,8 +272,8 @@ def write_coco_video(dataset: VideoDataset, path: str | Path) -> None:
 
 
 def _add_video(contents: CocoContents, sequence: FrameSequence, folder: Path) -> Sequence[str]:
-    """Adds the sequence's video; returns the names of its frames' files, none where they are a video's."""
-    video, images = video_file(sequence), image_files(sequence)
+    """Adds the sequence's video. Returns the files of its frames, none where they are in a video file."""
+    video, images = source_video(sequence), frame_paths(sequence)
     name = contents.add_video(sequence.name, None if video is None else relative_path(video, folder))
     if video is not None:
         return ()

@@ -1,4 +1,4 @@
-"""ImageNet VID and DET (Russakovsky et al. 2015): 30 classes of things in video, and stills of the same classes."""
+"""ImageNet VID and DET (Russakovsky et al. 2015): videos of 30 classes of things, and stills of the same classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,12 +6,13 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from vidistill.data.clip import VideoDataset
-from vidistill.data.sequences.boxes import BoxedSequence, Boxes, check_range
-from vidistill.data.sequences.images import ImageSequence, images_in
-from vidistill.data.video.reader import natural_key
+from vidistill.data.image_files import images_in
+from vidistill.data.sampling import FrameRange, frame_slice, select_frames
+from vidistill.data.sequences.boxes import BoxedSequence, Boxes
+from vidistill.data.sequences.images import ImageSequence
 from vidistill.errors import UserError
 
-# WordNet ids in alphabetical order of the names, as the development kit has them
+# WordNet ids in alphabetical order of the names, as in the development kit
 CLASSES = {
     "n02691156": "airplane", "n02419796": "antelope", "n02131653": "bear", "n02834778": "bicycle", "n01503061": "bird",
     "n02924116": "bus", "n02958343": "car", "n02402425": "cattle", "n02084071": "dog", "n02121808": "domestic cat",
@@ -26,9 +27,9 @@ IDS = {wnid: label for label, wnid in enumerate(CLASSES)}
 
 @dataclass(frozen=True)
 class XmlBoxes(Sequence[Boxes]):
-    """The boxes of annotation files, read when they are asked for: the whole set has over a million.
+    """The boxes of annotation files, each read when used, as the whole set has over a million.
 
-    other_classes: leave out what is of none of the 30 classes, as DET's pictures show; otherwise that is an error.
+    other_classes: leave out objects of none of the 30 classes, which DET's images show; otherwise they are an error.
     """
 
     paths: Sequence[Path]
@@ -37,31 +38,31 @@ class XmlBoxes(Sequence[Boxes]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> Boxes:  # type: ignore[override]  # slices are never asked for
+    def __getitem__(self, index: int) -> Boxes:  # type: ignore[override]  # slices are never used
         path = self.paths[index]
         try:
             root = ElementTree.parse(path).getroot()
             height, width = (int(_text(root, f"size/{name}")) for name in ("height", "width"))
             if min(height, width) < 1:
-                raise ValueError(f"its size is {width}×{height}")
-            found = [_object(element) for element in root.iter("object")]
+                raise ValueError(f"its size is {width}x{height}")
+            things = [_object(element) for element in root.iter("object")]
         except FileNotFoundError as error:
-            raise UserError(f"{path}: there is no such annotation; copy it again or take its frame out") from error
+            raise UserError(f"{path}: annotation not found; copy it again or remove its frame") from error
         except (OSError, ElementTree.ParseError, ValueError) as error:
             raise UserError(f"{path}: cannot be read as an annotation ({error}); copy it again") from error
         if self.other_classes:
-            found = [thing for thing in found if thing[0] in IDS]
-        unknown = next((name for name, _, _ in found if name not in IDS), None)
+            things = [thing for thing in things if thing[0] in IDS]
+        unknown = next((wnid for wnid, _, _ in things if wnid not in IDS), None)
         if unknown is not None:
-            raise UserError(f"{path}: the class '{unknown}' is none of ImageNet VID's 30; mend the annotation")
+            raise UserError(f"{path}: must name classes of ImageNet VID's 30, got '{unknown}'; correct the annotation")
         boxes = Boxes.of(
-            [box for _, box, _ in found], [IDS[name] for name, _, _ in found], instances=[i for _, _, i in found]
+            [box for _, box, _ in things], [IDS[wnid] for wnid, _, _ in things], instances=[i for _, _, i in things]
         )
         return boxes.checked(num_classes=len(IDS), where=str(path)).clipped((height, width))
 
 
 def _object(element: ElementTree.Element) -> tuple[str, list[float], int]:
-    """Class, box and track of one object; -1 where it has no track. Corners are taken as edges, as the field does."""
+    """(WordNet id, box, track) of one object; track -1 where it has none. Corners are taken as edges, as is usual."""
     box = [float(_text(element, f"bndbox/{name}")) for name in ("xmin", "ymin", "xmax", "ymax")]
     return _text(element, "name"), box, int(element.findtext("trackid", "-1"))
 
@@ -74,32 +75,54 @@ def _text(element: ElementTree.Element, path: str) -> str:
 
 
 def imagenet_vid(
-    root: str | Path, *, split: str = "train", frames: tuple[int, int] | None = None, height: int | None = None
+    root: str | Path, *, split: str = "train", frames: FrameRange | None = None, height: int | None = None
 ) -> VideoDataset:
-    """The split's snippets: folders of frames in `Data/VID/{split}`, and `Annotations/VID/{split}` of the same names.
+    """The snippets of ImageNet VID.
 
-    frames: [first, end) of each. height: resizes frames and boxes.
-    Errors: no such split or no snippets in it; an empty range; no such height; when it is read, an annotation that is
-    missing, broken or of an unknown class.
+    Args:
+        root: Folder that holds Data/VID/{split}, with folders of frames, and Annotations/VID/{split}, named alike.
+        split: Name of the split's folders.
+        frames: [first, end) of each snippet; None takes all.
+        height: Resizes frames and boxes to this height in pixels, the width in proportion; None keeps their size.
+
+    Returns:
+        One sequence per snippet, with boxes of 30 classes and instance ids.
+
+    Raises:
+        UserError: If the split does not exist or holds no snippets, for an empty range or a height below 1; on
+            reading, for an annotation that is missing, broken or of an unknown class.
     """
-    part = check_range(frames)
+    part = frame_slice(frames)
     folder = _folder(Path(root), "VID", split)
     snippets = sorted({image.parent for image in folder.rglob("*.JPEG")}, key=lambda p: p.relative_to(folder).parts)
     if not snippets:
-        raise UserError(f"{folder}: there are no folders of .JPEG frames in it; give another split")
-    sequences = [_sequence(Path(root), "VID", snippet, folder, part, height) for snippet in snippets]
+        raise UserError(f"{folder}: has no folders of .JPEG frames; choose another split")
+    sequences = []
+    for snippet in snippets:
+        images = select_frames(images_in(snippet), part, path=snippet)
+        annotations = XmlBoxes([_annotation(Path(root), "VID", image) for image in images])
+        frame_files = ImageSequence(snippet.relative_to(folder).as_posix(), images)
+        sequences.append(BoxedSequence(frame_files, annotations, height))
     return VideoDataset("imagenet_vid", sequences, tuple(CLASSES.values()))
 
 
 def imagenet_det(root: str | Path, *, split: str = "train", height: int | None = None) -> VideoDataset:
-    """The split's stills that show one of VID's classes, a sequence of one frame each; other objects are left out.
+    """The stills of ImageNet DET that show one of VID's classes. All annotations are read once to find them.
 
-    All annotations are read once for that. height: resizes frames and boxes. Errors: no such split or no stills in it;
-    no such height; when it is read, an annotation that is broken.
+    Args:
+        root: Folder that holds Data/DET/{split}, with images, and Annotations/DET/{split}, named alike.
+        split: Name of the split's folders.
+        height: Resizes frames and boxes to this height in pixels, the width in proportion; None keeps their size.
+
+    Returns:
+        One sequence of one frame per image, with boxes of VID's 30 classes; other objects are left out.
+
+    Raises:
+        UserError: If the split does not exist or holds no such stills, or for a height below 1; on reading, for a
+            broken annotation.
     """
     folder = _folder(Path(root), "DET", split)
-    images = sorted(folder.rglob("*.JPEG"))
-    pairs = [(image, _annotation(Path(root), "DET", image)) for image in images]
+    pairs = [(image, _annotation(Path(root), "DET", image)) for image in sorted(folder.rglob("*.JPEG"))]
     sequences = [
         BoxedSequence(
             ImageSequence(image.relative_to(folder).with_suffix("").as_posix(), [image]), XmlBoxes([path], True), height
@@ -108,14 +131,12 @@ def imagenet_det(root: str | Path, *, split: str = "train", height: int | None =
         if path.exists() and _shows_known_class(path)
     ]
     if not sequences:
-        raise UserError(
-            f"{folder}: there are no .JPEG images with annotations of VID's classes in it; give another split"
-        )
+        raise UserError(f"{folder}: has no .JPEG images with annotations of VID's classes; choose another split")
     return VideoDataset("imagenet_det", sequences, tuple(CLASSES.values()))
 
 
 def _shows_known_class(path: Path) -> bool:
-    """Whether an annotation is of one of the 30 classes, or broken, which is told when it is read."""
+    """Whether an annotation names one of the 30 classes, or is broken, which is an error when it is read."""
     try:
         return any((name.text or "").strip() in IDS for name in ElementTree.parse(path).iterfind("object/name"))
     except (OSError, ElementTree.ParseError):
@@ -125,17 +146,9 @@ def _shows_known_class(path: Path) -> bool:
 def _folder(root: Path, kind: str, split: str) -> Path:
     folder = root / "Data" / kind / split
     if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder; ImageNet's root holds Data/{kind} and Annotations/{kind}")
+        raise UserError(f"{folder}: folder not found; ImageNet's root holds Data/{kind} and Annotations/{kind}")
     return folder
 
 
 def _annotation(root: Path, kind: str, image: Path) -> Path:
     return root / "Annotations" / kind / image.relative_to(root / "Data" / kind).with_suffix(".xml")
-
-
-def _sequence(root: Path, kind: str, snippet: Path, folder: Path, part: slice, height: int | None) -> BoxedSequence:
-    images = sorted(images_in(snippet), key=natural_key)[part]
-    if not images:
-        raise UserError(f"{snippet}: has no frames in the range asked for; change frames, or take it out")
-    annotations = XmlBoxes([_annotation(root, kind, image) for image in images])
-    return BoxedSequence(ImageSequence(snippet.relative_to(folder).as_posix(), images), annotations, height)

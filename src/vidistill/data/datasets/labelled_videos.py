@@ -12,50 +12,17 @@ from typing import Literal
 
 from vidistill.data.class_names import read_class_names
 from vidistill.data.clip import FrameSequence, Image, VideoDataset
-from vidistill.data.resized import ResizedSequence
+from vidistill.data.image_files import images_in, natural_key, write_image
+from vidistill.data.resized import ResizedSequence, check_height
 from vidistill.data.sequences.classified import ClassifiedVideo, classes_of
-from vidistill.data.sequences.frame_files import write_image
-from vidistill.data.sequences.images import ImageSequence, images_in
+from vidistill.data.sequences.images import ImageSequence
 from vidistill.data.sequences.videos import OpenReaders, VideoSequence
-from vidistill.data.video.reader import natural_key
 from vidistill.errors import UserError, nearest
 from vidistill.files import atomic_path
 from vidistill.progress import track
 
-MOST_CLASSES = 100_000  # that a list may imply by its largest label
+MOST_CLASSES = 100_000  # that the largest label of a list may imply
 FILE_COLUMNS = ("file", "path", "video", "clip")
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """A line of a list; row: its columns, where it has any."""
-
-    path: str
-    classes: tuple[int, ...]
-    where: str
-    row: dict[str, str] = field(default_factory=dict)
-    num_frames: int | None = None  # as the list says it of a folder of frames
-
-
-@dataclass(frozen=True)
-class _Folds:
-    """Groups dealt to `folds` parts in natural order; what has no group is for training only."""
-
-    column: str
-    folds: int
-    fold: int
-    is_test: bool
-
-    def choose(self, entries: Sequence[_Entry], path: Path) -> list[_Entry]:
-        if not any(self.column in entry.row for entry in entries):
-            near = nearest(self.column, entries[0].row)
-            raise UserError(f"{path}: has no column '{self.column}' to make folds by; {near}")
-        named = sorted({entry.row[self.column] for entry in entries} - {""})  # a set has another order in each process
-        groups = sorted(named, key=lambda group: natural_key(Path(group)))
-        if not 0 <= self.fold < self.folds <= len(groups):
-            raise UserError(f"fold {self.fold} of {self.folds} folds: there are {len(groups)} groups in {path}")
-        tested = set(groups[self.fold :: self.folds])
-        return [entry for entry in entries if (entry.row[self.column] in tested) == self.is_test]
 
 
 def labelled_videos(
@@ -72,27 +39,40 @@ def labelled_videos(
 ) -> VideoDataset:
     """The videos of a list, with their class ids from 0.
 
-    list_file: in `root`; lines `path label [label …]`, for folders of frames `folder total_frames label …`, divided by
-    spaces, tabs or commas, paths may hold spaces; or a CSV with a header that has the columns `file` and `label`, and
-    perhaps `name`, the class's. class_names, num_classes: where neither the list nor `classes.json`, a list of names
-    beside it, tells.
-    group, folds, fold, split: cross-validation: the groups, values of that CSV column, are dealt to `folds` parts in
-    natural order; "test" is part `fold`, "train" all others. What has no group is for training only.
-    height: resizes all frames to that height. Errors: UserError that names the list's line.
+    Args:
+        root: The folder that paths in the list are relative to.
+        list_file: The list, in `root`. Either lines `path label [label …]`, for a folder of frames
+            `folder total_frames label …`, divided by spaces, tabs or commas, where paths may contain spaces; or a CSV
+            with a header that has the columns `file` and `label`, and optionally `name`, that of the class.
+        class_names: By default from `classes.json` beside the list, a list of names, or from the list's column `name`.
+        num_classes: Where neither of these tells; by default one more than the largest label.
+        group: A CSV column for cross-validation: its values are dealt to `folds` parts in natural order. Videos
+            without a value are for training only.
+        folds: The number of parts.
+        fold: The part that is tested on, from 0.
+        split: "test" gives the videos of part `fold`, "train" all others.
+        height: Resizes frames to this height in pixels, the width in proportion; None keeps their size.
+
+    Returns:
+        One sequence per line of the list.
+
+    Raises:
+        UserError: For a line that cannot be read, with its number, or an impossible option.
     """
     path = Path(root) / list_file
     entries = _read(path, Path(root))
-    if height is not None and height < 1:
-        raise UserError(f"height: {height} is no height; give a number of pixels")
+    check_height(height)
     names = _class_names(entries, path.parent / "classes.json", class_names, num_classes)
     for entry in entries:
-        wrong = [c for c in entry.classes if c >= len(names)]
-        if wrong:
-            raise UserError(f"{entry.where}: the label {wrong[0]} is out of range; there are {len(names)} classes")
+        too_large = [c for c in entry.classes if c >= len(names)]
+        if too_large:
+            raise UserError(
+                f"{entry.where}: label must be below {len(names)}, got {too_large[0]}; correct it or add classes"
+            )
     if group is not None:
-        entries = _Folds(group, folds, fold, split == "test").choose(entries, path)
+        entries = _choose_fold(entries, path, group, folds, fold, split)
     elif split == "test":
-        raise UserError(f"{path}: split: test needs group and folds, which say what is for training; give those")
+        raise UserError(f"{path}: split: test needs group and folds, which say what is for training; set both")
     readers = OpenReaders()
     videos = [
         ClassifiedVideo(_frames(Path(root), entry, readers, height), entry.classes, entry.row, entry.num_frames)
@@ -101,18 +81,141 @@ def labelled_videos(
     return VideoDataset(Path(root).name or "videos", videos, names)
 
 
-def write_labelled_frames(dataset: VideoDataset, root: str | Path) -> list[str]:
-    """Writes each video as a folder of JPEG frames, `labels.csv` with the list's columns, and `classes.json`.
+@dataclass(frozen=True)
+class _Entry:
+    """A line of a list. where: for errors. row: its columns, if any. num_frames: of a folder, as the list says."""
 
-    `labelled_videos` reads them; frames that are files are read far faster than picked out of a video. Folders have
-    names of our own, for a list's paths may lead anywhere. Returns what is wrong with each video that cannot be decoded
-    and is left out. Errors: UserError for a video without a class, and where none can be decoded.
+    path: str
+    classes: tuple[int, ...]
+    where: str
+    row: dict[str, str] = field(default_factory=dict)
+    num_frames: int | None = None
+
+
+def _read(path: Path, root: Path) -> list[_Entry]:
+    """The entries of the list at `path`, whose videos are in `root`."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: the list of videos cannot be read ({error}); check root and list_file") from error
+    lines = [(f"{path}:{number}", line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not lines:
+        raise UserError(f"{path}: the list of videos is empty; add lines `path label`")
+    header = next(csv.reader([lines[0][1]]))
+    if "label" not in header:
+        return [_line(line, where=where, root=root) for where, line in lines]
+    column = next((name for name in FILE_COLUMNS if name in header), None)
+    if column is None:
+        raise UserError(f"{path}: its header has no column for the file; name it one of {', '.join(FILE_COLUMNS)}")
+    if len(lines) == 1:
+        raise UserError(f"{path}: the list of videos is empty; add rows below the header")
+    entries = []
+    for where, line in lines[1:]:
+        cells = next(csv.reader([line]))[: len(header)]
+        row = dict(itertools.zip_longest(header, cells, fillvalue=""))
+        labels = re.split(r"[ ;]+", row["label"].strip())
+        if not all(label.isdecimal() for label in labels):
+            raise UserError(f"{where}: label must be whole numbers from 0, got '{row['label']}'; correct the row")
+        if not row[column]:
+            raise UserError(f"{where}: has no file in the column '{column}'; add it or remove the row")
+        entries.append(_Entry(row[column], tuple(map(int, labels)), where, row))
+    return entries
+
+
+def _line(line: str, *, where: str, root: Path) -> _Entry:
+    """The entry of a line `path label …` or `folder total_frames label …`. The path may end in numbers itself."""
+    # wherever only numbers follow, the path may end
+    ends = [match.start() for match in re.finditer(r"[\s,]+\d+(?=(?:[\s,]+\d+)*$)", line) if match.start()]
+    if not ends:
+        raise UserError(f"{where}: has no label; a line is `path label`, the label a whole number from 0")
+    splits = [(line[:end], [int(number) for number in re.findall(r"\d+", line[end:])]) for end in ends]
+    existing = [split for split in splits if (root / split[0]).exists()] or splits[:1]
+    path, numbers = existing[0]
+    if len(existing) > 1:  # prefer a folder with as many frames as the first number says
+        path, numbers = next((split for split in existing if _has_frames(root / split[0], split[1][0])), existing[0])
+    if not (root / path).is_dir():
+        return _Entry(path, tuple(numbers), where)
+    num_frames, *labels = numbers
+    if not labels:
+        raise UserError(f"{where}: has no label; a line for a folder of frames is `folder total_frames label`")
+    return _Entry(path, tuple(labels), where, num_frames=num_frames)
+
+
+def _has_frames(folder: Path, count: int) -> bool:
+    return folder.is_dir() and len(images_in(folder)) == count
+
+
+def _class_names(
+    entries: Sequence[_Entry], beside: Path, class_names: Sequence[str] | None, num_classes: int | None
+) -> tuple[str, ...]:
+    """Names as given, or of the file `beside` the list, or of its column `name`, else numbers."""
+    if class_names is not None:
+        return tuple(class_names)
+    if beside.exists():
+        return read_class_names(beside)
+    known = {entry.classes[0]: entry.row["name"] for entry in entries if "name" in entry.row}
+    count = num_classes or max(c for entry in entries for c in entry.classes) + 1
+    if count > MOST_CLASSES:
+        where = max(entries, key=lambda entry: max(entry.classes)).where
+        raise UserError(
+            f"{where}: label must be below {MOST_CLASSES}, got {count - 1}; set class_names if there are so many"
+        )
+    return tuple(known.get(i, str(i)) for i in range(count))
+
+
+def _choose_fold(
+    entries: Sequence[_Entry], path: Path, column: str, folds: int, fold: int, split: Literal["train", "test"]
+) -> list[_Entry]:
+    """The entries of a fold. Groups are dealt to `folds` parts in natural order; no group means training only."""
+    if not any(column in entry.row for entry in entries):
+        raise UserError(f"{path}: has no column '{column}' to make folds by; {nearest(column, entries[0].row)}")
+    values = sorted({entry.row[column] for entry in entries} - {""})  # a set has another order in each process
+    groups = sorted(values, key=natural_key)
+    if not 0 <= fold < folds <= len(groups):
+        raise UserError(
+            f"{path}: fold must be from 0 to folds - 1 and folds at most {len(groups)}, the number of groups, got fold "
+            f"{fold} of {folds}"
+        )
+    tested = set(groups[fold::folds])
+    return [entry for entry in entries if (entry.row[column] in tested) == (split == "test")]
+
+
+def _frames(root: Path, entry: _Entry, readers: OpenReaders, height: int | None) -> FrameSequence:
+    """The frames of an entry: a video file, or a folder of images."""
+    path = root / entry.path
+    if not path.exists():
+        raise UserError(f"{entry.where}: {path} not found; check the list and root")
+    frames: FrameSequence
+    if path.is_dir():
+        images = images_in(path)
+        if not images:
+            raise UserError(f"{entry.where}: the folder {path} has no frames; copy them there or remove the line")
+        frames = ImageSequence(entry.path, images)
+    else:
+        frames = VideoSequence(entry.path, path, None, readers)
+    return frames if height is None else ResizedSequence(frames, height)
+
+
+def write_labelled_frames(dataset: VideoDataset, root: str | Path) -> list[str]:
+    """Writes each video as a folder of JPEG frames, and `labels.csv`, with the list's columns, and `classes.json`.
+
+    `labelled_videos` reads them: frames that are files are read far faster than frames from the middle of a video.
+    Folders get new names, as the paths of a list may lead anywhere.
+
+    Args:
+        dataset: Videos with classes.
+        root: The folder to write into.
+
+    Returns:
+        One sentence for each video that cannot be decoded and is left out.
+
+    Raises:
+        UserError: For a video without a class, if no video can be decoded, or where writing fails.
     """
     left_out, rows = [], []
     listed = [_list_row(video, dataset.class_names) for video in dataset.sequences]
-    for number, (video, row) in enumerate(
-        track(zip(dataset.sequences, listed, strict=True), "writing", total=len(listed))
-    ):
+    pairs = zip(dataset.sequences, listed, strict=True)
+    for number, (video, row) in enumerate(track(pairs, "writing", total=len(listed))):
         folder = f"{number:06d}_{Path(video.name).stem}"
         try:
             for index, image in enumerate(_decoded(video)):
@@ -134,7 +237,7 @@ def write_labelled_frames(dataset: VideoDataset, root: str | Path) -> list[str]:
 
 
 class _Undecodable(Exception):
-    """What is wrong with a video, where an error in writing is not."""
+    """An error in decoding a video, to tell it from one in writing."""
 
 
 def _decoded(video: FrameSequence) -> Iterator[Image]:
@@ -145,91 +248,10 @@ def _decoded(video: FrameSequence) -> Iterator[Image]:
 
 
 def _list_row(video: FrameSequence, class_names: Sequence[str]) -> dict[str, str]:
+    """The columns of `labels.csv`, but for the file: label, name, and the other columns of the video's list."""
     classes = classes_of(video)
     if not classes:
-        raise UserError(f"{video.name}: has no class to write; give a data set of labelled videos")
+        raise UserError(f"{video.name}: has no class to write; choose a data set of labelled videos")
     others = video.columns if isinstance(video, ClassifiedVideo) else {}
     known = {"label": " ".join(map(str, classes)), "name": class_names[classes[0]]}
     return known | {name: text for name, text in others.items() if name not in (*FILE_COLUMNS, *known)}
-
-
-def _read(path: Path, root: Path) -> list[_Entry]:
-    """The lines of the list at `path`, whose videos lie in `root`."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: the list of videos cannot be read ({error}); check root and list_file") from error
-    lines = [(f"{path}:{number}", line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if not lines:
-        raise UserError(f"{path}: the list of videos is empty")
-    header = next(csv.reader([lines[0][1]]))
-    if "label" not in header:
-        return [_line(line, where=where, root=root) for where, line in lines]
-    column = next((name for name in FILE_COLUMNS if name in header), None)
-    if column is None:
-        raise UserError(f"{path}: its header names no file column; call it one of {', '.join(FILE_COLUMNS)}")
-    if len(lines) == 1:
-        raise UserError(f"{path}: the list of videos is empty")
-    rows = [(where, next(csv.reader([line]))) for where, line in lines[1:]]
-    return [_row(dict(itertools.zip_longest(header, row[: len(header)], fillvalue="")), column, w) for w, row in rows]
-
-
-def _row(row: dict[str, str], column: str, where: str) -> _Entry:
-    labels = re.split(r"[ ;]+", row["label"].strip())
-    if not all(label.isdecimal() for label in labels):
-        raise UserError(f"{where}: the label '{row['label']}' is no class id; give whole numbers from 0")
-    if not row[column]:
-        raise UserError(f"{where}: names no file in the column '{column}'")
-    return _Entry(row[column], tuple(map(int, labels)), where, row)
-
-
-def _line(line: str, *, where: str, root: Path) -> _Entry:
-    ends = [match.start() for match in re.finditer(r"[\s,]+\d+(?=(?:[\s,]+\d+)*$)", line) if match.start()]
-    if not ends:
-        raise UserError(f"{where}: has no label; a line is `path label`, the label a whole number from 0")
-    splits = [(line[:end], [int(number) for number in re.findall(r"\d+", line[end:])]) for end in ends]
-    there = [split for split in splits if (root / split[0]).exists()] or splits[:1]
-    path, numbers = there[0]
-    if len(there) > 1:  # names too may end in numbers
-        path, numbers = next((split for split in there if _tells_length(root, *split)), there[0])
-    if not (root / path).is_dir():
-        return _Entry(path, tuple(numbers), where)
-    num_frames, *labels = numbers  # folder total_frames label …
-    if not labels:
-        raise UserError(f"{where}: has no label; a line of a folder of frames is `folder total_frames label`")
-    return _Entry(path, tuple(labels), where, num_frames=num_frames)
-
-
-def _tells_length(root: Path, path: str, numbers: list[int]) -> bool:
-    """Whether `path` is a folder of as many frames as the first number says."""
-    return (root / path).is_dir() and len(images_in(root / path)) == numbers[0]
-
-
-def _class_names(
-    entries: Sequence[_Entry], beside: Path, class_names: Sequence[str] | None, num_classes: int | None
-) -> tuple[str, ...]:
-    if class_names is not None:
-        return tuple(class_names)
-    if beside.exists():
-        return read_class_names(beside)
-    known = {entry.classes[0]: entry.row["name"] for entry in entries if "name" in entry.row}
-    count = num_classes or max(c for entry in entries for c in entry.classes) + 1
-    if count > MOST_CLASSES:
-        where = max(entries, key=lambda entry: max(entry.classes)).where
-        raise UserError(f"{where}: the label {count - 1} is out of range; give num_classes if there are so many")
-    return tuple(known.get(i, str(i)) for i in range(count))
-
-
-def _frames(root: Path, entry: _Entry, readers: OpenReaders, height: int | None) -> FrameSequence:
-    path = root / entry.path
-    if not path.exists():
-        raise UserError(f"{entry.where}: there is no {path}; check the list and root")
-    frames: FrameSequence
-    if path.is_dir():
-        images = images_in(path)
-        if not images:
-            raise UserError(f"{entry.where}: the folder {path} holds no frames")
-        frames = ImageSequence(entry.path, images)
-    else:
-        frames = VideoSequence(entry.path, path, None, readers)
-    return frames if height is None else ResizedSequence(frames, height)

@@ -3,11 +3,12 @@
 import csv
 from pathlib import Path
 
-from vidistill.data.class_names import table_lines
 from vidistill.data.clip import VideoDataset
-from vidistill.data.sequences.boxes import BoxedSequence, Boxes, check_range
+from vidistill.data.sampling import FrameRange, frame_slice
+from vidistill.data.sequences.boxes import BoxedSequence, Boxes
 from vidistill.data.sequences.videos import OpenReaders, VideoSequence
 from vidistill.errors import UserError
+from vidistill.files import read_lines
 
 CLASS_NAMES = ("person",)
 PALETTE = ((236, 95, 103),)
@@ -15,38 +16,50 @@ VIDEO, TABLE = "vtest.avi", "gt.csv"
 COLUMNS = ("frame", "id", "x", "y", "w", "h")
 
 
-def pets(root: str | Path, *, frames: tuple[int, int] | None = None, height: int | None = None) -> VideoDataset:
-    """The one sequence of `vtest.avi`, with the boxes of `gt.csv` (frame from 0, id, x, y, w, h).
+def pets(root: str | Path, *, frames: FrameRange | None = None, height: int | None = None) -> VideoDataset:
+    """The one sequence of PETS 2009 S2.L1, view 1, with boxes and instance ids.
 
-    frames: [first, end) of it. height: resizes frames and boxes. Errors: a file that is missing; a row that cannot be
-    read or is of a frame that the video has not; an empty range.
+    Args:
+        root: Folder that holds `vtest.avi` and `gt.csv` (columns: frame from 0, id, x, y, w, h).
+        frames: [first, end) of the video; None takes all.
+        height: Resizes frames and boxes to this height in pixels, the width in proportion; None keeps their size.
+
+    Returns:
+        One sequence with boxes of one class, person.
+
+    Raises:
+        UserError: If a file is missing, a row cannot be read or names a frame that the video does not have, or for an
+            empty range.
     """
     video, table = Path(root) / VIDEO, Path(root) / TABLE
     for path in (video, table):
         if not path.is_file():
-            raise UserError(f"{path}: there is no such file; PETS's root holds {VIDEO} and {TABLE}")
-    part = check_range(frames)
+            raise UserError(f"{path}: file not found; PETS's root holds {VIDEO} and {TABLE}")
+    part = frame_slice(frames)
     readers = OpenReaders()
     reader = readers[video]
-    size = (reader.height, reader.width)
-    annotations = _read(table, reader.num_frames, size)[part]
+    annotations = _read(table, reader.num_frames, (reader.height, reader.width))[part]
     sequence = VideoSequence("pets09_s2l1", video, frames, readers)
     return VideoDataset("pets", [BoxedSequence(sequence, annotations, height)], CLASS_NAMES, PALETTE)
 
 
 def _read(path: Path, num_frames: int, size: tuple[int, int]) -> list[Boxes]:
-    rows: list[list[tuple[int, list[float]]]] = [[] for _ in range(num_frames)]
-    for number, row in enumerate(csv.DictReader(table_lines(path)), 2):
+    """The boxes of every frame of `size` (height, width)."""
+    rows: list[list[tuple[int, list[float]]]] = [[] for _ in range(num_frames)]  # (instance, box) by frame
+    for number, row in enumerate(csv.DictReader(read_lines(path)), 2):
         try:
             frame, instance = int(row["frame"]), int(row["id"])
             x, y, w, h = (float(row[name]) for name in COLUMNS[2:])
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path}:{number}: is no row of {','.join(COLUMNS)} ({error}); mend it") from error
+            raise UserError(f"{path}:{number}: expected {','.join(COLUMNS)} ({error}); correct the row") from error
         if not 0 <= frame < num_frames:
-            raise UserError(f"{path}:{number}: there is no frame {frame}; the video has 0 to {num_frames - 1}")
+            raise UserError(
+                f"{path}:{number}: frame must be from 0 to {num_frames - 1}, as in the video, got {frame}; correct or "
+                "remove the row"
+            )
         rows[frame].append((instance, [x, y, x + w, y + h]))
     annotations = []
-    for frame, found in enumerate(rows):
-        boxes = Boxes.of([box for _, box in found], [0] * len(found), instances=[i for i, _ in found])
+    for frame, things in enumerate(rows):
+        boxes = Boxes.of([box for _, box in things], [0] * len(things), instances=[i for i, _ in things])
         annotations.append(boxes.checked(num_classes=1, where=f"{path}, frame {frame}").clipped(size))
     return annotations

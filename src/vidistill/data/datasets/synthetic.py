@@ -1,7 +1,7 @@
-"""Textured shapes that glide over a textured ground, drawn from formulas: labels, boxes and flow are exact. [ours]
+"""Textured shapes that move over a textured ground, drawn from formulas: labels, boxes and flow are exact. [ours]
 
-Every pixel shows one surface, sampled at its centre in the surface's own coordinates, so that images, labels and flow
-agree. Motion is translation; the camera's adds to every shape's.
+Every pixel shows one surface, sampled at the pixel's centre in the surface's own coordinates, so that images, labels
+and flow agree. Motion is translation; the camera's motion is added to that of every shape.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ from vidistill.errors import UserError
 
 Points = NDArray[np.float64]  # (…, 2), x and y in pixels; pixel centres are whole numbers
 
-# Inside or not, for (…,) x and y that run from -1 to 1 over the shape's box; in the order of classes from 1 on.
+# Whether (…,) x and y, which run from -1 to 1 over the shape's box, are inside; in the order of classes from 1 on.
 SHAPES: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.bool_]]] = {
     "rectangle": lambda x, y: (abs(x) < 1) & (abs(y) < 1),
     "disc": lambda x, y: x**2 + y**2 < 1,
@@ -34,7 +34,7 @@ FASTEST = 0.02  # along x or y, in longer sides of the frame per frame
 
 @dataclass(frozen=True, eq=False)
 class Texture:
-    """Smooth noise: a colour (3,) plus K waves of directions (K, 2), radians a pixel, phases (K,) and levels (K, 3)."""
+    """Smooth noise: a colour (3,) plus K waves of directions (K, 2), radians per pixel, phases (K,), levels (K, 3)."""
 
     colour: NDArray[np.float64]
     directions: NDArray[np.float64]
@@ -43,7 +43,7 @@ class Texture:
 
     @classmethod
     def draw(cls, colours: tuple[float, float], rng: np.random.Generator) -> "Texture":
-        """A texture whose colour has each channel in the range `colours`."""
+        """A random texture; `colours`: the range of each channel of its colour, grey levels."""
         angles = rng.uniform(0, 2 * np.pi, NUM_WAVES)
         shortest, longest = np.log(WAVE_LENGTHS)
         lengths = np.exp(rng.uniform(shortest, longest, NUM_WAVES))
@@ -58,8 +58,8 @@ class Texture:
 
 
 @dataclass(frozen=True)
-class Path:
-    """A point that swings about `centre`: centre + swing · sin(rate · t + phase), each (x, y); t in frames."""
+class Trajectory:
+    """A point that swings about `centre`: centre + swing · sin(rate · t + phase), each (x, y), pixels; t in frames."""
 
     centre: tuple[float, float]
     swing: tuple[float, float] = (0.0, 0.0)
@@ -67,39 +67,39 @@ class Path:
     phase: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
-    def draw(cls, centre: Points, swing: Points, speed: float, rng: np.random.Generator) -> "Path":
-        """A path no farther than `swing` (x, y) from `centre`, and along neither ever faster than `speed`."""
+    def draw(cls, centre: Points, swing: Points, speed: float, rng: np.random.Generator) -> "Trajectory":
+        """A random one, never farther than `swing` (x, y) from `centre`, nor faster than `speed` along x or y."""
         swing = swing * rng.uniform(0.3, 1, 2)
         rate = rng.uniform(0.3, 1, 2) * speed / swing
         x, y = np.stack([centre, swing, rate, rng.uniform(0, 2 * np.pi, 2)], axis=1).tolist()
         return cls(*((a, b) for a, b in zip(x, y, strict=True)))
 
     def at(self, time: float) -> Points:
-        """(2,) pixels."""
+        """(2,) x and y at frame `time`."""
         return np.array(self.centre) + np.array(self.swing) * np.sin(np.array(self.rate) * time + np.array(self.phase))
 
-    def at_rest(self) -> "Path":
+    def at_rest(self) -> "Trajectory":
         x, y = self.at(0).tolist()
-        return Path((x, y))
+        return Trajectory((x, y))
 
 
 @dataclass(frozen=True, eq=False)
 class Shape:
-    """A textured shape. kind: a key of SHAPES; half_size: (x, y) pixels; path: of its centre, over the ground."""
+    """A textured shape. kind: a key of SHAPES; half_size: (x, y) pixels; path: of its centre, on the ground."""
 
     kind: str
     half_size: tuple[float, float]
-    path: Path
+    path: Trajectory
     texture: Texture
 
     def covers(self, points: Points) -> NDArray[np.bool_]:
-        """(…,) whether `points`, relative to its centre, are of the shape."""
+        """(…,) whether `points`, relative to its centre, are inside the shape."""
         return SHAPES[self.kind](points[..., 0] / self.half_size[0], points[..., 1] / self.half_size[1])
 
 
 @dataclass(frozen=True, eq=False)
 class SyntheticSequence:
-    """A scene. shapes: from the farthest to the nearest; camera: what is added to every position; size: (H, W).
+    """A scene. shapes: from the farthest to the nearest; camera: added to every position; size: (height, width).
 
     Class 0 is the ground, the others are SHAPES in order.
     """
@@ -109,7 +109,7 @@ class SyntheticSequence:
     size: tuple[int, int]
     ground: Texture
     shapes: Sequence[Shape]
-    camera: Path = Path((0.0, 0.0))
+    camera: Trajectory = Trajectory((0.0, 0.0))
 
     def __len__(self) -> int:
         return self.num_frames
@@ -134,7 +134,7 @@ class SyntheticSequence:
         return classes[self._surfaces(index)]
 
     def boxes(self, index: int) -> Boxes:
-        """The shapes that are seen, around the pixels that are seen; instance k is the k-th shape from the back."""
+        """Boxes around the visible pixels of each visible shape; instance k is the k-th shape from the back."""
         surfaces, classes = self._surfaces(index), self._classes()
         seen = [surface for surface in np.unique(surfaces) if surface]
         boxes = np.empty((len(seen), 4), dtype=np.float32)
@@ -144,9 +144,9 @@ class SyntheticSequence:
         return Boxes.of(boxes, [classes[surface - 1] for surface in seen], instances=seen)
 
     def flow(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """(H, W, 2) displacement (x, y) in pixels from frame `index` to the next, and (H, W) whether it is seen there.
+        """(H, W, 2) displacement (x, y) in pixels from frame `index` to the next, and (H, W) whether it stays visible.
 
-        Not seen: what leaves the frame, and what something nearer covers.
+        Not so: what leaves the frame, and what something nearer covers.
         """
         self._check(index + 1)
         surfaces, pixels = self._surfaces(index), self._pixels()
@@ -164,13 +164,13 @@ class SyntheticSequence:
         return []
 
     def at_rest(self) -> "SyntheticSequence":
-        """Its first frame, for as long."""
+        """The same number of frames, all like its first one."""
         shapes = [replace(shape, path=shape.path.at_rest()) for shape in self.shapes]
         return replace(self, shapes=shapes, camera=self.camera.at_rest())
 
     def _check(self, index: int) -> None:
         if not 0 <= index < len(self):
-            raise IndexError(f"{self.name} has {len(self)} frames and none numbered {index}")
+            raise IndexError(f"{self.name}: frame {index} is out of range, the sequence has {len(self)} frames")
 
     def _pixels(self) -> Points:
         """(H, W, 2) positions of the pixels' centres."""
@@ -178,7 +178,7 @@ class SyntheticSequence:
         return np.stack([xs, ys], axis=-1).astype(np.float64)
 
     def _position(self, surface: int, index: int) -> Points:
-        """Where the origin of a surface's coordinates is in the frame; 0 is the ground, k the shape k - 1."""
+        """(2,) where the origin of a surface's coordinates is in the frame; 0 is the ground, k the shape k - 1."""
         place = self.camera.at(index)
         return place + self.shapes[surface - 1].path.at(index) if surface else place
 
@@ -204,17 +204,30 @@ def synthetic(
     seed: int = 0,
     still: bool = False,
 ) -> VideoDataset:
-    """Scenes of three to six shapes, class by shape, that the seed decides; every frame is labelled.
+    """Random scenes of three to six moving shapes with exact labels; the class of a shape is its form.
 
-    A sequence does not depend on how many there are, nor a frame on how many follow. size: (height, width);
-    num_classes: 2…7 with the ground; still: the first frame, `num_frames` times.
+    A sequence does not depend on how many there are, nor a frame on how many follow.
+
+    Args:
+        num_sequences: How many scenes, at least 1.
+        num_frames: Frames per scene, at least 1.
+        size: (height, width) in pixels, at least 16 each.
+        num_classes: 2 to 7, the ground included.
+        seed: 0 or more; decides everything.
+        still: Repeat the first frame instead of moving.
+
+    Returns:
+        Sequences of which every frame has a mask, boxes and flow.
+
+    Raises:
+        UserError: For a value out of range.
     """
     if not 2 <= num_classes <= 1 + len(SHAPES):
-        raise UserError(f"synthetic: num_classes is {num_classes}; give 2 to {1 + len(SHAPES)}, the ground included")
+        raise UserError(f"synthetic: num_classes must be 2 to {1 + len(SHAPES)} with the ground, got {num_classes}")
     if min(num_sequences, num_frames) < 1 or min(size) < 16 or seed < 0:
         raise UserError(
-            f"synthetic: num_sequences {num_sequences}, num_frames {num_frames}, size {size}, seed {seed}; "
-            "give at least 1 sequence and frame, a size from 16 on, and a seed from 0 on"
+            "synthetic: num_sequences and num_frames must be at least 1, size at least 16, seed at least 0, got "
+            f"{num_sequences}, {num_frames}, {size}, {seed}"
         )
     kinds = list(SHAPES)[: num_classes - 1]
     sequences = []
@@ -228,20 +241,19 @@ def synthetic(
 def _scene(
     name: str, kinds: list[str], num_frames: int, size: tuple[int, int], rng: np.random.Generator
 ) -> SyntheticSequence:
-    camera = _path(np.zeros(2), size, 0.3, rng)
+    camera = _trajectory(np.zeros(2), size, 0.3, rng)
     ground = Texture.draw((40, 110), rng)
-    # three to six, none a second time before each has come once
+    # three to six shapes; none comes twice before each has come once
     order = np.concatenate([rng.permutation(kinds) for _ in range(6)])[: rng.integers(3, 7)]
-    shapes = [_shape(str(kind), size, rng) for kind in order]
+    shapes = []
+    for kind in order:
+        centre = np.array(size[::-1]) * rng.uniform(0.1, 0.9, 2)
+        width, height = (min(size) * rng.uniform(0.12, 0.25) * rng.uniform(0.8, 1.2, 2)).tolist()
+        path, texture = _trajectory(centre, size, 1.0, rng), Texture.draw((110, 215), rng)
+        shapes.append(Shape(str(kind), (width, height), path, texture))
     return SyntheticSequence(name, num_frames, size, ground, shapes, camera)
 
 
-def _shape(kind: str, size: tuple[int, int], rng: np.random.Generator) -> Shape:
-    centre = np.array(size[::-1]) * rng.uniform(0.1, 0.9, 2)
-    width, height = (min(size) * rng.uniform(0.12, 0.25) * rng.uniform(0.8, 1.2, 2)).tolist()
-    return Shape(kind, (width, height), _path(centre, size, 1.0, rng), Texture.draw((110, 215), rng))
-
-
-def _path(centre: Points, size: tuple[int, int], share: float, rng: np.random.Generator) -> Path:
-    """A swing of up to `share` of a quarter of the frame, at up to `share` of the greatest speed."""
-    return Path.draw(centre, share * np.array(size[::-1]) / 4, share * FASTEST * max(size), rng)
+def _trajectory(centre: Points, size: tuple[int, int], share: float, rng: np.random.Generator) -> Trajectory:
+    """A swing of up to `share` of a quarter of the frame, at up to `share` of the largest speed."""
+    return Trajectory.draw(centre, share * np.array(size[::-1]) / 4, share * FASTEST * max(size), rng)

@@ -1,18 +1,18 @@
-"""Synthetic videos whose class only one property decides: how fast something swings, or a fine pattern on it. [ours]"""
+"""Synthetic videos whose class depends on one property only: how fast a shape swings, or its fine pattern. [ours]"""
 
 from typing import Literal
 
 import numpy as np
 
 from vidistill.data.clip import VideoDataset
-from vidistill.data.datasets.synthetic import SHAPES, Path, Shape, SyntheticSequence, Texture
+from vidistill.data.datasets.synthetic import SHAPES, Shape, SyntheticSequence, Texture, Trajectory
 from vidistill.data.sequences.classified import ClassifiedVideo
 from vidistill.errors import UserError
 
 SWING = 0.22  # of the frame's side, to either side of the middle
-STRIPE_LENGTH = 1 / 14  # of the frame's side: 4.6 pixels of 64, and still more than 2 in half the size
+STRIPE_LENGTH = 1 / 14  # of the frame's side: 4.6 of 64 pixels, so still more than 2 at half the size
 STRIPE_CONTRAST = 45.0  # grey levels
-GROUND = (40.0, 110.0)
+GROUND = (40.0, 110.0)  # range of colours, grey levels
 FOREGROUND = (110.0, 215.0)
 
 
@@ -25,16 +25,30 @@ def synthetic_actions(
     num_classes: int = 4,
     seed: int = 0,
 ) -> VideoDataset:
-    """Videos of one textured shape that swings on a straight line over a textured ground; the classes come in turn.
+    """Videos of one textured shape that swings on a straight line over a textured ground; classes come in turn.
 
-    decides: "frequency": class c swings c + 1 times in a video, and its shape, colours, textures, direction, place and
-    phase say nothing. "detail": class c has stripes at an angle of c · 180° / num_classes, and its motion says nothing.
-    A video does not depend on how many there are. size: of the square frame.
+    A video does not depend on how many there are.
+
+    Args:
+        decides: What the class depends on. "frequency": class c swings c + 1 times in a video, independently of shape,
+            colours, textures, direction, place and phase. "detail": class c has stripes at an angle of
+            c · 180° / num_classes, independently of its motion.
+        num_videos: At least 1.
+        num_frames: Frames per video, at least 2 per class.
+        size: Side of the square frame in pixels, at least 16.
+        num_classes: At least 2.
+        seed: 0 or more; decides everything.
+
+    Returns:
+        Sequences with one class per video.
+
+    Raises:
+        UserError: For a value out of range.
     """
     if num_videos < 1 or num_frames < 2 * num_classes or size < 16 or num_classes < 2 or seed < 0:
         raise UserError(
-            f"synthetic_actions: num_videos {num_videos}, num_frames {num_frames}, size {size}, num_classes "
-            f"{num_classes}, seed {seed}; give at least 1 video, 2 frames a class, 16 pixels, 2 classes and seed 0"
+            "synthetic_actions: num_videos must be at least 1, num_frames 2 per class, size 16, num_classes 2 and seed "
+            f"0, got {num_videos}, {num_frames}, {size}, {num_classes} and {seed}"
         )
     videos = []
     for number in range(num_videos):
@@ -46,26 +60,29 @@ def synthetic_actions(
             texture = _stripes(np.pi * class_id / num_classes, STRIPE_LENGTH * size, rng)
         scene = _scene(f"{decides}_{number:05d}", cycles, texture, num_frames, size, rng)
         videos.append(ClassifiedVideo(scene, (class_id,)))
-    what = "{} swings" if decides == "frequency" else "stripes {}"
-    names = [what.format(c + 1 if decides == "frequency" else f"{180 * c // num_classes}°") for c in range(num_classes)]
-    return VideoDataset("synthetic_actions", videos, tuple(names))
+    if decides == "frequency":
+        names = tuple(f"{c + 1} swings" for c in range(num_classes))
+    else:
+        names = tuple(f"stripes {180 * c // num_classes}°" for c in range(num_classes))
+    return VideoDataset("synthetic_actions", videos, names)
 
 
 def _scene(
     name: str, cycles: int, texture: Texture, num_frames: int, size: int, rng: np.random.Generator
 ) -> SyntheticSequence:
+    """One shape that swings `cycles` times, in any direction; size: of the square frame."""
     angle, phase = rng.uniform(0, 2 * np.pi, 2).tolist()
     swing = SWING * size * np.array([np.cos(angle), np.sin(angle)])
     middle = size * rng.uniform(0.4, 0.6, 2)
     rate = 2 * np.pi * cycles / num_frames
-    path = Path(tuple(middle.tolist()), tuple(swing.tolist()), (rate, rate), (phase, phase))
+    path = Trajectory(tuple(middle.tolist()), tuple(swing.tolist()), (rate, rate), (phase, phase))
     half_size = size * rng.uniform(0.14, 0.22, 2)
     shape = Shape(str(rng.choice(list(SHAPES))), tuple(half_size.tolist()), path, texture)
     return SyntheticSequence(name, num_frames, (size, size), Texture.draw(GROUND, rng), [shape])
 
 
 def _stripes(angle: float, length: float, rng: np.random.Generator) -> Texture:
-    """One wave across the angle, of any colour and phase."""
+    """One wave with its crests along `angle`, of any colour and phase; length: of a wave, in pixels."""
     direction = 2 * np.pi / length * np.array([[-np.sin(angle), np.cos(angle)]])
     colour = rng.uniform(*FOREGROUND, 3)
     return Texture(colour, direction, rng.uniform(0, 2 * np.pi, 1), np.full((1, 3), STRIPE_CONTRAST))

@@ -1,27 +1,30 @@
-"""Boxes of a frame, and sequences whose frames have some."""
+"""The boxes of a frame, and sequences whose frames have boxes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vidistill.data.clip import FrameSequence, Image
-from vidistill.data.resized import WrappedSequence, resized, resized_width
+from vidistill.data.image_files import size_text
+from vidistill.data.resized import WrappedSequence, check_height, resize_image, resized_width
 from vidistill.errors import UserError
 from vidistill.ops.boxes import CLASS, SCORE
+
+Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """What a frame shows, box by box.
+    """The boxes of one frame.
 
-    xyxy: (N, 4) float32 pixels, edges: a box around pixel (x, y) alone is (x, y, x + 1, y + 1).
+    xyxy: (N, 4) float32 pixel edges: a box around pixel (x, y) alone is (x, y, x + 1, y + 1).
     labels: (N,) int64 class ids from 0. instances: (N,) int64, the same id for the same thing in every frame of a
     sequence, −1 unknown. scores: (N,) float32, of a detector. crowd: (N,) bool, regions where detections are neither
-    asked for nor counted wrong. size: (height, width) of the frame that they were annotated in, None where unknown.
-    num_clipped: how many reached beyond it and were clipped; num_outside: how many lay outside of it and are gone.
+    required nor counted as wrong. size: (height, width) of the annotated frame, None where unknown.
+    num_clipped: how many reached beyond the frame and were clipped; num_outside: how many lay outside and were removed.
     """
 
     xyxy: NDArray[np.float32]
@@ -51,7 +54,7 @@ class Boxes:
         scores: ArrayLike | None = None,
         crowd: ArrayLike | None = None,
     ) -> "Boxes":
-        """Boxes from anything that numpy reads, of the right types; none from empty lists."""
+        """Boxes from anything that numpy reads, converted to the right types; empty lists give none."""
         return cls(
             np.asarray(xyxy, np.float32).reshape(-1, 4),
             np.asarray(labels, np.int64).reshape(-1),
@@ -64,20 +67,20 @@ class Boxes:
         return len(self.labels)
 
     def rows(self) -> NDArray[np.float32]:
-        """(N, 6) left, top, right, bottom, class, score; 1 where there is no score. See `ops.box_rows`."""
+        """(N, 6) left, top, right, bottom, class, score; score 1 where there are none. See `ops.boxes`."""
         scores = np.ones(len(self), np.float32) if self.scores is None else self.scores
         return np.concatenate([self.xyxy, self.labels[:, None], scores[:, None]], axis=1).astype(np.float32)
 
     @classmethod
     def of_rows(cls, rows: NDArray[np.float32]) -> "Boxes":
-        """The boxes of rows (M, 6), without those that fill up."""
+        """The boxes of rows (M, 6), without padding rows."""
         rows = rows[rows[:, CLASS] >= 0]
         return cls.of(rows[:, :4], rows[:, CLASS], scores=rows[:, SCORE])
 
     def chosen(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> "Boxes":
-        """The boxes at `which`, a mask or indices."""
+        """The boxes at `which`, a mask (N,) or indices (M,)."""
 
-        def part(values: Any) -> Any:
+        def part(values: NDArray[Number] | None) -> NDArray[Number] | None:
             return None if values is None else values[which]
 
         return replace(
@@ -90,15 +93,16 @@ class Boxes:
         )
 
     def resized(self, height: int) -> "Boxes":
-        """The boxes in their frame resized to `height`. Errors: ValueError where its size is unknown."""
+        """The boxes in the frame resized to `height`. Errors: ValueError where its size is unknown."""
         if self.size is None:
-            raise ValueError("the size of the boxes' frame is unknown; clip them to it first")
+            raise ValueError("boxes can only be resized with a known frame size; call `clipped` first")
         width = resized_width(self.size, height)
-        x, y = width / self.size[1], height / self.size[0]
-        return replace(self, xyxy=self.xyxy * np.array([x, y, x, y], np.float32), size=(height, width))
+        scale_x, scale_y = width / self.size[1], height / self.size[0]
+        scales = np.array([scale_x, scale_y, scale_x, scale_y], np.float32)
+        return replace(self, xyxy=self.xyxy * scales, size=(height, width))
 
     def clipped(self, size: tuple[int, int]) -> "Boxes":
-        """The boxes' parts inside a frame of `size` (height, width), with how many had others, or none inside."""
+        """The parts of the boxes inside a frame of `size` (height, width); counts those that were cut or removed."""
         height, width = size
         inside = self.xyxy.clip(0, np.array([width, height, width, height], np.float32))
         remains = np.all(inside[:, 2:] > inside[:, :2], axis=1)
@@ -113,116 +117,110 @@ class Boxes:
     def checked(self, *, num_classes: int, where: str) -> "Boxes":
         """The boxes themselves.
 
-        Errors: UserError, which says `where`, for one not finite, empty, of no class or of a score not in 0…1.
+        Errors: UserError, which begins with `where`, for a box that is not finite or is empty, a class that is not in
+        0…num_classes - 1, or a score that is not in 0…1.
         """
         finite = np.isfinite(self.xyxy).all(axis=1)
         if not finite.all():
-            raise _bad_box(self, np.argmin(finite), where, "is not made of finite numbers")
+            raise _bad_box(self, np.argmin(finite), where, "must be finite numbers")
         full = (self.xyxy[:, 2:] > self.xyxy[:, :2]).all(axis=1)
         if not full.all():
-            raise _bad_box(self, np.argmin(full), where, "has no width or height, or a negative one")
+            raise _bad_box(self, np.argmin(full), where, "must have a width and a height above 0")
         known = (self.labels >= 0) & (self.labels < num_classes)
         if not known.all():
-            raise _bad_box(self, np.argmin(known), where, f"is of class {self.labels[np.argmin(known)]}, unknown here")
+            index = np.argmin(known)
+            fault = f"must have a class from 0 to {num_classes - 1}, got {self.labels[index]}"
+            raise _bad_box(self, index, where, fault)
         scores = np.ones(len(self), np.float32) if self.scores is None else self.scores
         likely = (scores >= 0) & (scores <= 1)  # NaN is neither
         if not likely.all():
             index = np.argmin(likely)
-            raise _bad_box(self, index, where, f"has the score {scores[index]:g}, which is not between 0 and 1")
+            raise _bad_box(self, index, where, f"must have a score between 0 and 1, got {scores[index]:g}")
         return self
 
 
 def _bad_box(boxes: Boxes, index: np.intp, where: str, fault: str) -> UserError:
     shown = ", ".join(f"{value:g}" for value in boxes.xyxy[index].tolist())
-    return UserError(f"{where}: box {index} (left, top, right, bottom = {shown}) {fault}; mend it or take it out")
+    return UserError(f"{where}: box {index} (left, top, right, bottom = {shown}) {fault}; correct it or remove it")
 
 
 @runtime_checkable
 class HasBoxes(Protocol):
-    """A sequence whose frames have boxes, none where nothing is seen."""
+    """A sequence whose frames have boxes, zero where a frame shows nothing."""
 
     def boxes(self, index: int) -> Boxes: ...
 
 
 def boxes_of(sequence: FrameSequence, index: int) -> Boxes | None:
-    """The frame's boxes; None where the sequence is not annotated with any."""
+    """The frame's boxes; None where the sequence has no box annotations."""
     return sequence.boxes(index) if isinstance(sequence, HasBoxes) else None
 
 
 def all_boxes(sequence: FrameSequence) -> list[Boxes]:
-    """The boxes of every frame. Errors: UserError where the sequence is not annotated with any."""
+    """The boxes of every frame. Errors: UserError where the sequence has no box annotations."""
     if not isinstance(sequence, HasBoxes):
-        raise UserError(f"{sequence.name}: has no boxes to write; give a data set with boxes")
+        raise UserError(f"{sequence.name}: has no boxes to write; choose a data set with boxes")
     return [sequence.boxes(index) for index in range(len(sequence))]
 
 
 @dataclass(frozen=True)
 class BoxedSequence(WrappedSequence):
-    """Frames and the boxes of each, both resized to `height` where one is given.
+    """Frames and the boxes of each, both resized to `height` unless it is None.
 
-    annotations: in the frames' own pixels. Errors: UserError for a height below 1; when it is read, for a frame of
-    another size than its boxes were annotated in.
+    annotations: one per frame, in the frames' own pixels. Errors: UserError for a height below 1; on reading, for a
+    frame of another size than the one that its boxes were annotated in.
     """
 
     annotations: Sequence[Boxes] = ()
     height: int | None = None
 
     def __post_init__(self) -> None:
-        if self.height is not None and self.height < 1:
-            raise UserError(f"height: {self.height} is no height; give a number of pixels")
+        check_height(self.height)
 
     def image(self, index: int) -> Image:
-        return self._seen(index, self.frames.image(index))
+        return self._checked(index, self.frames.image(index))
 
     def images(self) -> Iterator[Image]:
-        return (self._seen(index, image) for index, image in enumerate(self.frames.images()))
+        return (self._checked(index, image) for index, image in enumerate(self.frames.images()))
 
     def boxes(self, index: int) -> Boxes:
         boxes = self.annotations[index]
         return boxes if self.height is None else boxes.resized(self.height)
 
     def labelled(self) -> Sequence[int]:
-        """Every frame: one without boxes is known to show nothing."""
+        """Every frame: one without boxes is annotated as showing nothing."""
         return range(len(self))
 
     def problems(self) -> list[str]:
-        found, num_outside = self.frames.problems(), 0
-        size = None if found else self.frames.image(0).shape[:2]  # they are all of one size then
+        problems, num_outside = self.frames.problems(), 0
+        size = None if problems else self.frames.image(0).shape[:2]  # without problems all frames have one size
         for index in range(len(self.annotations)):
             try:
                 boxes = self.annotations[index]
                 self._check_size(index, boxes, size)
                 num_outside += boxes.num_outside
             except UserError as error:
-                found.append(str(error))
+                problems.append(str(error))
         if num_outside:
-            found.append(f"{self.name}: {num_outside} boxes lie outside of their frame and are left out; mend them")
-        return found
+            problems.append(
+                f"{self.name}: {num_outside} boxes lie outside their frame and are left out; correct or remove them"
+            )
+        return problems
 
     def notes(self) -> list[str]:
-        """What is worth knowing and no problem, a sentence each. Errors: UserError for a broken annotation."""
+        """One sentence for each thing worth knowing, but no problem. Errors: UserError for a broken annotation."""
         num_clipped = sum(self.annotations[index].num_clipped for index in range(len(self.annotations)))
-        return (
-            [f"{self.name}: {num_clipped} boxes reach beyond their frame and are clipped to it"] if num_clipped else []
-        )
+        if num_clipped == 0:
+            return []
+        return [f"{self.name}: {num_clipped} boxes reach beyond their frame and are clipped to it"]
 
-    def _seen(self, index: int, image: Image) -> Image:
+    def _checked(self, index: int, image: Image) -> Image:
         self._check_size(index, self.annotations[index], image.shape[:2])
-        return image if self.height is None else resized(image, self.height)
+        return image if self.height is None else resize_image(image, self.height)
 
     def _check_size(self, index: int, boxes: Boxes, size: tuple[int, ...] | None) -> None:
         if size is not None and boxes.size is not None and boxes.size != size:
-            (height, width), annotated = size, boxes.size
             raise UserError(
-                f"{self.name}, frame {index}: is {width}×{height}, its annotation is of {annotated[1]}×{annotated[0]}; "
-                "mend the annotation's size, or copy the frame again"
+                f"{self.name}, frame {index}: is {size_text(size)}, expected {size_text(boxes.size)} as its annotation "
+                "says; correct the annotation, or copy the frame again"
             )
-
-
-def check_range(frames: tuple[int, int] | None) -> slice:
-    """The slice of [first, end), of everything for None. Errors: UserError for an empty range."""
-    if frames is None:
-        return slice(None)
-    if not 0 <= frames[0] < frames[1]:
-        raise UserError(f"frames: {list(frames)} is no range of frames; give [first, end) with 0 <= first < end")
-    return slice(*frames)

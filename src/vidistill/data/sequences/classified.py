@@ -1,4 +1,4 @@
-"""Videos with a class, or several, for the whole of each, and the training clips drawn from them."""
+"""Videos with one or several classes for the whole video."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,9 +9,9 @@ from vidistill.data.resized import WrappedSequence
 
 @dataclass(frozen=True)
 class ClassifiedVideo(WrappedSequence):
-    """A sequence with its class ids, none where it is unlabelled.
+    """A sequence with its class ids; none where it is unlabelled.
 
-    columns: what else its list says of it, by name; listed_frames: how many frames that says it has, where it does.
+    columns: the other columns of the list that names it. listed_frames: its number of frames according to that list.
     """
 
     classes: tuple[int, ...] = ()
@@ -21,10 +21,10 @@ class ClassifiedVideo(WrappedSequence):
     def problems(self) -> list[str]:
         problems = super().problems()
         if not problems and self.listed_frames is not None and self.listed_frames != len(self):
-            problems.append(f"{self.name}: has {len(self)} frames where its list says {self.listed_frames}")
+            problems.append(f"{self.name}: has {len(self)} frames, expected {self.listed_frames} as its list says")
         return problems
 
 
 def classes_of(sequence: FrameSequence) -> tuple[int, ...]:
-    """The sequence's class ids; () for one without any."""
+    """The sequence's class ids; () for one without."""
     return sequence.classes if isinstance(sequence, ClassifiedVideo) else ()

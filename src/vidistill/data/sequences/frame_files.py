@@ -1,29 +1,28 @@
-"""Where the frames of a sequence lie as files, or come to lie."""
+"""The files that the frames of a sequence come from, or are written to."""
 
 from collections.abc import Sequence, Set
 from itertools import count
 from pathlib import Path, PurePosixPath
 
-from PIL import Image as PillowImage
-
-from vidistill.data.clip import FrameSequence, Image
+from vidistill.data.clip import FrameSequence
+from vidistill.data.image_files import write_image
 from vidistill.data.sequences.boxes import BoxedSequence
 from vidistill.data.sequences.images import ImageSequence
 from vidistill.data.sequences.videos import VideoSequence
-from vidistill.files import atomic_path
 
 
-def image_files(sequence: FrameSequence) -> Sequence[Path]:
-    """The image files that the frames are; none where they are no files as they are."""
-    frames = _own_frames(sequence)
+def frame_paths(sequence: FrameSequence) -> Sequence[Path]:
+    """The image files of the frames; none where the frames are not exactly such files."""
+    frames = _unresized(sequence)
     return frames.image_paths if isinstance(frames, ImageSequence) else ()
 
 
-def video_file(sequence: FrameSequence) -> Path | None:
-    """The video that the frames are the first of; None where they are not."""
-    frames = _own_frames(sequence)
-    is_first = isinstance(frames, VideoSequence) and (frames.frames is None or frames.frames[0] == 0)
-    return frames.path if isinstance(frames, VideoSequence) and is_first else None
+def source_video(sequence: FrameSequence) -> Path | None:
+    """The video file whose first frames these are; None where they are not."""
+    frames = _unresized(sequence)
+    if isinstance(frames, VideoSequence) and (frames.frames is None or frames.frames[0] == 0):
+        return frames.path
+    return None
 
 
 def write_images(sequence: FrameSequence, folder: Path, names: Sequence[str]) -> None:
@@ -32,19 +31,13 @@ def write_images(sequence: FrameSequence, folder: Path, names: Sequence[str]) ->
         write_image(image, folder / name)
 
 
-def write_image(image: Image, path: Path) -> None:
-    """Atomically; JPEG at quality 95, colour as sharp as light."""
-    with atomic_path(path) as temporary:
-        PillowImage.fromarray(image).save(temporary, quality=95, subsampling=0)  # which PNG has not
-
-
 def unique_name(name: str, taken: Set[str]) -> str:
-    """The name, or where it is taken the first that is not: clip.mp4, clip_2.mp4, clip_3.mp4, …"""
+    """The name, or the first free one of clip.mp4, clip_2.mp4, clip_3.mp4, …"""
     ending = PurePosixPath(name).suffix
     others = (f"{name.removesuffix(ending)}_{number}{ending}" for number in count(2))
     return name if name not in taken else next(other for other in others if other not in taken)
 
 
-def _own_frames(sequence: FrameSequence) -> FrameSequence:
-    """What a sequence with boxes has them beside, unless it resizes it."""
+def _unresized(sequence: FrameSequence) -> FrameSequence:
+    """The frames below the boxes, unless they are resized with them."""
     return sequence.frames if isinstance(sequence, BoxedSequence) and sequence.height is None else sequence

@@ -1,50 +1,44 @@
-"""High-resolution sequences as ground truth, cropped to the scale, with low-resolution counterparts where stored."""
+"""High-resolution sequences as ground truth, cropped to the scale, with stored low-resolution frames if any."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from vidistill.data.clip import FrameSequence, Image, LabelMap
+from vidistill.data.clip import FrameSequence, Image
 from vidistill.data.degradation import Degradation
+from vidistill.data.image_files import size_text
+from vidistill.data.resized import WrappedSequence
 from vidistill.data.sequences.images import ImageSequence
 from vidistill.errors import UserError
 
-MOST_LOOKED_AT = 100  # videos of a data set, of which the first frames are read before a run
+MOST_LOOKED_AT = 100  # videos of a data set whose first frames are read before a run
 
 
 @dataclass(frozen=True)
-class HighResolutionSequence:
-    """The frames of `sequence`, cropped to a multiple of `scale` from the upper left corner. No labels.
+class HighResolutionSequence(WrappedSequence):
+    """The frames of a sequence, cropped to a multiple of `scale` from the upper left corner. No labels.
 
-    low: the same frames, `scale` times smaller, where there is a stored counterpart. halved: every frame is the mean
-    of 2×2 pixels first, which hides the blocks of JPEG and video coding. centre_only: its middle frame alone is scored,
-    the others are what networks see around it.
+    low: the same frames, stored `scale` times smaller, or None. halved: frames are first averaged over 2×2 pixels,
+    which hides the blocks of JPEG and video coding. centre_only: only the middle frame is scored, the others are what
+    networks see around it.
     """
 
-    sequence: FrameSequence
     scale: int
     low: FrameSequence | None = None
     halved: bool = False
     centre_only: bool = False
 
-    @property
-    def name(self) -> str:
-        return self.sequence.name
-
-    def __len__(self) -> int:
-        return len(self.sequence)
-
     def image(self, index: int) -> Image:
-        return self._cropped(self.sequence.image(index))
+        return self._cropped(self.frames.image(index))
 
     def images(self) -> Iterator[Image]:
-        return (self._cropped(image) for image in self.sequence.images())
+        return (self._cropped(image) for image in self.frames.images())
 
     def pair(self, index: int) -> tuple[Image | None, Image]:
-        """The stored low-resolution frame, None where there is none, and the high-resolution one.
+        """The stored low-resolution frame (None without one) and the high-resolution one.
 
         Errors: UserError where the low-resolution frame is not exactly `scale` times smaller.
         """
@@ -56,9 +50,9 @@ class HighResolutionSequence:
         return low, high
 
     def pairs(self, degrade: Degradation) -> Iterator[tuple[Image, Image]]:
-        """Every frame in order, in constant memory: low resolution, stored or made by `degrade`, and high resolution.
+        """Every frame in order, in constant memory: (low resolution, stored or made by `degrade`; high resolution).
 
-        Errors: UserError where a stored one has another size, there are more or fewer, or the frames have several.
+        Errors: UserError where a stored frame has a wrong size, their numbers differ, or frames have several sizes.
         """
         highs = of_one_size(self.name, enumerate(self.images()))
         if self.low is None:
@@ -70,33 +64,27 @@ class HighResolutionSequence:
             yield low, high
 
     def check_numbers(self) -> None:
-        """Errors: UserError where there is not one stored low-resolution frame for each high-resolution one."""
+        """Errors: UserError where the numbers of low-resolution and high-resolution frames differ."""
         if self.low is not None and len(self.low) != len(self):
             raise UserError(
-                f"{self.name}: {len(self.low)} low-resolution frames for {len(self)}; one is needed for each"
+                f"{self.name}: has {len(self.low)} low-resolution frames, expected {len(self)}, one for each "
+                "high-resolution frame; add or remove frames"
             )
 
     def check_sizes(self, low: Image, high: Image) -> None:
         """Errors: UserError where `high` is not `scale` times as large as `low`."""
         if any(self.scale * low.shape[axis] != high.shape[axis] for axis in (0, 1)):
-            found, wanted = (f"{shape[1]}×{shape[0]}" for shape in (low.shape, high.shape))
             raise UserError(
-                f"{self.name}: the low-resolution frames are {found}, the high-resolution ones {wanted} after "
-                f"cropping, which is not {self.scale} times as large; check the scale and the folder of "
-                "low-resolution frames"
+                f"{self.name}: low-resolution frames are {size_text(low.shape)} and high-resolution ones "
+                f"{size_text(high.shape)} after cropping, expected {self.scale} times as large; check the scale and "
+                "the folder of low-resolution frames"
             )
 
-    def labels(self, index: int) -> LabelMap | None:
-        return None
-
-    def labelled(self) -> Sequence[int]:
-        return ()
-
     def problems(self) -> list[str]:
-        found = self.sequence.problems() + (self.low.problems() if self.low else [])
-        if found:
-            return found
-        try:  # within each sequence all frames have one size by now, so that the first speaks for all
+        problems = self.frames.problems() + (self.low.problems() if self.low else [])
+        if problems:
+            return problems
+        try:  # without problems all frames of a sequence have one size, so that checking the first is enough
             self.check_numbers()
             self.pair(0)
         except UserError as error:
@@ -104,15 +92,15 @@ class HighResolutionSequence:
         return self._misnumbered()
 
     def _misnumbered(self) -> list[str]:
-        """The first frame, where both sides are files, whose name shares no number with its counterpart's."""
-        if not isinstance(self.sequence, ImageSequence) or not isinstance(self.low, ImageSequence):
+        """Where both sides are files: the first frame whose name shares no number with that of its counterpart."""
+        if not isinstance(self.frames, ImageSequence) or not isinstance(self.low, ImageSequence):
             return []
-        for high, low in zip(self.sequence.image_paths, self.low.image_paths, strict=True):
+        for high, low in zip(self.frames.image_paths, self.low.image_paths, strict=True):
             numbers, others = (set(map(int, re.findall(r"\d+", path.stem))) for path in (high, low))
             if numbers and others and not numbers & others:
                 return [
-                    f"{high}: is paired with {low}, for frames are paired by their order; where they are not the same "
-                    "frame, take out what is too many, else number both alike"
+                    f"{high}: is paired with {low}, as frames are paired by their order; if they are not the same "
+                    "frame, remove the extra one, else number both alike"
                 ]
         return []
 
@@ -124,43 +112,45 @@ class HighResolutionSequence:
                 image = np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
         height, width = (length - length % self.scale for length in image.shape[:2])
         if not height or not width:
-            size = f"{image.shape[1]}×{image.shape[0]}"
-            raise UserError(f"{self.name}: frames of {size} are smaller than the scale {self.scale}; take them out")
+            raise UserError(
+                f"{self.name}: frames must be at least {self.scale}x{self.scale} for scale {self.scale}, got "
+                f"{size_text(image.shape)}; leave the video out"
+            )
         return np.ascontiguousarray(image[:height, :width])
 
 
 def of_one_size(name: str, frames: Iterable[tuple[int, Image]]) -> Iterator[Image]:
-    """The images of (index, image), one by one.
+    """The images of (index, image) pairs, one by one.
 
-    Errors: UserError, with the sequence's name, at the first frame that is not of the first one's size.
+    Errors: UserError, with the sequence's name, at the first frame of another size than the first one's.
     """
-    began: tuple[int, ...] | None = None
+    first: tuple[int, ...] | None = None
     for index, image in frames:
-        began = began or image.shape
-        if image.shape != began:
-            found, wanted = (f"{shape[1]}×{shape[0]}" for shape in (image.shape, began))
+        first = first or image.shape
+        if image.shape != first:
             raise UserError(
-                f"{name}: frame {index} is {found}, those before it {wanted}; give the frames of each size a video or "
-                "folder of their own"
+                f"{name}: frame {index} is {size_text(image.shape)}, expected {size_text(first)} as those before it; "
+                "put each size into a video or folder of its own"
             )
         yield image
 
 
 def as_high_resolution(sequence: FrameSequence, scale: int) -> HighResolutionSequence:
-    """The sequence as ground truth of `scale`. Errors: UserError where it was read for another scale."""
+    """The sequence as ground truth for `scale`. Errors: UserError where it was read for another scale."""
     if not isinstance(sequence, HighResolutionSequence):
         return HighResolutionSequence(sequence, scale)
     if sequence.scale != scale:
         raise UserError(
-            f"{sequence.name}: is read for ×{sequence.scale} and the task is ×{scale}; give the data set scale: {scale}"
+            f"{sequence.name}: is read for scale {sequence.scale}, expected {scale} as for the task; give the data set "
+            f"scale: {scale}"
         )
     return sequence
 
 
 def check_length(sequence: FrameSequence, window: int) -> None:
-    """Errors: UserError where the sequence has fewer frames than are looked at together."""
+    """Errors: UserError where the sequence has fewer frames than a network sees at once, its `window`."""
     if len(sequence) < window:
         raise UserError(
-            f"{sequence.name}: has {len(sequence)} frames and {window} are looked at together; take the video out, or "
-            "a network (in training data.clip) with a smaller window"
+            f"{sequence.name}: has {len(sequence)} frames, expected at least the window of {window}; leave the video "
+            "out, or choose a network (in training data.clip) with a smaller window"
         )

@@ -1,4 +1,4 @@
-"""Sequences stored as image files, with label images beside them."""
+"""Sequences stored as image files, and label images as class ids."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,21 +9,15 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from vidistill.data.clip import IGNORED, Image, LabelMap
-from vidistill.data.video.reader import IMAGE_SUFFIXES, natural_key, read_image
+from vidistill.data.image_files import read_image, size_text
 from vidistill.errors import UserError
 
 
-def images_in(folder: Path) -> list[Path]:
-    """The folder's own images in natural order, without hidden files."""
-    images = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-    return sorted(images, key=natural_key)
-
-
 def consecutive_runs(images: Sequence[Path], pattern: str, *, max_step: int) -> list[list[Path]]:
-    """`images` cut wherever the next is not of the same take or its number is more than `max_step` later.
+    """`images` split wherever the next one is of another take, or its number is more than `max_step` later.
 
-    images: in natural order. pattern: of the whole stem; its groups are the take and the frame number. An image of
-    another name is a run of its own.
+    images: in natural order. pattern: matches a whole stem; its groups are the take and the frame number. An image
+    whose stem does not match is a run of its own.
     """
     runs: list[list[Path]] = []
     previous: tuple[str, int] | None = None
@@ -39,16 +33,17 @@ def consecutive_runs(images: Sequence[Path], pattern: str, *, max_step: int) -> 
 
 
 def read_labels(path: Path, known: Mapping[int, int]) -> LabelMap:
-    """A label image as class ids: `known` maps the file's ids to ours (255 to ignore); any other is an error."""
+    """(H, W) class ids of a label image. known: from the file's ids to ours (255 to ignore); others are an error."""
     try:
         with PillowImage.open(path) as file:
             stored = np.asarray(file)
     except (OSError, ValueError, SyntaxError, EOFError, PillowImage.DecompressionBombError) as error:
         raise UserError(f"{path}: the label image cannot be read ({error}); replace it") from error
     if stored.ndim != 2:
-        raise UserError(f"{path}: a label image must have one channel, this one has shape {stored.shape}")
-    if stored.dtype == bool:  # a PNG of one bit; as it is, it would index the table as a mask
+        raise UserError(f"{path}: a label image must have one channel, got shape {stored.shape}; store class ids")
+    if stored.dtype == bool:  # a 1-bit PNG; as bool it would index the table as a mask
         stored = stored.astype(np.uint8)
+    # (largest id + 1,) from the file's id to ours, -1 where unknown
     table = np.full(int(stored.max(initial=0)) + 1, -1, dtype=np.int16)
     for source, target in known.items():
         if source < len(table):
@@ -56,15 +51,16 @@ def read_labels(path: Path, known: Mapping[int, int]) -> LabelMap:
     labels = table[stored]
     if labels.min(initial=0) < 0:
         unknown = sorted(set(np.unique(stored[labels < 0]).tolist()))[:5]
-        raise UserError(f"{path}: the mask has unknown ids {unknown}; known are {sorted(known)[:40]}")
+        raise UserError(f"{path}: the mask has ids {unknown}, expected only {sorted(known)[:40]}; correct the mask")
     return labels.astype(np.uint8)
 
 
 @dataclass(frozen=True)
 class ImageSequence:
-    """Frames as image files in order. label_paths: one a frame, None where a frame has no label.
+    """Frames as image files in order. label_paths: one per frame, None where a frame has no label.
 
-    missing_labels: label images that the layout promises and that are not there; `problems` names them.
+    label_ids: from the ids in label images to ours. missing_labels: label images that the layout promises but that do
+    not exist; `problems` names them.
     """
 
     name: str
@@ -90,41 +86,38 @@ class ImageSequence:
         return None if path is None else read_labels(path, self.label_ids)
 
     def problems(self) -> list[str]:
-        found = [f"{path}: there is no such label image, so its frame is unlabelled" for path in self.missing_labels]
+        problems = [f"{path}: label image not found, so its frame is unlabelled" for path in self.missing_labels]
         first_size: tuple[int, ...] | None = None
         for index, path in enumerate(self.image_paths):
-            image, labels = (_read(reader, index, found) for reader in (self.image, self.labels))
+            image, labels = (_read(reader, index, problems) for reader in (self.image, self.labels))
             size = None if image is None else image.shape[:2]
             first_size = first_size or size
             if size and first_size and size != first_size:
-                found.append(f"{path}: is {_size(size)}, the sequence began with {_size(first_size)}")
+                problems.append(f"{path}: is {size_text(size)}, expected {size_text(first_size)} as the first frame")
             if size and labels is not None and labels.shape != size:
-                found.append(f"{self.label_paths[index]}: the mask is {_size(labels.shape)}, its frame {_size(size)}")
-        return found
+                expected = f"expected {size_text(size)} as its frame"
+                problems.append(f"{self.label_paths[index]}: the mask is {size_text(labels.shape)}, {expected}")
+        return problems
 
 
 def labelled_sequence(
     name: str, images: Sequence[Path], label_paths: Sequence[Path], label_ids: Mapping[int, int]
 ) -> ImageSequence:
-    """A sequence whose layout promises a label image for every frame, with those that are there."""
+    """A sequence whose layout promises a label image for every frame, with those that exist."""
     present = [path if path.exists() else None for path in label_paths]
-    missing = [path for path, there in zip(label_paths, present, strict=True) if there is None]
+    missing = [path for path, existing in zip(label_paths, present, strict=True) if existing is None]
     return ImageSequence(name, images, present, label_ids, missing)
 
 
-def _read(reader: Callable[[int], Image | LabelMap | None], index: int, found: list[str]) -> Image | LabelMap | None:
-    """What `reader` gives; None where it fails, with the reason added to `found`."""
+def _read(reader: Callable[[int], Image | LabelMap | None], index: int, problems: list[str]) -> Image | LabelMap | None:
+    """The result of `reader`; None where it fails, with the reason added to `problems`."""
     try:
         return reader(index)
     except UserError as error:
-        found.append(str(error))
+        problems.append(str(error))
         return None
 
 
-def _size(shape: Sequence[int]) -> str:
-    return f"{shape[1]}×{shape[0]}"
-
-
-def ids(num_classes: int, *, ignored: Sequence[int] = (IGNORED,)) -> dict[int, int]:
-    """The mapping of label images that store train ids: 0…num_classes-1 as they are, `ignored` to 255."""
+def train_ids(num_classes: int, *, ignored: Sequence[int] = (IGNORED,)) -> dict[int, int]:
+    """`label_ids` of label images that store train ids: 0…num_classes-1 stay, `ignored` become 255."""
     return {i: i for i in range(num_classes)} | dict.fromkeys(ignored, IGNORED)

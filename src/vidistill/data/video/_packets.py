@@ -1,4 +1,4 @@
-"""What a container says about its video, without decoding: the packets, what it declares, and an index of frames."""
+"""What a container tells about its video without decoding: its packets, its declared length, an index of frames."""
 
 import bisect
 import contextlib
@@ -18,52 +18,56 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from vidistill.errors import UserError
 
-# libav's own bound (MAX_NVOP_SIZE) on MPEG-4 packets that say "as before" and give no frame.
+# libav's own bound (MAX_NVOP_SIZE) on the size of MPEG-4 packets that repeat the last picture and give no frame.
 EMPTY_MPEG4_BYTES = 19
 # Headers of AVI writers are often off by a frame or two.
 AVI_SLACK = 2
 
 
 def open_video(path: str) -> tuple[InputContainer, VideoStream]:
-    """A container and its first video stream that is no cover picture."""
+    """A container and its first video stream; cover pictures do not count.
+
+    Errors: UserError where the path, the container, the stream or its codec is missing or unusable.
+    """
     if "://" not in path:
         if not os.path.exists(path):
-            raise UserError(f"there is no video {path}: check the path")
+            raise UserError(f"{path}: video not found; check the path")
         if os.path.isfile(path) and os.path.getsize(path) == 0:
-            raise UserError(f"{path} is empty (0 bytes): copy or download it again")
-    # A colon in a relative path would pass for a protocol; `..` behind a link is what the system says it is.
+            raise UserError(f"{path}: is empty (0 bytes); copy or download it again")
+    # libav takes a colon in a relative path for a protocol. Path.resolve() would change `..` behind a link.
     name = path if "://" in path else str(Path(path).absolute())
     try:
         container = av.open(name, metadata_errors="ignore")
     except (FFmpegError, OSError) as error:
-        raise _unopened(path, error.strerror) from error
+        raise _cannot_open(path, error.strerror) from error
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams or container.format.name == "tty":  # libav's "tty" draws text files as pictures
-        found = sorted({"text" if streams else stream.type for stream in container.streams} - {"video"})
+        kinds = sorted({"text" if streams else stream.type for stream in container.streams} - {"video"})
         container.close()
-        if not found:
-            raise _unopened(path, "nothing is in it")
-        raise UserError(f"{path} holds no video (only: {', '.join(found)}): give a video")
+        if not kinds:
+            raise _cannot_open(path, "it has no streams")
+        raise UserError(f"{path}: has no video stream, only {', '.join(kinds)}; choose a video")
     if streams[0].codec_context is None:
         container.close()
-        raise UserError(f"{path} is in a codec that this PyAV cannot decode: re-encode it, e.g. as H.264")
+        raise UserError(f"{path}: its codec cannot be decoded by the installed PyAV; re-encode it, e.g. as H.264")
     return container, streams[0]
 
 
-def _unopened(path: str, why: str | None) -> UserError:
+def _cannot_open(path: str, reason: str | None) -> UserError:
     return UserError(
-        f"{path} cannot be opened as a video ({why}): it is no video, or it was cut short while being written; make or "
-        "copy it again"
+        f"{path}: cannot be opened as a video ({reason}); it is not a video, or it was cut off while being written: "
+        "record or copy it again"
     )
 
 
 class Packets:
-    """The packets of a video; where it was joined midway, from its first key frame on: before, nothing can be decoded.
+    """The packets of a video. After a seek (`joined`) they start at the first key frame: nothing decodes before it.
 
-    `reliable` holds while each packet that `shows` is sure to give exactly one frame, stamped with the packet's pts.
+    `reliable` is true while every packet that `shows` must give exactly one frame with the packet's pts.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, *, joined: bool = False) -> None:
@@ -86,7 +90,7 @@ class Packets:
             if packet.pts is None:
                 self.reliable = False
             if packet.dts is not None and self._last_dts is not None and packet.dts <= self._last_dts:
-                self.reliable = False  # times start over where files were joined end to end
+                self.reliable = False  # times start over where files were concatenated
             if self._codec == "mpeg4" and packet.size <= EMPTY_MPEG4_BYTES:
                 self.reliable = False
             if packet.pts is not None:
@@ -96,22 +100,22 @@ class Packets:
             yield packet
 
     def _indexed(self, packet: Packet) -> bool:
-        """Whether the container says that one can start at this packet, whatever is left of the packet itself."""
+        """Whether the container's index names this packet as a place to start, even if the packet itself is damaged."""
         entries = self._stream.index_entries
         if packet.pts is None or len(entries) == 0:
             return False
         return entries[0].is_keyframe and entries[0].timestamp <= packet.pts
 
     def shows(self, packet: Packet) -> bool:
-        """False for packets outside an edit list and for VP8's hidden reference frames (show_frame, RFC 6386 9.1)."""
+        """False for packets outside the edit list and for VP8's hidden reference frames (show_frame, RFC 6386 9.1)."""
         return not packet.is_discard and (self._codec != "vp8" or bool(memoryview(packet)[0] & 0x10))
 
     def all_sent(self, pts: int) -> bool:
-        """Whether no packet yet to come can show a frame before `pts`: none is shown before it is decoded."""
+        """Whether no later packet can show a frame before `pts`: a frame is never shown before it is decoded."""
         return pts == self.start_pts or (self._last_dts is not None and pts <= self._last_dts)
 
     def declared_frames(self) -> int | None:
-        """How many frames the container says there are; for Matroska, which tells only the time, about how many."""
+        """The number of frames that the container declares; for Matroska, which declares the duration, an estimate."""
         if self._container.format.name.startswith("mov"):
             return sum(not entry.is_discard for entry in self._stream.index_entries)
         end = self._declared_end()
@@ -120,7 +124,7 @@ class Packets:
         return self._stream.frames or None
 
     def end_early(self) -> bool:
-        """Whether, all having been read from the start, they are fewer than the container declares."""
+        """After reading all packets from the start: whether there were fewer than the container declares."""
         name = self._container.format.name
         if name.startswith("mov"):
             return self._count < len(self._stream.index_entries)
@@ -133,7 +137,7 @@ class Packets:
         return float(self._end_pts * self._stream.time_base) + slack < end
 
     def _declared_end(self) -> float | None:
-        """Seconds at which Matroska says that this stream ends: the lesser of two statements, for tags grow stale."""
+        """Seconds at which Matroska says that this stream ends: the lesser of two values, as tags may be outdated."""
         duration = self._container.duration
         if not self._container.format.name.startswith("matroska") or not duration:
             return None
@@ -145,12 +149,12 @@ class Packets:
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """When every frame of a video is shown, in order; and where decoding can start, if that is known."""
+    """When each frame of a video is shown, in order, and where decoding can start if that is known."""
 
-    times: np.ndarray  # (N,) float64, seconds
+    times: NDArray[np.float64]  # (N,) seconds
     end_seconds: float
-    pts: np.ndarray | None = None  # (N,) int64; None: only counting from the start tells frames apart
-    keys: tuple[tuple[int, int, int | None], ...] = ()  # (place, pts, dts) in presentation order
+    pts: NDArray[np.int64] | None = None  # (N,); None: frames can be told apart only by counting from the start
+    keys: tuple[tuple[int, int, int | None], ...] = ()  # of key frames: (place, pts, dts) in presentation order
 
     def key_place(self, index: int) -> int:
         """The last place at or before `index` where decoding can start."""
@@ -169,21 +173,22 @@ class FrameIndex:
         return bisect.bisect_right(self.keys, index, key=operator.itemgetter(0))
 
     def place(self, pts: int | None) -> int | None:
+        """The place of the frame with this pts; None where there is none."""
         if self.pts is None or pts is None:
             return None
-        found = int(np.searchsorted(self.pts, pts))
-        return found if found < len(self.pts) and self.pts[found] == pts else None
+        place = int(np.searchsorted(self.pts, pts))
+        return place if place < len(self.pts) and self.pts[place] == pts else None
 
 
 def scan_packets(path: str, first: VideoFrame) -> FrameIndex | None:
-    """The index from packets alone; None where packets do not tell. `first`: the first frame that is shown."""
+    """The index from packets alone; None where packets cannot tell. `first`: the first frame that is shown."""
     container, stream = open_video(path)
     time_base, rate = stream.time_base or Fraction(1), stream.average_rate or 25
     packets = Packets(container, stream)
     shown: list[tuple[int, int]] = []  # (pts, duration)
     keys: list[tuple[int, int | None]] = []  # (pts, dts)
     cut = True
-    # Where reading fails, what came before is intact, and decoding will name the frame.
+    # Where reading fails, the packets before are intact, and decoding will report the frame.
     with container, contextlib.suppress(FFmpegError):
         for packet in packets:
             if packet.pts is None or not packets.reliable:
@@ -199,9 +204,9 @@ def scan_packets(path: str, first: VideoFrame) -> FrameIndex | None:
             cut = packets.end_early()
     if not packets.reliable or first.pts is None:
         return None
-    if cut:  # reading in order ends before frames that were sent ahead of ones that are lost
+    if cut:  # leave out frames that come, in presentation order, after one that may be lost
         shown = [item for item in shown if packets.all_sent(item[0])]
-    # Leading pictures of an open GOP at the start refer to frames that are not there, and are not shown.
+    # Leading pictures of an open GOP at the start refer to missing frames and are not shown.
     shown = sorted(item for item in shown if item[0] >= min(first.pts, packets.start_pts or 0))
     pts = np.array([item[0] for item in shown], np.int64)
     if len(pts) == 0 or pts[0] != first.pts or (np.diff(pts) == 0).any():

@@ -1,7 +1,7 @@
-"""Decoding a video file: every frame in order, or an error that says which is missing; and frames by their place.
+"""Decoding a video file: frames in order or by their place, or an error that says which frame is missing.
 
-Packets tell which frames there must be, the decoder gives them, and the two are compared as they go, because libav
-drops silently what it cannot decode and ends silently where a file was cut.
+Packets tell which frames must come. They are compared with the decoder's frames on the way, because libav silently
+drops what it cannot decode and silently stops where a file was cut off.
 """
 
 import contextlib
@@ -13,20 +13,21 @@ from fractions import Fraction
 import numpy as np
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
+from numpy.typing import NDArray
 
 from vidistill.data.video._colour import Orientation, RgbConverter, range_of
 from vidistill.data.video._packets import FrameIndex, Packets, open_video, scan_packets
 from vidistill.errors import UserError
 
-# Decoding through this many frames costs less than a seek, which throws away what the decoder holds.
+# Frames. Decoding through so many costs less than a seek, which discards the decoder's buffered frames.
 SEEK_GAIN = 8
 
 
 class Decoder:
     """One open container, decoded forward.
 
-    `frames()` gives every frame in presentation order, or raises a UserError that names the first one that is missing,
-    damaged or of another size. `position` is the place in presentation order of the frame that comes next.
+    `frames()` gives every frame in presentation order, or raises a UserError that names the first missing or damaged
+    one, or the first of another size. `position` is the place of the next frame in presentation order.
     """
 
     def __init__(self, path: str, num_threads: int) -> None:
@@ -42,7 +43,7 @@ class Decoder:
     def _begin(self, *, sought: bool) -> None:
         self._packets = Packets(self.container, self.stream, joined=sought)
         self._sought = sought
-        self._promised: list[int] = []  # heap of the pts of packets whose frames have not come yet
+        self._expected: list[int] = []  # heap of the pts of packets whose frames have not come yet
         self._fresh = True
         self._failed = False
 
@@ -52,39 +53,39 @@ class Decoder:
         return self.container.size > 0
 
     def has_times(self, frame: VideoFrame) -> bool:
-        """False where pts are missing (elementary streams) or made up (AVI with reordered frames)."""
-        made_up = self.container.format.name == "avi" and bool(self._context.has_b_frames)
-        return frame.pts is not None and not made_up
+        """False where pts are missing (elementary streams) or invented (AVI with reordered frames)."""
+        invented = self.container.format.name == "avi" and bool(self._context.has_b_frames)
+        return frame.pts is not None and not invented
 
     def countable(self, frame: VideoFrame) -> bool:
-        """Whether packets can tell frames. Not where the two fields of an interlaced frame may be two packets."""
+        """Whether one packet is one frame. Not where the two fields of an interlaced frame may be two packets."""
         whole = self.container.format.name.startswith(("mov", "matroska", "avi")) or not frame.interlaced_frame
         return whole and self.has_times(frame)
 
     def seek(self, timestamp: int) -> None:
-        """To a key frame at or before `timestamp`; not every format keeps that. `position` is the caller's to set."""
+        """To a key frame at or before `timestamp`, if the format can. The caller sets `position`."""
         self.container.seek(timestamp, stream=self.stream)
         self._begin(sought=True)
 
     def frames(self) -> Iterator[VideoFrame]:
-        """The frames from here to the end; after a seek, from the key frame on that was found."""
+        """The frames from here to the end; after a seek, from the key frame that it reached."""
         for batch in self._batches():
             for frame in batch:
                 start = self._packets.start_pts
                 if self._sought and start is not None and frame.pts is not None and frame.pts < start:
-                    continue  # leads an open GOP: the frames that it refers to were not decoded
+                    continue  # leading picture of an open GOP: the frames that it refers to were not decoded
                 self._check(frame)
                 self.position += 1
                 yield frame
-        if self._failed or (self._packets.reliable and self._promised):
+        if self._failed or (self._packets.reliable and self._expected):
             raise self.damage()
 
     def _batches(self) -> Iterator[list[VideoFrame]]:
-        """Frames by packet; after the last packet or the first failure what the decoder still holds, and no more."""
+        """Frames by packet; after the last packet or the first failure, the frames that the decoder still holds."""
         try:
             for packet in self._packets:
                 if self._packets.shows(packet) and self._packets.reliable and packet.pts is not None:
-                    heapq.heappush(self._promised, packet.pts)
+                    heapq.heappush(self._expected, packet.pts)
                 if packet.is_corrupt:
                     self._failed = True
                     break
@@ -104,41 +105,36 @@ class Decoder:
         size = (frame.width, frame.height)
         self._size = self._size or size
         if size != self._size:
-            was, now = (f"{width}x{height}" for width, height in (self._size, size))
-            raise UserError(
-                f"{self.path} changes its picture size at frame {self.position}, from {was} to {now}: "
-                "re-encode it to one size"
-            )
-        if frame.is_corrupt or not self._is_next(frame) or not self._is_sure(frame):
+            first, new = (f"{width}x{height}" for width, height in (self._size, size))
+            raise UserError(f"{self.path}: frame {self.position} is {new}, expected {first}; re-encode it to one size")
+        if frame.is_corrupt or not self._is_next(frame):
             raise self.damage()
+        packets = self._packets
+        if self._failed and packets.reliable and frame.pts is not None and not packets.all_sent(frame.pts):
+            raise self.damage()  # the packets broke off, and a frame before this one may be lost
 
     def _is_next(self, frame: VideoFrame) -> bool:
-        """False if packets promised a frame before this one. Stops comparing where the two do not correspond."""
-        packets, promised = self._packets, self._promised
+        """False if packets announced a frame before this one. Stops comparing where the two do not correspond."""
+        packets, expected = self._packets, self._expected
         if self._fresh and packets.start_pts is not None and frame.pts is not None:
-            while promised and promised[0] < min(frame.pts, packets.start_pts):
-                heapq.heappop(promised)  # leading pictures of an open GOP at the start, rightly left out
+            while expected and expected[0] < min(frame.pts, packets.start_pts):
+                heapq.heappop(expected)  # leading pictures of an open GOP at the start are rightly not decoded
         if self._fresh and not self.countable(frame):
             packets.reliable = False
         self._fresh = False
-        if packets.reliable and frame.pts in promised:
-            return heapq.heappop(promised) == frame.pts
+        if packets.reliable and frame.pts in expected:
+            return heapq.heappop(expected) == frame.pts
         packets.reliable = False
-        promised.clear()
+        expected.clear()
         return True
 
-    def _is_sure(self, frame: VideoFrame) -> bool:
-        """False if the packets broke off and a frame before this one may be among the lost."""
-        if not self._failed or not self._packets.reliable or frame.pts is None:
-            return True
-        return self._packets.all_sent(frame.pts)
-
     def damage(self) -> UserError:
-        where = f"breaks after frame {self.position - 1}" if self.position else "breaks at its first frame"
+        """The error that says how far this file can be decoded."""
+        where = f"breaks off after frame {self.position - 1}" if self.position else "breaks off at its first frame"
         declared = self._packets.declared_frames()
-        of = f" of {declared}" if declared is not None else ""
+        total = f" of {declared}" if declared is not None else ""
         return UserError(
-            f"{self.path} {where}: {self.position}{of} frames could be decoded; copy the file again or re-encode it"
+            f"{self.path}: {where} ({self.position}{total} frames could be decoded); copy it again or re-encode it"
         )
 
 
@@ -156,22 +152,16 @@ class VideoFile:
         try:
             first = next(frames, None)
             if first is None:
-                raise UserError(f"{path} holds no frames: record or copy it again")
+                raise UserError(f"{path}: has no frames; record or copy it again")
         except UserError:
             self.close()
             raise
         self._first = first
         self._held = (0, first)
-        self._describe(decoder, first)
 
-    def _open(self) -> tuple[Decoder, Iterator[VideoFrame]]:
-        decoder = Decoder(self._path, self._num_threads)
-        return decoder, decoder.frames()
-
-    def _describe(self, decoder: Decoder, first: VideoFrame) -> None:
         stream = decoder.stream
         self.fps = Fraction(stream.average_rate or stream.guessed_rate or 25)
-        self._time_base = stream.time_base or Fraction(1)  # the last frames, held by the decoder, come without theirs
+        self._time_base = stream.time_base or Fraction(1)  # frames flushed at the end have no time base of their own
         self.codec = str(stream.codec_context.codec.canonical_name)
         self.pixel_format = first.format.name
         self.colour_range = "full" if range_of(first).name == "JPEG" else "limited"
@@ -184,28 +174,30 @@ class VideoFile:
         self._countable = decoder.countable(first)
         self._seekable = decoder.seekable
 
+    def _open(self) -> tuple[Decoder, Iterator[VideoFrame]]:
+        decoder = Decoder(self._path, self._num_threads)
+        return decoder, decoder.frames()
+
     def close(self) -> None:
         if self._cursor is not None:
             self._cursor[0].container.close()
         self._cursor = None
 
-    def stream(self) -> Iterator[tuple[float, np.ndarray]]:
-        """(pts_seconds, image) from the first frame on, through a decoder that nothing else uses."""
-        decoder, frames = self._from_start()
+    def stream(self) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+        """(pts_seconds, image (H, W, 3)) from the first frame on, through a decoder that nothing else uses."""
+        if self._untouched and self._cursor is not None:  # take over the decoder that has given the first frame only
+            (decoder, rest), self._cursor = self._cursor, None
+            frames: Iterator[VideoFrame] = itertools.chain([self._first], rest)
+        elif self._seekable:
+            decoder, frames = self._open()
+        else:
+            raise UserError(f"{self._path}: is a pipe or a live stream and can be read only once; open it again")
         rgb = RgbConverter(self._num_threads)
         try:
             for index, frame in enumerate(frames):
                 yield self._seconds(index, frame), self._orientation.upright(rgb(frame))
         finally:
             decoder.container.close()
-
-    def _from_start(self) -> tuple[Decoder, Iterator[VideoFrame]]:
-        if self._untouched and self._cursor is not None:
-            (decoder, rest), self._cursor = self._cursor, None
-            return decoder, itertools.chain([self._first], rest)
-        if not self._seekable:
-            raise UserError(f"{self._path} is a pipe or a live stream, which can be read only once: open it again")
-        return self._open()
 
     def _seconds(self, index: int, frame: VideoFrame) -> float:
         if not self._has_times or frame.pts is None:
@@ -214,9 +206,10 @@ class VideoFile:
 
     @property
     def index(self) -> FrameIndex:
+        """Made when first needed: from the packets where they tell the frames, else by decoding everything once."""
         if self._index is None:
             if not self._seekable:
-                raise UserError(f"{self._path} is a pipe or a live stream, which has no length: read it frame by frame")
+                raise UserError(f"{self._path}: is a pipe or a live stream without a length; read it frame by frame")
             scanned = scan_packets(self._path, self._first) if self._countable else None
             self._index = scanned or self._count_by_decoding()
         return self._index
@@ -224,14 +217,14 @@ class VideoFile:
     def _count_by_decoding(self) -> FrameIndex:
         times: list[float] = []
         decoder, frames = self._open()
-        # Where decoding fails, the frames before can be read; whoever reads on is told.
+        # Where decoding fails, the frames before can be read; reading on raises the error.
         with decoder.container, contextlib.suppress(UserError):
             for index, frame in enumerate(frames):
                 times.append(self._seconds(index, frame))
         return FrameIndex(np.array(times), times[-1] + float(1 / self.fps))
 
-    def image(self, index: int) -> np.ndarray:
-        """Frame `index`, the same as `stream()` gives."""
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """(H, W, 3) frame `index`, the same as `stream()` gives."""
         if self._held[0] != index:
             self._held = (index, self._fetch(index))
         return self._orientation.upright(self._rgb(self._held[1]))
@@ -252,7 +245,7 @@ class VideoFile:
             raise
 
     def _start_near(self, index: int) -> tuple[Decoder, Iterator[VideoFrame]]:
-        """Frames from one at or before `index` on: by a seek, if it lands where it should, else from the start."""
+        """Frames from one at or before `index` on: by a seek if it lands there, else from the start."""
         decoder, _ = self._cursor or self._open()
         for point in self.index.seek_points(index):
             try:

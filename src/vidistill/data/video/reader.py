@@ -1,11 +1,10 @@
 """Reading video: files and URLs through PyAV, or folders of frames; in order, by frame number, or by time.
 
-Pixels come out as upright 8-bit RGB. A video that does not state its colours is taken as limited range, BT.709 from
-720 lines on and BT.601 below; RGB and grey are taken as full range.
+Pixels come out as upright 8-bit RGB. A video without colour tags is taken as limited range, BT.709 from 720 lines on
+and BT.601 below; RGB and grey are taken as full range.
 """
 
 import operator
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,14 +14,14 @@ from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
-from PIL import Image, ImageOps
+from numpy.typing import NDArray
 
+from vidistill.data.image_files import IMAGE_SUFFIXES, images_in, read_image
 from vidistill.data.video._packets import FrameIndex
 from vidistill.data.video._video_file import VideoFile
 from vidistill.errors import UserError
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -31,14 +30,14 @@ class Frame:
 
     index: int
     pts_seconds: float
-    image: np.ndarray
+    image: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video is. Sizes are upright; `rotation_degrees` is the clockwise turn that makes the stored frames so.
+    """The properties of a video. Sizes are upright; `rotation_degrees` is the clockwise turn of the stored frames.
 
-    pixel_aspect: an upright pixel's width ÷ its height, as it is shown.
+    pixel_aspect: width ÷ height of an upright pixel as it is displayed.
     """
 
     path: str
@@ -54,7 +53,9 @@ class VideoInfo:
     pixel_aspect: Fraction
 
 
-class _Source(Protocol):
+class FrameSource(Protocol):
+    """What a reader reads from: a video file or a folder of frames."""
+
     width: int
     height: int
     fps: Fraction
@@ -66,31 +67,42 @@ class _Source(Protocol):
 
     @property
     def index(self) -> FrameIndex: ...
-    def stream(self) -> Iterator[tuple[float, np.ndarray]]: ...
-    def image(self, index: int) -> np.ndarray: ...
+    def stream(self) -> Iterator[tuple[float, NDArray[np.uint8]]]: ...
+    def image(self, index: int) -> NDArray[np.uint8]: ...
     def close(self) -> None: ...
 
 
 class VideoReader:
     """A video file, a URL, or a folder of frames in natural order.
 
-    Iterating decodes in presentation order in constant memory, also from a pipe or a live stream, and ends with a
-    UserError if the video breaks off. Frames by number or time equal those of iterating; they cost one scan of the
-    packets at first. Every `iter()` starts over.
+    Iterating decodes in presentation order in constant memory, also from a pipe or a live stream, and every `iter()`
+    starts over. Frames by number or by time equal those of iterating; the first such access scans all packets once.
 
-    num_threads: of the decoder; 1 decodes without delay, more decode several frames at once.
-    fps: of a folder of frames; a file has its own.
+    Args:
+        path: A video file, a URL, or a folder of images.
+        num_threads: Of the decoder. 1 decodes without delay, more decode several frames at once.
+        fps: Frames per second of a folder of frames, 0.001 to 1000; a file has its own.
+
+    Attributes:
+        width, height: Of the upright frames, in pixels.
+        fps: Frames per second, the average for a file.
+        pixel_aspect: Width ÷ height of an upright pixel as it is displayed.
+
+    Raises:
+        UserError: If the path is not a video that can be opened; while reading, where the video breaks off or a frame
+            is damaged or of another size.
+        IndexError: For a frame number that the video does not have.
     """
 
     def __init__(self, path: str | Path, *, num_threads: int = 1, fps: float | Fraction = 25) -> None:
         self.path = str(path)
         folder = "://" not in self.path and Path(path).is_dir()
-        self._source: _Source = (
+        self._source: FrameSource = (
             FrameFolder(Path(path), frame_rate(fps)) if folder else VideoFile(self.path, num_threads=num_threads)
         )
         self.width = self._source.width
         self.height = self._source.height
-        self.fps = self._source.fps  # average
+        self.fps = self._source.fps
         self.pixel_aspect = self._source.pixel_aspect
 
     def __enter__(self) -> Self:
@@ -102,7 +114,7 @@ class VideoReader:
         self.close()
 
     def close(self) -> None:
-        """Iterators that were begun stay valid."""
+        """Releases the file. Iterators that have begun stay valid."""
         self._source.close()
 
     @property
@@ -111,7 +123,7 @@ class VideoReader:
 
     @property
     def duration_seconds(self) -> float:
-        """From when the first frame is shown until the last is no longer."""
+        """The time from when the first frame is shown until the last one ends."""
         index = self._source.index
         return index.end_seconds - float(index.times[0])
 
@@ -140,11 +152,18 @@ class VideoReader:
         place = self._place(index)
         return Frame(place, float(self._source.index.times[place]), self._source.image(place))
 
-    def frames_at(self, indices: Sequence[int]) -> np.ndarray:
-        """(N, H, W, 3) uint8: the frames at `indices`, which may repeat, be negative, and come in any order."""
+    def frames_at(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """Several frames at once.
+
+        Args:
+            indices: N frame numbers, which may repeat, be negative, and come in any order.
+
+        Returns:
+            (N, H, W, 3) uint8 RGB.
+        """
         places = np.array([self._place(index) for index in indices], np.int64)
         images = np.empty((len(places), self.height, self.width, 3), np.uint8)
-        for place in np.unique(places):
+        for place in np.unique(places):  # in order, as the decoder runs forward, and each once
             images[places == place] = self._source.image(int(place))
         return images
 
@@ -154,10 +173,11 @@ class VideoReader:
         return self[max(place, 0)]
 
     def _place(self, index: int) -> int:
+        """The frame number from 0 on."""
         place = operator.index(index)
         place += self.num_frames if place < 0 else 0
         if not 0 <= place < self.num_frames:
-            raise IndexError(f"{self.path} has {self.num_frames} frames and none numbered {index}")
+            raise IndexError(f"{self.path}: frame {index} is out of range, the video has {self.num_frames} frames")
         return place
 
 
@@ -170,10 +190,9 @@ class FrameFolder:
     pixel_aspect = Fraction(1)
 
     def __init__(self, path: Path, fps: Fraction) -> None:
-        images = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != ".")
-        self._files = sorted(images, key=natural_key)
+        self._files = images_in(path)
         if not self._files:
-            raise UserError(f"{path} is a folder without frames: it needs {', '.join(IMAGE_SUFFIXES)} files")
+            raise UserError(f"{path}: is a folder without frames; it needs {', '.join(IMAGE_SUFFIXES)} files")
         self.fps = fps
         self.codec = self._files[0].suffix.lower().removeprefix(".")
         self.height, self.width = read_image(self._files[0]).shape[:2]
@@ -183,17 +202,17 @@ class FrameFolder:
         times = np.array([float(place / self.fps) for place in range(len(self._files))])
         return FrameIndex(times, float(len(self._files) / self.fps))
 
-    def stream(self) -> Iterator[tuple[float, np.ndarray]]:
+    def stream(self) -> Iterator[tuple[float, NDArray[np.uint8]]]:
         for place in range(len(self._files)):
             yield float(place / self.fps), self.image(place)
 
-    def image(self, index: int) -> np.ndarray:
+    def image(self, index: int) -> NDArray[np.uint8]:
         image = read_image(self._files[index])
         height, width = image.shape[:2]
         if (height, width) != (self.height, self.width):
             raise UserError(
-                f"{self._files[index]} is {width}x{height} while the frames before it are {self.width}x{self.height}: "
-                "resize it or take it out of the folder"
+                f"{self._files[index]}: is {width}x{height}, expected {self.width}x{self.height} as the frames before "
+                "it; resize it or take it out of the folder"
             )
         return image
 
@@ -202,13 +221,21 @@ class FrameFolder:
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """What the video at `path` is; reads its packets and decodes one frame."""
+    """The properties of the video at `path`; reads its packets and decodes one frame.
+
+    Raises:
+        UserError: If it is not a video that can be opened.
+    """
     with VideoReader(path) as reader:
         return reader.info
 
 
 def verify(path: str | Path) -> str | None:
-    """The sentence that says what is wrong with the video at `path`, or None; decodes all of it."""
+    """Decodes all of the video at `path`.
+
+    Returns:
+        The sentence that says what is wrong with it, or None.
+    """
     try:
         with VideoReader(path) as reader:
             for _ in reader:
@@ -221,26 +248,5 @@ def verify(path: str | Path) -> str | None:
 def frame_rate(fps: float | Fraction) -> Fraction:
     """`fps` as a fraction: 29.97003 is 30000/1001, the largest denominator in use (NTSC); a Fraction stays itself."""
     if not 0.001 <= fps <= 1000:
-        raise UserError(f"a video cannot have {fps} frames a second: give fps from 0.001 to 1000")
+        raise UserError(f"fps must be between 0.001 and 1000, got {fps}")
     return fps if isinstance(fps, Fraction) else Fraction(fps).limit_denominator(1001)
-
-
-def natural_key(path: str | Path) -> tuple[tuple[int, int, str], ...]:
-    """A sort key by the last part of `path` that puts frame_2 before frame_10, whatever the zeros."""
-    parts = re.split(r"(\d+)", Path(path).name)
-    return tuple((1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts)
-
-
-def read_image(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, turned upright as its EXIF says; without alpha, and of 16 bits the upper 8."""
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):
-                grey = (np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-                return np.repeat(grey[..., None], 3, axis=2)
-            return np.array(upright.convert("RGB"))
-    except FileNotFoundError as error:
-        raise UserError(f"there is no image {path}: check the path") from error
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as an image ({error}): replace it or take it out") from error

@@ -1,4 +1,4 @@
-"""A video's sound, copied as it is into another."""
+"""The sound of a video, copied unchanged into another."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -16,7 +16,7 @@ from vidistill.errors import UserError
 
 
 class Sound:
-    """The audio packets of a video file in order, to be written between frames.
+    """The audio packets of a video file in order, to be written between frames. A context manager.
 
     Errors: UserError where the file cannot be opened.
     """
@@ -26,7 +26,7 @@ class Sound:
         try:
             self._container = av.open(str(path))
         except (FFmpegError, OSError) as error:
-            raise UserError(f"{path}: its sound cannot be read ({error.strerror})") from error
+            raise UserError(f"{path}: its sound cannot be read ({error.strerror}); check the path") from error
         self._copies: dict[int, AudioStream] = {}
         self._packets: Iterator[Packet] = iter(())
         self._next: Packet | None = None
@@ -40,9 +40,9 @@ class Sound:
         self._container.close()
 
     def add_to(self, output: OutputContainer, name: str | Path) -> None:
-        """Gives the output an audio stream for each of the video's.
+        """Adds an audio stream to the output for each of the video's.
 
-        Errors: UserError where the output's kind of file cannot hold one of them.
+        Errors: UserError where the output's file format cannot hold one of them; `name`: the output's, for that.
         """
         for stream in self._container.streams.audio:
             codec = stream.codec_context.name
@@ -54,13 +54,13 @@ class Sound:
             self._next = next(self._packets, None)
 
     def until(self, seconds: Fraction | None, offset: Fraction) -> Iterator[Packet]:
-        """The packets that begin before a time, or all the rest, each once, moved by `offset` seconds.
+        """The next packets that begin before `seconds`, or all the rest for None, shifted by `offset` seconds.
 
-        Of those that are moved back, what would begin before 0 is left out.
+        Each comes once. Packets that are shifted back to before 0 are left out.
         """
         while self._next is not None:
             packet = self._next
-            if packet.dts is not None:  # the last, of no data, has none
+            if packet.dts is not None:  # the last one, without data, has none
                 begins = packet.dts * packet.time_base + offset
                 if seconds is not None and begins >= seconds:
                     return

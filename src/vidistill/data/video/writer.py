@@ -1,4 +1,4 @@
-"""Writing video files through PyAV, whole or not at all."""
+"""Writing video files through PyAV: the file appears when it is complete, or not at all."""
 
 import uuid
 import warnings
@@ -14,6 +14,7 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from vidistill.data.video._colour import matrix_of_height
 from vidistill.data.video.reader import frame_rate
@@ -28,26 +29,32 @@ CODECS = {
     ".avi": "mjpeg",
 }
 MOST_CRF = 51
-TICK = Fraction(1, 60000)  # of frames with times of their own: MPEG-4 takes no finer one
-SQUARE = Fraction(1)  # pixels
+TICK = Fraction(1, 60000)  # seconds, of frames with times of their own; MPEG-4 allows no finer time base
+SQUARE = Fraction(1)  # pixel aspect
 
 
 class VideoWriter:
-    """Writes frames to a video file, whose name decides codec and container.
+    """Writes frames to a video file; its suffix decides codec and container. A context manager.
 
-    H.264 for mp4, mov and mkv (MPEG-4 where PyAV lacks libx264), VP9 for webm, Motion JPEG for avi; all 4:2:0,
-    colours tagged: BT.709 from 720 lines on and BT.601 below, limited range; Motion JPEG is always BT.601, full range.
+    H.264 for mp4, mov and mkv (MPEG-4 where PyAV lacks libx264), VP9 for webm, Motion JPEG for avi; all 4:2:0 with
+    colour tags: BT.709 from 720 lines on and BT.601 below, limited range; Motion JPEG is always BT.601, full range.
     H.264 needs an even size: an odd one is padded by repeating its last row or column, with a warning.
 
-    The file appears under its name when the `with` block ends well. Until then frames go to a hidden neighbour, which
-    an exception removes, so that an earlier file of that name stays.
+    Frames go to a hidden file beside `path`, which takes the name `path` when the `with` block succeeds. An exception
+    deletes it, and an earlier file of that name stays.
 
-    Frames come at `fps`, or each at its own time where `write` is given it (to 1/60000 s, not in avi, whose pictures
-    come one after the other from 0 on).
-    sound: is copied in, and moved as the frames' times are; what would then begin before 0 is left out.
-    pixel_aspect: a pixel's width ÷ its height as it is shown; webm keeps none.
+    Args:
+        path: A file in an existing folder, named .mp4, .mov, .mkv, .webm or .avi.
+        fps: Frames per second, 0.001 to 1000. Frames that `write` gets with times are shown at those times instead,
+            to 1/60000 s; avi has no such times, its pictures follow each other from 0 on.
+        crf: Quality, 0 (best) to 51, as in x264; the other codecs get the nearest quality that they have.
+        sound: Copied into the file, and shifted as the frames' times are; packets shifted to before 0 are left out.
+        pixel_aspect: Width ÷ height of a pixel as it is displayed; webm does not store it.
 
-    crf: 0 (best) to 51, as in x264; the other codecs get the nearest quality they have.
+    Raises:
+        UserError: For a suffix, folder, `fps` or `crf` that cannot be used; later where a frame has another shape than
+            (H, W, 3) uint8 or another size than the first one, where writing fails, and at the end if there were no
+            frames.
     """
 
     def __init__(
@@ -61,14 +68,14 @@ class VideoWriter:
     ) -> None:
         self._path = Path(path)
         if self._path.suffix.lower() not in CODECS:
-            raise UserError(f"{path} is not named as a video that can be written: use one of {', '.join(CODECS)}")
+            raise UserError(f"{path}: suffix must be one of {', '.join(CODECS)}, got {self._path.suffix or 'none'}")
         if not self._path.parent.is_dir():
-            raise UserError(f"{path} cannot be written: there is no folder {self._path.parent}; make it first")
+            raise UserError(f"{path}: cannot be written, no folder {self._path.parent}; create it first")
         if not 0 <= crf <= MOST_CRF:
-            raise UserError(f"{path} cannot be written with crf={crf}: give crf from 0 (best) to {MOST_CRF}")
+            raise UserError(f"{path}: crf must be between 0 (best) and {MOST_CRF}, got {crf}")
         self._fps = frame_rate(fps)
         self._crf = crf
-        # The muxer goes by the suffix, and a rename is atomic only within a folder.
+        # The suffix stays, as the muxer depends on it; the folder too, as a rename is atomic only within a folder.
         name = f".{self._path.stem}.{uuid.uuid4().hex[:8]}.part{self._path.suffix}"
         self._part = self._path.with_name(name)
         self._container: OutputContainer | None = None
@@ -76,9 +83,9 @@ class VideoWriter:
         self._num_frames = 0
         self._sound = sound
         self._pixel_aspect = pixel_aspect
-        self._last_tick = -1  # that was written
-        self._last_given = -1
-        self._shift = 0  # ticks from the times that are given to those that are written
+        self._last_tick = -1  # the last written one
+        self._last_given = -1  # the last time that `write` got, in ticks
+        self._shift = 0  # ticks from given times to written ones
 
     def __enter__(self) -> Self:
         return self
@@ -92,20 +99,28 @@ class VideoWriter:
         finally:
             self._discard()
 
-    def write(self, image: np.ndarray, seconds: float | None = None, *, silent: bool = False) -> None:
-        """Adds a frame, (H, W, 3) uint8 RGB, all of the first one's size.
+    def write(self, image: NDArray[np.uint8], seconds: float | None = None, *, silent: bool = False) -> None:
+        """Adds a frame.
 
-        seconds: when it is shown. silent: it comes before what the sound belongs to.
+        Args:
+            image: (H, W, 3) uint8 RGB, of the first frame's size.
+            seconds: When it is shown; without it frames come at `fps`.
+            silent: Write no sound up to this frame, as for frames before the one that the sound starts at.
+
+        Raises:
+            UserError: For another shape, type or size, or where writing fails.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-            raise UserError(f"{self._path} takes frames of shape (H, W, 3) and uint8, not {image.shape} {image.dtype}")
+            raise UserError(
+                f"{self._path}: a frame must have shape (H, W, 3) and type uint8, got {image.shape} {image.dtype}"
+            )
         if self._container is None:
             self._size = image.shape
         if image.shape != self._size:
             new, first = (f"{width}x{height}" for height, width, _ in (image.shape, self._size))
             raise UserError(
-                f"{self._path} cannot take frame {self._num_frames} of size {new}, for its first was {first}: "
-                "resize the frames to one size"
+                f"{self._path}: frame {self._num_frames} is {new}, expected {first} as the first one; resize the "
+                "frames to one size"
             )
         try:
             if self._container is None:
@@ -122,9 +137,9 @@ class VideoWriter:
         self._padding = ((0, height % 2), (0, width % 2), (0, 0)) if codec == "libx264" else None
         if self._padding and (height % 2 or width % 2):
             height, width = height + height % 2, width + width % 2
-            warnings.warn(f"{self._path} is written as {width}x{height}: H.264 needs an even size", stacklevel=3)
+            warnings.warn(f"{self._path}: is written as {width}x{height}, as H.264 needs an even size", stacklevel=3)
         jpeg = codec == "mjpeg"
-        self._matrix = Colorspace.ITU601 if jpeg else matrix_of_height(height)  # JPEG has but one
+        self._matrix = Colorspace.ITU601 if jpeg else matrix_of_height(height)  # JPEG has only this one
         self._range = ColorRange.JPEG if jpeg else ColorRange.MPEG
         self._container = av.open(str(self._part.absolute()), "w")
         self._stream = cast(
@@ -143,17 +158,17 @@ class VideoWriter:
         context.color_trc = ColorTrc.BT709 if high else ColorTrc.SMPTE170M
         if self._sound is not None:
             self._sound.add_to(self._container, self._path)
-        self._container.start_encoding()  # opens the file now; by itself it would wait for the encoder's first packet
+        self._container.start_encoding()  # opens the file now instead of at the encoder's first packet
 
     def _options(self, codec: str) -> dict[str, str]:
         if codec == "libx264":
             return {"crf": str(self._crf)}
-        if codec == "libvpx-vp9":  # its scale ends at 63, and its usual speed is for archives
+        if codec == "libvpx-vp9":  # its scale ends at 63, and its default speed is very slow
             return {"crf": str(round(self._crf * 63 / MOST_CRF)), "b": "0", "cpu-used": "4", "row-mt": "1"}
-        # JPEG and MPEG-4 have a quantiser of 2 (best) to 31, here in libav's unit (FF_QP2LAMBDA).
+        # JPEG and MPEG-4 have a quantiser from 2 (best) to 31, here in libav's unit (FF_QP2LAMBDA = 118).
         return {"flags": "+qscale", "global_quality": str((2 + self._crf // 5) * 118)}
 
-    def _encode(self, image: np.ndarray, seconds: float | None, *, silent: bool) -> None:
+    def _encode(self, image: NDArray[np.uint8], seconds: float | None, *, silent: bool) -> None:
         assert self._container is not None
         if self._padding:
             image = np.pad(image, self._padding, mode="edge")
@@ -171,7 +186,7 @@ class VideoWriter:
         self._container.mux(self._stream.encode(frame))
 
     def _place(self, given: int) -> None:
-        """Decides the tick that a frame is written at. Times that begin anew, as after a cut, go on instead."""
+        """Decides the tick that a frame is written at. Times that start over, as after a cut, continue instead."""
         frame_ticks = round(1 / (self._fps * self._tick))
         has_own_times = self._tick == TICK
         if given < self._last_given - frame_ticks or (self._num_frames == 0 and not has_own_times):
@@ -181,7 +196,7 @@ class VideoWriter:
 
     def _finish(self) -> None:
         if self._container is None:
-            raise UserError(f"{self._path} was given no frames, so nothing was written: write at least one")
+            raise UserError(f"{self._path}: got no frames, so no file was written; write at least one")
         try:
             self._container.mux(self._stream.encode(None))
             if self._sound is not None:
@@ -192,17 +207,17 @@ class VideoWriter:
             raise self._failure(error) from error
 
     def _discard(self) -> None:
-        """Removes what is left of an unfinished file; after a good end there is nothing."""
+        """Deletes an unfinished file; after success there is nothing to delete."""
         container, self._container = self._container, None
         try:
             if container is not None:
                 container.close()
         except (FFmpegError, OSError):
-            pass  # the disk that is full cannot take the end of the file either
+            pass  # a full disk cannot take the end of the file either
         self._part.unlink(missing_ok=True)
 
     def _failure(self, error: FFmpegError | OSError) -> UserError:
         return UserError(
-            f"{self._path} cannot be written ({error.strerror}) at frame {self._num_frames}: "
-            "check the folder's permissions, the free space and the frame size"
+            f"{self._path}: frame {self._num_frames} cannot be written ({error.strerror}); check the folder's "
+            "permissions, the free space and the frame size"
         )

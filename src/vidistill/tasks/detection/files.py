@@ -11,8 +11,8 @@ import numpy as np
 from vidistill.data.clip import Image
 from vidistill.data.datasets.coco_video import CocoContents
 from vidistill.data.datasets.mot import box_text
+from vidistill.data.image_files import images_in
 from vidistill.data.sequences.boxes import Boxes
-from vidistill.data.sequences.images import images_in
 from vidistill.files import atomic_path, relative_path, require_new
 from vidistill.tasks.contract import LabelFiles, Naming, Prediction, ResultFile, StreamOutput
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vidistill.config import Settings, call
-from vidistill.data.augment import CameraMotion, Matrix, View, change_colour, warp_image
+from vidistill.data.augment import CameraMotion, Matrix, RandomView, change_colour, warp_image
 from vidistill.data.clip import Batch, FrameSequence, SampleKey, VideoDataset
 from vidistill.data.dense_clips import FrameCache, add_noise, example_frame, find_anchors, refuse_view, still_matrices
 from vidistill.data.sampling import paired_indices
@@ -24,7 +24,7 @@ BORDER = (124, 116, 104)  # beyond a frame's border: ImageNet's mean colour, 0 o
 
 
 class BoxedClipSettings(Settings):
-    """How clips of frames with boxes are drawn; see `View` and `CameraMotion` for the units.
+    """How clips of frames with boxes are drawn; see `RandomView` and `CameraMotion` for the units.
 
     max_gap: the frames of a clip are 1 to this many apart. both_ways: half of the clips run backwards in time, so that
     a key frame is up to max_gap before or after the other frames, as published.
@@ -65,7 +65,7 @@ class BoxedClips(Dataset[tuple[SampleKey, BoxedClip]]):
     ) -> None:
         self.settings = settings
         self.use_labels = use_labels
-        self.view = View(settings.crop, settings.scale, settings.flip, settings.colour)
+        self.view = RandomView(settings.crop, settings.scale, settings.flip, settings.colour)
         self.motion = call(CameraMotion, dict(settings.motion), where="data.clip.motion")
         self.cache = FrameCache()
         # either way round a clip, there is a frame before the anchor or one after it

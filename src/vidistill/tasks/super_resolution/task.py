@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vidistill.config import Values
 from vidistill.data.clip import FrameSequence, Image, TrainingSamples, VideoDataset
-from vidistill.data.degradation import Degradation, Kind
+from vidistill.data.degradation import Degradation, DegradationKind
 from vidistill.data.sequences.high_resolution import MOST_LOOKED_AT, as_high_resolution, check_length
 from vidistill.errors import UserError
 from vidistill.models.upscaling import SCALES, Bicubic
@@ -48,7 +48,7 @@ class SuperResolution(Task):
     restores: ClassVar = True
 
     scale: int = 4
-    degradation: Kind = "bicubic"
+    degradation: DegradationKind = "bicubic"
     centred: bool = False
     channels: Literal["y", "rgb"] = "y"
 

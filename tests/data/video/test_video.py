@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vidistill.data.video.reader import VideoReader, natural_key, probe, read_image, verify
+from vidistill.data.video.reader import VideoReader, probe, verify
 from vidistill.data.video.writer import VideoWriter
 from vidistill.errors import UserError
 
@@ -294,7 +294,7 @@ def test_a_pipe_is_read_once(clips: Path, tmp_path: Path, name: str) -> None:
         assert [number(frame.image) for frame in reader] == list(range(COUNT))
         with pytest.raises(UserError, match="only once"):
             next(iter(reader))
-        with pytest.raises(UserError, match="no length"):
+        with pytest.raises(UserError, match="without a length"):
             reader[0]
     feed.join()
 
@@ -448,14 +448,14 @@ def test_no_video_is_told_apart(tmp_path: Path, clips: Path) -> None:
         container.start_encoding()
     (tmp_path / "folder").mkdir()
     for name, says in {
-        "missing.mp4": "there is no video",
+        "missing.mp4": "video not found",
         "empty.mp4": "is empty",
         "text.mp4": "cannot be opened",
-        "text.txt": "holds no video (only: text)",
+        "text.txt": "has no video stream, only text;",
         "noise.mp4": "cannot be opened",
-        "cut.mp4": "cut short",
-        "sound.mp4": "holds no video (only: audio)",
-        "none.mp4": "nothing is in it",
+        "cut.mp4": "cut off",
+        "sound.mp4": "has no video stream, only audio;",
+        "none.mp4": "it has no streams",
         "folder": "without frames",
     }.items():
         assert says in error_of(tmp_path / name)
@@ -482,7 +482,7 @@ def test_a_packet_of_zeros_is_named(clips: Path, tmp_path: Path, name: str, dama
     shown = sorted(packet.pts for packet in found).index(found[damaged].pts)
     seen, message = read_until_it_breaks(path, num_threads)
     assert seen <= shown
-    assert (f"breaks after frame {seen - 1}:" if seen else "breaks at its first frame:") in message
+    assert (f"breaks off after frame {seen - 1} (" if seen else "breaks off at its first frame (") in message
     assert f"{seen} of {COUNT} frames" in message
     if damaged == 13:
         with VideoReader(path, num_threads=num_threads) as reader:
@@ -512,7 +512,7 @@ def test_a_file_cut_short_says_after_which_frame(
     path.write_bytes(data[: data.index(last) + (len(last) // 2 if inside else 0)])
     seen, message = read_until_it_breaks(path)
     assert kept - 4 <= seen <= kept  # B-frames wait for a frame that is shown after them
-    assert f"breaks after frame {seen - 1}: {seen} of {COUNT} frames" in message
+    assert f"breaks off after frame {seen - 1} ({seen} of {COUNT} frames" in message
     with VideoReader(path) as reader:
         assert reader.num_frames == seen
         assert number(reader[-1].image) == seen - 1
@@ -531,7 +531,7 @@ def test_a_change_of_size_is_named(tmp_path: Path) -> None:
                 packet.stream = stream
                 container.mux(packet)
     message = error_of(path)
-    assert "frame 2, from 64x48 to 32x48" in message
+    assert "frame 2 is 32x48, expected 64x48" in message
     assert "re-encode" in message
 
 
@@ -553,7 +553,7 @@ def test_a_folder_is_a_video(tmp_path: Path) -> None:
     info = probe(tmp_path)
     assert (info.width, info.height, info.num_frames, float(info.fps), info.codec) == (7, 5, 12, 25.0, "png")
     assert info.duration_seconds == pytest.approx(12 / 25)
-    with pytest.raises(UserError, match="frames a second"):
+    with pytest.raises(UserError, match="fps must be between"):
         VideoReader(tmp_path, fps=0)
 
 
@@ -563,29 +563,9 @@ def test_a_bad_frame_in_a_folder_is_named(tmp_path: Path) -> None:
         image.save(tmp_path / f"{index:04}.png")
     Image.new("RGB", (8, 4)).save(tmp_path / "0001.png")
     message = error_of(tmp_path)
-    assert "0001.png is 8x4" in message
+    assert "0001.png: is 8x4, expected 8x6" in message
     (tmp_path / "0001.png").write_bytes((tmp_path / "0000.png").read_bytes()[:100])
-    assert "0001.png cannot be read" in error_of(tmp_path)
-
-
-def test_read_image(tmp_path: Path) -> None:
-    image = np.random.default_rng(5).integers(0, 256, (4, 6, 3), np.uint8)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise by 90 degrees
-    Image.fromarray(image).save(tmp_path / "turned.png", exif=exif)
-    np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), np.rot90(image, -1))
-    Image.fromarray(image[..., 0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "deep.png"), image[..., :1].repeat(3, 2))
-    Image.fromarray(image).convert("P", palette=Image.Palette.ADAPTIVE, colors=256).save(tmp_path / "palette.png")
-    assert read_image(tmp_path / "palette.png").shape == (4, 6, 3)
-    with pytest.raises(UserError, match="no image"):
-        read_image(tmp_path / "missing.png")
-
-
-def test_natural_order() -> None:
-    names = ["f10.png", "f9.png", "f009.png", "f1.png", "10.png", "2.png", "b.png"]
-    in_order = ["2.png", "10.png", "b.png", "f1.png", "f009.png", "f9.png", "f10.png"]
-    assert sorted(names, key=natural_key) == in_order
+    assert "0001.png: cannot be read" in error_of(tmp_path)
 
 
 # Writing
@@ -686,16 +666,16 @@ def test_an_exception_leaves_the_earlier_file_alone(tmp_path: Path) -> None:
 
 def test_misuse_of_the_writer_is_told(tmp_path: Path) -> None:
     for path, fps, crf, says in (
-        ("a.gif", 25, 20, "use one of .mp4"),
+        ("a.gif", 25, 20, "suffix must be one of .mp4"),
         ("none/a.mp4", 25, 20, "no folder"),
-        ("a.mp4", float("nan"), 20, "frames a second"),
+        ("a.mp4", float("nan"), 20, "fps must be between"),
         ("a.mp4", 25, 99, "crf"),
     ):
         with pytest.raises(UserError, match=says):
             VideoWriter(tmp_path / path, fps=fps, crf=crf)
     for images, says in (
         ([], "no frames"),
-        ([coded(0), coded(0)[:, :32]], "frame 1 of size 32x48"),
+        ([coded(0), coded(0)[:, :32]], "frame 1 is 32x48"),
         ([coded(0) / 255], "uint8"),
     ):
         with pytest.raises(UserError, match=says):

@@ -17,9 +17,10 @@ from vidistill.data.datasets.imagenet_video import CLASSES, imagenet_det, imagen
 from vidistill.data.datasets.mot import mot, write_mot
 from vidistill.data.datasets.pets import pets
 from vidistill.data.datasets.synthetic import synthetic
+from vidistill.data.image_files import images_in
 from vidistill.data.sequences.boxes import BoxedSequence, Boxes
 from vidistill.data.sequences.frame_files import unique_name
-from vidistill.data.sequences.images import ImageSequence, images_in
+from vidistill.data.sequences.images import ImageSequence
 from vidistill.data.video.writer import VideoWriter
 from vidistill.errors import UserError
 
@@ -85,32 +86,38 @@ def test_coco_images_that_are_not_there_are_problems(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda c: [i.update(frame_id=i["frame_id"] + 1) for i in c["images"]], "begin with 1; COCO-VID counts from 0"),
+        (
+            lambda c: [i.update(frame_id=i["frame_id"] + 1) for i in c["images"]],
+            "frame_ids must count from 0, the first is 1; subtract 1",
+        ),
         (
             lambda c: [i.update(frame_id=i["frame_id"] - 1) for i in c["images"]],
-            "begin with -1; COCO-VID counts from 0",
+            "frame_ids must count from 0, the first is -1",
         ),
         (lambda c: c["images"][0].update(frame_id=0), "frame_id 0 twice"),
         (lambda c: c["images"][0].update(frame_id=2), "has no frame_id 1"),
         (lambda c: c["annotations"][0].update(image_id=99), "no image 99"),
-        (lambda c: c["annotations"][0].update(category_id=3), "category 3 is not among"),
+        (lambda c: c["annotations"][0].update(category_id=3), "category_id must be among \\[2, 7\\], got 3"),
         (lambda c: c["annotations"][0].update(bbox=[1, 2, float("nan"), 4]), "image 10 .*finite"),
-        (lambda c: c["annotations"][0].update(bbox=[1, 2, -3, 4]), "width or height"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 2, -3, 4]), "must have a width and a height above 0"),
         (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), "four numbers"),
         (lambda c: c["images"][0].pop("file_name"), "no file_name"),
-        (lambda c: c["images"][1].pop("width"), "width is None"),
-        (lambda c: c["images"][1].update(height=0), "image 10 .* height 0 and width 16 are no frame's"),
+        (lambda c: c["images"][1].pop("width"), "width must be a whole number, got None"),
+        (lambda c: c["images"][1].update(height=0), "image 10 .* height and width must be at least 1, got 0 and 16"),
         (lambda c: c["images"][0].update(video_id=9), "image 11: there is no video 9 in the file"),
-        (lambda c: c["images"][0].update(video_id="5"), "image 11: its video_id is '5', not a whole number"),
+        (lambda c: c["images"][0].update(video_id="5"), "image 11: video_id must be a whole number, got '5'"),
         (lambda c: c["images"][0].update(id=10), "images: the id 10 comes twice"),
         (lambda c: c["categories"][0].update(id=2), "categories: the id 2 comes twice"),
         (lambda c: c["videos"][0].update(id=6), "videos: the id 6 comes twice"),
-        (lambda c: c["categories"].append("person"), "categories: entry 2 is 'person', not an object"),
-        (lambda c: c["annotations"].append([1, 2]), r"annotations: entry 2 is \[1, 2\], not an object"),
-        (lambda c: c["annotations"][1].update(score=0.5), "annotation 1: has no score, and others have"),
-        (lambda c: scored(c, 0.5, 1.5), r"image 10 .*box 1 .*10, 8, 20, 10\) has the score 1\.5, which is not between"),
-        (lambda c: scored(c, -0.1, 1), "box 0 .* has the score -0.1"),
-        (lambda c: scored(c, 0, float("nan")), "box 1 .* has the score nan"),
+        (lambda c: c["categories"].append("person"), "categories: entry 2 must be an object with an id, got 'person'"),
+        (lambda c: c["annotations"].append([1, 2]), r"annotations: entry 2 must be an object with an id, got \[1, 2\]"),
+        (lambda c: c["annotations"][1].update(score=0.5), "annotation 1: has no score, although others have"),
+        (
+            lambda c: scored(c, 0.5, 1.5),
+            r"image 10 .*box 1 .*10, 8, 20, 10\) must have a score between 0 and 1, got 1\.5",
+        ),
+        (lambda c: scored(c, -0.1, 1), "box 0 .* must have a score between 0 and 1, got -0\\.1"),
+        (lambda c: scored(c, 0, float("nan")), "box 1 .* must have a score between 0 and 1, got nan"),
         (lambda c: c["annotations"][0].update(iscrowd="yes"), "image 10 .*incomplete"),
         (lambda c: c.pop("videos"), "no list 'videos'"),
         (lambda c: c["images"].clear() or c["annotations"].clear(), "no frames to take"),
@@ -137,7 +144,7 @@ def test_boxes_outside_of_their_frame_are_problems(tmp_path: Path) -> None:
     contents["annotations"][0].update(bbox=[1, 12, 3, 4])
     [sequence] = coco_video(write_coco(tmp_path, contents)).sequences
     assert len(sequence.boxes(0)) == 1
-    assert sequence.problems() == ["street: 1 boxes lie outside of their frame and are left out; mend them"]
+    assert sequence.problems() == ["street: 1 boxes lie outside their frame and are left out; correct or remove them"]
 
 
 def test_annotations_of_another_size_than_the_image(tmp_path: Path) -> None:
@@ -146,7 +153,7 @@ def test_annotations_of_another_size_than_the_image(tmp_path: Path) -> None:
         image.update(width=20)
     for height in (None, 6):
         [sequence] = coco_video(write_coco(tmp_path, contents), height=height).sequences
-        fault = "street, frame 1: is 16×12, its annotation is of 20×12"
+        fault = "street, frame 1: is 16x12, expected 20x12 as its annotation says"
         with pytest.raises(UserError, match=fault):
             sequence.image(1)
         with pytest.raises(UserError, match="frame 0"):
@@ -198,13 +205,13 @@ def test_mot_from_inside_of_a_sequence(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("row", "fault"),
     [
-        ("0,7,2,3,4,5,1,1,1", "gt.txt:1: there is no frame 0; MOT counts from 1"),
-        ("3,7,2,3,4,5,1,1,1", "no frame 3"),
-        ("1,7,2,3,4,5,1,14,1", "class 14 is unknown"),
+        ("0,7,2,3,4,5,1,1,1", "gt.txt:1: frame must be from 1 to 2, got 0"),
+        ("3,7,2,3,4,5,1,1,1", "frame must be from 1 to 2, got 3"),
+        ("1,7,2,3,4,5,1,14,1", "class must be from 1 to 13, got 14"),
         ("1,7,2,3,nan,5,1,1,1", "frame 1: box 0 .*finite"),
-        ("1,7,2,3,-4,5,1,1,1", "width or height"),
-        ("1,7,2,3", "is no row"),
-        ("one,7,2,3,4,5", "is no row"),
+        ("1,7,2,3,-4,5,1,1,1", "must have a width and a height above 0"),
+        ("1,7,2,3", "expected frame,id,left"),
+        ("one,7,2,3,4,5", "expected frame,id,left"),
     ],
 )
 def test_bad_mot_rows(tmp_path: Path, row: str, fault: str) -> None:
@@ -218,8 +225,8 @@ def test_bad_mot_rows(tmp_path: Path, row: str, fault: str) -> None:
     [
         ("name=a\nimWidth=16\nimHeight=12\n", r"has no readable section \[Sequence\]"),
         ("[Other]\nname=a\n", r"has no readable section \[Sequence\]"),
-        ("[Sequence]\nimWidth=16\nimHeight=0\n", "imHeight 0 and imWidth 16 are no frame's"),
-        ("[Sequence]\nimWidth=wide\nimHeight=12\n", "no whole number"),
+        ("[Sequence]\nimWidth=16\nimHeight=0\n", "imHeight and imWidth must be at least 1, got 0 and 16"),
+        ("[Sequence]\nimWidth=wide\nimHeight=12\n", "must be whole numbers"),
         (b"[Sequence]\nname=caf\xe9\n", "UTF-8"),
     ],
 )
@@ -234,7 +241,7 @@ def test_bad_mot_infos(tmp_path: Path, info: str | bytes, fault: str) -> None:
 def test_a_mot_sequence_with_an_image_missing_is_refused(tmp_path: Path, length: str) -> None:
     write_mot_sequence(tmp_path, "1,7,2,3,4,5", info=False)
     (tmp_path / "seqinfo.ini").write_text(f"[Sequence]\nseqLength={length}\n")
-    with pytest.raises(UserError, match=f"img1: has 2 images, and seqinfo.ini's seqLength is '{length}'"):
+    with pytest.raises(UserError, match=f"img1: has 2 images, expected '{length}', the seqLength of seqinfo.ini"):
         mot(tmp_path)
 
 
@@ -242,7 +249,7 @@ def test_mot_of_another_size_than_its_images(tmp_path: Path) -> None:
     write_mot_sequence(tmp_path, "1,7,2,3,4,5")
     (tmp_path / "seqinfo.ini").write_text("[Sequence]\nimWidth=16\nimHeight=24\n")
     [sequence] = mot(tmp_path).sequences
-    with pytest.raises(UserError, match="frame 1: is 16×12, its annotation is of 16×24"):
+    with pytest.raises(UserError, match="frame 1: is 16x12, expected 16x24 as its annotation says"):
         sequence.image(1)
 
 
@@ -271,10 +278,10 @@ def test_tables_that_are_not_utf_8(tmp_path: Path, name: str) -> None:
 def test_no_mot_sequences(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no gt/gt"):
         mot(tmp_path)
-    with pytest.raises(UserError, match="'dog' is none of"):
+    with pytest.raises(UserError, match=r"class_names: must be among pedestrian, .* got 'dog'"):
         mot(tmp_path, class_names=("dog",))
     write_mot_sequence(tmp_path, "1,7,2,3,4,5")
-    with pytest.raises(UserError, match="none in the range"):
+    with pytest.raises(UserError, match="selects none of them"):
         mot(tmp_path, frames=(5, 6))
 
 
@@ -314,22 +321,22 @@ def test_imagenet_vid_worked_by_hand(tmp_path: Path) -> None:
     small = imagenet_vid(tmp_path, height=6).sequences[0]
     assert small.image(0).shape == (6, 8, 3)
     assert small.boxes(0).xyxy.tolist() == [[0.5, 1, 2.5, 3], [0, 0, 8, 6]]
-    with pytest.raises(UserError, match="no height"):
+    with pytest.raises(UserError, match="height must be at least 1, got 0"):
         imagenet_vid(tmp_path, height=0)
     assert len(imagenet_vid(tmp_path, frames=(1, 9)).sequences[0]) == 1
-    with pytest.raises(UserError, match="no frames in the range"):
+    with pytest.raises(UserError, match="selects none of them"):
         imagenet_vid(tmp_path, frames=(2, 3))
 
 
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        (xml(("n00000001", "0", "1 2 5 6")), "'n00000001' is none of"),
-        (xml(("n02958343", "0", "5 2 5 6")), "width or height"),
+        (xml(("n00000001", "0", "1 2 5 6")), "must name classes of ImageNet VID's 30, got 'n00000001'"),
+        (xml(("n02958343", "0", "5 2 5 6")), "must have a width and a height above 0"),
         (xml(("n02958343", "0", "5 2 nan 6")), "finite"),
         ("<annotation>", "cannot be read"),
         ("<annotation/>", "lacks size/height"),
-        (xml().replace("<height>12", "<height>0"), "its size is 16×0"),
+        (xml().replace("<height>12", "<height>0"), "its size is 16x0"),
     ],
 )
 def test_bad_imagenet_annotations_are_problems(tmp_path: Path, text: str, fault: str) -> None:
@@ -344,7 +351,7 @@ def test_imagenet_annotations_of_another_size(tmp_path: Path) -> None:
     write_imagenet(tmp_path, "VID", "train/snippet", xml(), xml().replace("<width>16", "<width>32"))
     [sequence] = imagenet_vid(tmp_path).sequences
     assert sequence.image(0).shape == (12, 16, 3)
-    with pytest.raises(UserError, match="frame 1: is 16×12, its annotation is of 32×12"):
+    with pytest.raises(UserError, match="frame 1: is 16x12, expected 32x12 as its annotation says"):
         sequence.image(1)
     assert len(sequence.problems()) == 1
 
@@ -352,9 +359,9 @@ def test_imagenet_annotations_of_another_size(tmp_path: Path) -> None:
 def test_missing_imagenet_annotations(tmp_path: Path) -> None:
     write_imagenet(tmp_path, "VID", "val/snippet", xml())
     (tmp_path / "Annotations" / "VID" / "val" / "snippet" / "000000.xml").unlink()
-    with pytest.raises(UserError, match="no such annotation"):
+    with pytest.raises(UserError, match="annotation not found"):
         imagenet_vid(tmp_path, split="val").sequences[0].boxes(0)
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match="folder not found"):
         imagenet_vid(tmp_path, split="train")
 
 
@@ -391,8 +398,8 @@ def test_pets_worked_by_hand(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "fault"),
     [
-        ("3,9,1,1,1,1", "no frame 3; the video has 0 to 2"),
-        ("0,9,1,1,1", "is no row"),
+        ("3,9,1,1,1,1", "frame must be from 0 to 2, as in the video, got 3"),
+        ("0,9,1,1,1", "expected frame,id,x,y,w,h"),
         ("0,9,1,1,0,1", "frame 0: box 0"),
     ],
 )
@@ -403,7 +410,7 @@ def test_bad_pets_rows(tmp_path: Path, row: str, fault: str) -> None:
 
 
 def test_pets_needs_its_files(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="file not found"):
         pets(tmp_path)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.data.test_datasets import cut_short, write_image, write_video
+from tests.data.example_files import cut_short, write_image, write_video
 from vidistill.data.clip import VideoDataset
 from vidistill.data.datasets.labelled_videos import labelled_videos, write_labelled_frames
 from vidistill.data.datasets.synthetic import synthetic
@@ -43,7 +43,7 @@ def test_kinetics_lists(place: Path, gap: str) -> None:
         ("a.mp4", 3, (0,)), ("of two, words/b 2.mp4", 4, (2,)), ("frames", 5, (1,)), ("take 07", 5, (0,)),
     ]  # fmt: skip
     assert dataset.class_names == ("0", "1", "2")
-    assert dataset.problems() == ["frames: has 5 frames where its list says 300"]
+    assert dataset.problems() == ["frames: has 5 frames, expected 300 as its list says"]
 
 
 def test_a_number_in_a_folders_name_is_told_from_its_length(place: Path) -> None:
@@ -103,7 +103,7 @@ def test_folds_are_the_same_in_every_process(tmp_path: Path) -> None:
 def test_every_group_is_tested_once_and_what_has_none_only_trains(tmp_path_factory, groups, folds) -> None:
     root = tmp_path_factory.mktemp("folds")
     if folds > len(set(groups) - {""}):
-        with pytest.raises(UserError, match=f"fold 0 of {folds} folds: there are"):
+        with pytest.raises(UserError, match=f"got fold 0 of {folds}"):
             grouped(root, groups, folds=folds)
         return
     everything = [f"./{'./' * i}frames" for i in range(len(groups))]
@@ -134,23 +134,23 @@ def test_groups_are_dealt_in_natural_order(tmp_path: Path) -> None:
         ("a.mp4 0\na.mp4\n", {}, r"list\.txt:2: has no label; a line is `path label`"),
         ("a.mp4 zero", {}, r"list\.txt:1: has no label"),
         ("a.mp4 -1", {}, r"list\.txt:1: has no label"),
-        ("frames 0", {}, r"list\.txt:1: has no label; a line of a folder of frames is `folder total_frames label`"),
-        ("a.mp4 0\n\na.mp4 4", {"num_classes": 4}, r"list\.txt:3: the label 4 is out of range; there are 4 classes"),
-        ("a.mp4 1", {"class_names": ["one"]}, "the label 1 is out of range; there are 1 classes"),
-        ("a.mp4 0\nb.mp4 0", {}, r"list\.txt:2: there is no .*b\.mp4; check the list and root"),
-        ("empty 3 0", {}, r"list\.txt:1: the folder .*empty holds no frames"),
+        ("frames 0", {}, r"list\.txt:1: has no label; a line for a folder of frames is `folder total_frames label`"),
+        ("a.mp4 0\n\na.mp4 4", {"num_classes": 4}, r"list\.txt:3: label must be below 4, got 4"),
+        ("a.mp4 1", {"class_names": ["one"]}, "label must be below 1, got 1"),
+        ("a.mp4 0\nb.mp4 0", {}, r"list\.txt:2: .*b\.mp4 not found; check the list and root"),
+        ("empty 3 0", {}, r"list\.txt:1: the folder .*empty has no frames"),
         ("", {}, "the list of videos is empty"),
         ("file,label\n", {}, "the list of videos is empty"),
-        ("movie,label\na.mp4,0", {}, "its header names no file column; call it one of file, path, video, clip"),
-        ("file,label\na.mp4,x", {}, r"list\.txt:2: the label 'x' is no class id; give whole numbers from 0"),
-        ("file,label\na.mp4,²", {}, r"list\.txt:2: the label '²' is no class id"),
-        ("file,label\na.mp4,", {}, r"list\.txt:2: the label '' is no class id"),
-        ("file,label\na.mp4", {}, r"list\.txt:2: the label '' is no class id"),
-        ("label,file\n0", {}, r"list\.txt:2: names no file"),
+        ("movie,label\na.mp4,0", {}, "its header has no column for the file; name it one of file, path, video, clip"),
+        ("file,label\na.mp4,x", {}, r"list\.txt:2: label must be whole numbers from 0, got 'x'"),
+        ("file,label\na.mp4,²", {}, r"list\.txt:2: label must be whole numbers from 0, got '²'"),
+        ("file,label\na.mp4,", {}, r"list\.txt:2: label must be whole numbers from 0, got ''"),
+        ("file,label\na.mp4", {}, r"list\.txt:2: label must be whole numbers from 0, got ''"),
+        ("label,file\n0", {}, r"list\.txt:2: has no file in the column"),
         ("file,label,take\na.mp4,0,1", {"group": "tkae", "folds": 1}, "no column 'tkae' .* did you mean take"),
         ("a.mp4 0", {"group": "take", "folds": 1}, "no column 'take' to make folds by"),
-        ("file,label,take\na.mp4,0,1\na.mp4,0", {"group": "take", "folds": 2}, "fold 0 of 2 folds: there are 1 groups"),
-        ("file,label,take\na.mp4,0,1", {"group": "take", "folds": 1, "fold": 1}, "fold 1 of 1 folds"),
+        ("file,label,take\na.mp4,0,1\na.mp4,0", {"group": "take", "folds": 2}, "folds at most 1, .* got fold 0 of 2"),
+        ("file,label,take\na.mp4,0,1", {"group": "take", "folds": 1, "fold": 1}, "got fold 1 of 1"),
         ("a.mp4 0", {"split": "test"}, "split: test needs group and folds"),
     ],
 )  # fmt: skip
@@ -207,7 +207,7 @@ def test_written_as_frames_a_set_is_itself_again(place: Path, tmp_path_factory: 
 
 def test_what_is_no_list_of_names_is_said(place: Path) -> None:
     (place / "classes.json").write_text('{"0": "wave"}')
-    with pytest.raises(UserError, match=r"classes\.json: is no list of class names"):
+    with pytest.raises(UserError, match=r"classes\.json: must be a JSON list of class names"):
         listed(place, "a.mp4 0")
     assert listed(place, "a.mp4 0", class_names=["wave"]).class_names == ("wave",)
 
@@ -222,7 +222,7 @@ def test_what_cannot_be_decoded_is_left_out_and_said(place: Path, tmp_path: Path
     (place / "frames" / "3.png").write_bytes(b"no image")
     written = tmp_path / "written"
     left_out = write_labelled_frames(listed(place, "a.mp4 0\nframes 5 1\ntake 07 5 1\n"), written)
-    assert [problem.partition(" cannot")[0] for problem in left_out] == [str(place / "frames" / "3.png")]
+    assert [problem.partition(": cannot")[0] for problem in left_out] == [str(place / "frames" / "3.png")]
     assert contents(labelled_videos(written, list_file="labels.csv")) == [
         ("000000_a", 3, (0,)), ("000002_take 07", 5, (1,)),
     ]  # fmt: skip
@@ -252,10 +252,10 @@ def test_a_list_in_a_folder_of_its_own_reads_alike(place: Path) -> None:
 
 
 def test_a_label_beyond_reason_names_its_line(place: Path) -> None:
-    with pytest.raises(UserError, match=r"list\.txt:2: the label 1699999999 is out of range"):
+    with pytest.raises(UserError, match=r"list\.txt:2: label must be below 100000, got 1699999999"):
         listed(place, "frames 5 1\na.mp4 1699999999\n")
 
 
 def test_no_height_is_said(place: Path) -> None:
-    with pytest.raises(UserError, match="height: 0 is no height"):
+    with pytest.raises(UserError, match="height must be at least 1, got 0"):
         listed(place, "a.mp4 0\n", height=0)

@@ -121,18 +121,18 @@ def test_stored_low_resolution_frames_are_used_and_must_match() -> None:
     clips = clips_of(VideoDataset("stored", [HighResolutionSequence(high, 2, low)]), window=3)
     assert (clips[SampleKey(0, 0, 1)][1] == 77).all()
     fine, wrong = (HighResolutionSequence(high, 2, low), HighResolutionSequence(high, 2, Frames(low.frames[:, :, 1:])))
-    with pytest.raises(UserError, match="a: the low-resolution frames are 9×8"):
+    with pytest.raises(UserError, match="a: low-resolution frames are 9x8"):
         clips_of(VideoDataset("stored", [fine, wrong]), window=3)
     clips = clips_of(VideoDataset("stored", [fine] * MOST_LOOKED_AT + [wrong]), window=3)
-    with pytest.raises(UserError, match="a: the low-resolution frames are 9×8"):
+    with pytest.raises(UserError, match="a: low-resolution frames are 9x8"):
         clips[SampleKey(0, 0, len(clips) - 1)]
     short = Frames(np.full((3, 8, 10, 3), 77, np.uint8))
-    with pytest.raises(UserError, match="a: 3 low-resolution frames for 4; one is needed for each"):
+    with pytest.raises(UserError, match="a: has 3 low-resolution frames, expected 4, one for each"):
         clips_of(VideoDataset("stored", [HighResolutionSequence(high, 2, short)]), window=3)
 
 
 def test_what_cannot_be_drawn_is_said_before_training() -> None:
-    with pytest.raises(UserError, match="a: has 4 frames and 5 are looked at together"):
+    with pytest.raises(UserError, match="a: has 4 frames, expected at least the window of 5"):
         clips_of(numbered(4), window=5)
     with pytest.raises(UserError, match="the training data has no videos"):
         clips_of(VideoDataset("none", []))
@@ -157,20 +157,20 @@ class Mixed(Frames):
 def test_frames_of_several_sizes_are_named() -> None:
     """Without the check, patches of the two sizes would not show one place, or numpy would end the worker."""
     high, low = np.zeros((6, 16, 20, 3), np.uint8), np.zeros((6, 8, 10, 3), np.uint8)
-    sentence = "a: frame 3 is {}, those before it {}; give the frames of each size a video or folder of their own"
+    sentence = "a: frame 3 is {}, expected {} as those before it; put each size into a video or folder of its own"
     for sequence, sizes in (
-        (HighResolutionSequence(Mixed(high), 2), ("18×16", "20×16")),
-        (HighResolutionSequence(Mixed(high), 2, Frames(low)), ("18×16", "20×16")),
-        (HighResolutionSequence(Frames(high), 2, Mixed(low)), ("8×8", "10×8")),
+        (HighResolutionSequence(Mixed(high), 2), ("18x16", "20x16")),
+        (HighResolutionSequence(Mixed(high), 2, Frames(low)), ("18x16", "20x16")),
+        (HighResolutionSequence(Frames(high), 2, Mixed(low)), ("8x8", "10x8")),
     ):
         clips = clips_of(VideoDataset("mixed", [sequence]), window=3)
         assert clips[SampleKey(0, 0, 1)][1].shape == (3, 4, 4, 3)
         with pytest.raises(UserError, match=sentence.format(*sizes)):
             clips[SampleKey(0, 0, 2)]
-    with pytest.raises(UserError, match=sentence.format("18×16", "20×16")):
+    with pytest.raises(UserError, match=sentence.format("18x16", "20x16")):
         list(HighResolutionSequence(Mixed(high), 2).pairs(Degradation(2)))
     pairs = HighResolutionSequence(Mixed(high), 2, Mixed(low)).pairs(Degradation(2))
-    with pytest.raises(UserError, match=sentence.format("18×16", "20×16")):
+    with pytest.raises(UserError, match=sentence.format("18x16", "20x16")):
         list(pairs)
 
 

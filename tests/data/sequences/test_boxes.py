@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidistill.data.datasets.synthetic import synthetic
-from vidistill.data.sequences.boxes import BoxedSequence, Boxes, boxes_of, check_range
+from vidistill.data.sampling import frame_slice
+from vidistill.data.sequences.boxes import BoxedSequence, Boxes, boxes_of
 from vidistill.data.sequences.images import ImageSequence
 from vidistill.errors import UserError
 
@@ -50,10 +51,10 @@ def test_a_clipped_box_holds_the_pixels_that_both_hold(corners, height: int, wid
     [
         ([1, 2, np.nan, 4], 0, "frame 3: box 1 .*finite"),
         ([1, 2, np.inf, 4], 0, "finite"),
-        ([5, 2, 5, 4], 0, "width or height"),
-        ([5, 6, 7, 4], 0, "width or height, or a negative"),
-        ([1, 2, 3, 4], 2, "class 2, unknown"),
-        ([1, 2, 3, 4], -1, "class -1, unknown"),
+        ([5, 2, 5, 4], 0, "must have a width and a height above 0"),
+        ([5, 6, 7, 4], 0, "must have a width and a height above 0"),
+        ([1, 2, 3, 4], 2, "class from 0 to 1, got 2"),
+        ([1, 2, 3, 4], -1, "class from 0 to 1, got -1"),
     ],
 )
 def test_bad_boxes_are_named(box, label: int, fault: str) -> None:
@@ -76,7 +77,7 @@ def test_resized_frames_keep_their_boxes_in_place() -> None:
     np.testing.assert_allclose(sequence.boxes(3).xyxy, expected, rtol=1e-6)
     assert list(sequence.labelled()) == list(range(12))
     assert sequence.labels(0) is None
-    with pytest.raises(UserError, match="no height"):
+    with pytest.raises(UserError, match="height must be at least 1, got 0"):
         BoxedSequence(scene, [], 0)
     with pytest.raises(ValueError, match="size"):
         Boxes.of([[0, 0, 1, 1]], [0]).resized(32)
@@ -89,11 +90,13 @@ def test_boxes_that_reach_beyond_are_a_note_and_those_outside_a_problem() -> Non
     assert sequence.problems() == []
     assert sequence.notes() == [f"{scene.name}: 1 boxes reach beyond their frame and are clipped to it"]
     outside = BoxedSequence(scene, [reaching, Boxes.of([[96, 0, 99, 9]], [0]).clipped((64, 96))])
-    assert outside.problems() == [f"{scene.name}: 1 boxes lie outside of their frame and are left out; mend them"]
+    assert outside.problems() == [
+        f"{scene.name}: 1 boxes lie outside their frame and are left out; correct or remove them"
+    ]
     assert BoxedSequence(scene, [Boxes.of([], [])] * 2).notes() == []
 
 
 @pytest.mark.parametrize("frames", [(3, 3), (-1, 2), (4, 1)])
 def test_empty_ranges(frames) -> None:
-    with pytest.raises(UserError, match="no range"):
-        check_range(frames)
+    with pytest.raises(UserError, match=r"frames must be \[first, end\)"):
+        frame_slice(frames)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidistill.data.datasets.synthetic import SHAPES, Path, Shape, SyntheticSequence, Texture, synthetic
+from vidistill.data.datasets.synthetic import SHAPES, Shape, SyntheticSequence, Texture, Trajectory, synthetic
 from vidistill.errors import UserError
 
 QUARTER_TURN = (np.pi / 2, np.pi / 2)  # a swing of whole pixels at this rate moves by whole pixels
@@ -13,12 +13,12 @@ SEEDS = st.integers(0, 10**6)
 
 def scene(*shapes: Shape, swing: tuple[float, float] = (0.0, 0.0)) -> SyntheticSequence:
     ground = Texture.draw((40, 110), np.random.default_rng(9))
-    return SyntheticSequence("scene", 5, (48, 64), ground, shapes, Path((0.0, 0.0), swing, QUARTER_TURN))
+    return SyntheticSequence("scene", 5, (48, 64), ground, shapes, Trajectory((0.0, 0.0), swing, QUARTER_TURN))
 
 
 def shape(kind: str, centre: tuple[float, float], half_size: tuple[float, float], swing: tuple[float, float]) -> Shape:
     texture = Texture.draw((110, 215), np.random.default_rng(len(kind)))
-    return Shape(kind, half_size, Path(centre, swing, QUARTER_TURN), texture)
+    return Shape(kind, half_size, Trajectory(centre, swing, QUARTER_TURN), texture)
 
 
 def whole_pixels() -> SyntheticSequence:
@@ -164,14 +164,14 @@ def test_a_still_scene_repeats_its_first_frame() -> None:
 def test_frames_that_are_not_there(index: int) -> None:
     sequence = synthetic(num_sequences=1, num_frames=3).sequences[0]
     for read in (sequence.image, sequence.labels, sequence.boxes):
-        with pytest.raises(IndexError, match=f"none numbered {index}"):
+        with pytest.raises(IndexError, match=f"frame {index} is out of range"):
             read(index)
 
 
 def test_the_last_frame_has_no_flow() -> None:
     sequence = synthetic(num_sequences=1, num_frames=3).sequences[0]
     sequence.flow(1)
-    with pytest.raises(IndexError, match="none numbered 3"):
+    with pytest.raises(IndexError, match="frame 3 is out of range"):
         sequence.flow(2)
 
 
@@ -179,5 +179,5 @@ def test_the_last_frame_has_no_flow() -> None:
     "options", [{"num_classes": 8}, {"num_classes": 1}, {"num_frames": 0}, {"size": (64, 8)}, {"seed": -1}]
 )
 def test_settings_that_make_no_scene(options: dict) -> None:
-    with pytest.raises(UserError, match=r"synthetic: .*give"):
+    with pytest.raises(UserError, match=r"synthetic: .*must be .*got"):
         synthetic(**options)

@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from vidistill.data.augment import CameraMotion, View
+from vidistill.data.augment import CameraMotion, RandomView
 from vidistill.data.clip import IGNORED, Batch, Clip, Image, LabelMap, SampleKey, VideoDataset
 from vidistill.data.datasets.synthetic import PALETTE, synthetic
+from vidistill.data.datasets.videos import videos
 from vidistill.data.dense_clips import ClipSettings, TrainingClips
 from vidistill.data.sampling import EpochSampler
-from vidistill.data.sequences.videos import videos
 from vidistill.data.video.writer import VideoWriter
 from vidistill.errors import UserError
 
-PLAIN = View(flip=False)
+PLAIN = RandomView(flip=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +124,7 @@ class Pan(CameraMotion):
 
 def test_the_camera_moves_over_the_picture_and_the_view_looks_at_what_it_sees() -> None:
     picture = synthetic(num_sequences=1, num_frames=1).sequences[0].image(0)
-    settings = ClipSettings(view=View(crop=(32, 48), scale=(2, 2), flip=False), motion=Pan(), noise=0)
+    settings = ClipSettings(view=RandomView(crop=(32, 48), scale=(2, 2), flip=False), motion=Pan(), noise=0)
     earlier, last = draw(clips_of(Frames(1, {}, [picture]), settings=settings), seed=2).frames
     assert (earlier[:, :-8] == last[:, 8:]).all()  # enlarged twice
 
@@ -144,7 +144,7 @@ def test_labels_of_a_moved_still_move_with_the_image(seed: int) -> None:
     labels = synthetic(num_sequences=1, num_frames=1, seed=seed).sequences[0].labels(0)
     colours = np.array(PALETTE, dtype=np.uint8)
     fast = CameraMotion(translation=0.02, rotation_degrees=1.0, zoom=0.02)
-    settings = ClipSettings(num_frames=3, view=View(scale=(0.8, 1.3)), motion=fast, noise=0)
+    settings = ClipSettings(num_frames=3, view=RandomView(scale=(0.8, 1.3)), motion=fast, noise=0)
     clip = draw(clips_of(Frames(1, {0: labels}, [colours[labels]]), settings=settings), seed=seed)
     assert (clip.labels[0] != clip.labels[2]).mean() > 0.01
     # a pixel that has a class's very colour was not mixed from two classes
@@ -185,7 +185,7 @@ def test_nothing_to_train_on() -> None:
 
 
 def test_the_view_crops_frames_and_labels() -> None:
-    clips = clips_of(frames(3, 2), settings=ClipSettings(view=View(crop=(4, 5))))
+    clips = clips_of(frames(3, 2), settings=ClipSettings(view=RandomView(crop=(4, 5))))
     clip = draw(clips)
     assert clip.frames.shape == (2, 4, 5, 3)
     assert clip.labels.shape == (2, 4, 5)
@@ -215,7 +215,7 @@ def two_videos(tmp_path_factory: pytest.TempPathFactory) -> VideoDataset:
 @pytest.mark.parametrize("source", ["synthetic", "videos"])
 def test_workers_make_the_same_batches(source: str, two_videos: VideoDataset) -> None:
     dataset = two_videos if source == "videos" else synthetic(num_sequences=2, size=(48, 64))
-    clips = TrainingClips([dataset], ClipSettings(view=View(crop=(32, 32), scale=(0.8, 1.5), colour=0.3)))
+    clips = TrainingClips([dataset], ClipSettings(view=RandomView(crop=(32, 32), scale=(0.8, 1.5), colour=0.3)))
     draw(clips)  # opens a video here, which the workers must not go on reading
     alone = batches_of(clips, num_workers=0)
     for first, second in zip(alone, batches_of(clips, num_workers=2), strict=True):
@@ -233,7 +233,7 @@ def test_a_pickled_copy_draws_the_same(two_videos: VideoDataset) -> None:
 
 def test_every_draw_depends_on_the_key_alone() -> None:
     still = partial(synthetic, num_sequences=2, num_frames=1, size=(32, 32))
-    settings = ClipSettings(view=View(crop=(24, 24), scale=(0.8, 1.5), colour=0.3))
+    settings = ClipSettings(view=RandomView(crop=(24, 24), scale=(0.8, 1.5), colour=0.3))
     clips = TrainingClips([still()], settings)
     first = draw(clips, 1)
     draw(clips, 0)

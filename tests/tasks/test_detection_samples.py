@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidistill.data.augment import View, warp_image
+from vidistill.data.augment import RandomView, warp_image
 from vidistill.data.clip import SampleKey, VideoDataset
 from vidistill.data.datasets.synthetic import synthetic
 from vidistill.data.sequences.boxes import BoxedSequence, Boxes
@@ -28,7 +28,7 @@ def painted(box: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray
 def test_a_painted_box_is_found_where_its_row_says(seed: int, flip: bool, scale: float) -> None:
     rng = np.random.default_rng(seed)
     size, box = (60, 80), (22, 17, 49, 40)
-    view = View((48, 64), (scale, scale), flip)
+    view = RandomView((48, 64), (scale, scale), flip)
     matrix = view.draw(size, rng)
     seen = warp_image(painted(box, size), matrix, (48, 64), border=BORDER)[..., 0] > 127 + 64
     found = cut_boxes(Boxes.of([box], [0]), matrix, (48, 64), visible=0.0)

@@ -1,0 +1,55 @@
+"""Label images, and runs of consecutive frames."""
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image as PillowImage
+
+from tests.data.example_files import write_image, write_labels
+from vidistill.data.sequences.images import consecutive_runs, read_labels, train_ids
+from vidistill.errors import UserError
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "I;16"])
+def test_label_images_of_every_kind(tmp_path: Path, mode: str) -> None:
+    stored = np.zeros((4, 5), dtype=np.uint8)
+    stored[1, 2] = 1
+    image = PillowImage.fromarray(stored * 255).convert("1") if mode == "1" else PillowImage.fromarray(stored)
+    if mode == "P":
+        image.putpalette([0, 0, 0, 200, 10, 10])
+    if mode == "I;16":
+        image = PillowImage.fromarray(stored.astype(np.uint16) * 300)
+    image.save(tmp_path / "mask.png")
+    labels = read_labels(tmp_path / "mask.png", {0: 4, 1: 7, 300: 7})
+    assert labels.dtype == np.uint8
+    assert labels[1, 2] == 7
+    assert (labels == 4).sum() == 19
+
+
+def test_a_colour_image_is_no_label_image(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="one channel"):
+        read_labels(write_image(tmp_path / "colour.png"), train_ids(256))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), min_size=1, max_size=4))
+def test_damaged_label_images_are_user_errors_or_readable(tmp_path: Path, damage: list[tuple[int, int]]) -> None:
+    path = write_labels(tmp_path / "mask.png", 0, 1, 2, 3)
+    contents = bytearray(path.read_bytes())
+    for place, value in damage:
+        contents[place % len(contents)] = value
+    path.write_bytes(contents)
+    with contextlib.suppress(UserError):
+        assert read_labels(path, train_ids(256)).ndim == 2
+
+
+def test_runs_of_consecutive_frames() -> None:
+    names = ["a_1", "a_2", "a_4", "a_7", "b_8", "poster", "b_9", "b_10", "b_10x"]
+    runs = consecutive_runs([Path(f"{name}.png") for name in names], r"(.+)_(\d+)", max_step=2)
+    assert [[path.stem for path in run] for run in runs] == [
+        ["a_1", "a_2", "a_4"], ["a_7"], ["b_8"], ["poster"], ["b_9", "b_10"], ["b_10x"],
+    ]  # fmt: skip
