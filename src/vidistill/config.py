@@ -1,5 +1,6 @@
 """YAML and key=value → validated settings. An unknown key is an error that shows the nearest name; no YAML is code."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from vidistill.config import choose
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
-from vidistill.runtimes.compiled import compile_for_inference
+from vidistill.runtimes import RUNTIMES
 from vidistill.runtimes.measure import describe_device, median_milliseconds
 from vidistill.students.delta.calls import Tree
 from vidistill.students.delta.conversion import Selection, observe, plan_conversion
@@ -197,7 +198,7 @@ def _delta_frame(model: Student, argument: Tree, search: Search) -> Callable[[],
         state: State | None = None
         for _ in range(2):
             _, state = model(argument, state or None)
-    run = compile_for_inference(model) if search.runtime == "compiled" else model
+    run = choose(RUNTIMES, search.runtime, where="method.search.runtime").wrap(model)
     return lambda: run(argument, state or None)
 
 

@@ -52,8 +52,9 @@ class RunFolder:
         """As results.json has it, else the network's; with the method, unless that is in the name already."""
         roles = [self.results, *(part_of(self.recipe, role) for role in ("student", "teacher"))]
         name = str(next((role["name"] for role in roles if role.get("name")), self.folder.resolve().name))
-        method = str(part_of(self.recipe, "method").get("name") or "supervised").replace("_", " ")
-        return name if method == "supervised" or method in name else f"{name} by {method} distillation"
+        method = str(part_of(self.recipe, "method").get("name") or "").replace("_", " ")
+        is_taught = method and part_of(self.recipe, "teacher")
+        return f"{name} by {method} distillation" if is_taught and method not in name else name
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -14,13 +14,14 @@ from vidistill.runtimes.onnx import Onnx
 from vidistill.students.files import load_student
 from vidistill.students.student import Student
 
-__all__ = ["RUNTIMES", "Exported", "Runtime", "deploy", "open_student"]
+__all__ = ["DEFAULT", "RUNTIMES", "Exported", "Runtime", "deploy", "open_student"]
 
-RUNTIMES: dict[str, Runtime] = {  # the first is the default
+RUNTIMES: dict[str, Runtime] = {
     "eager": Eager(),
     "compiled": Compiled(),
     "onnx": Onnx(),
 }
+DEFAULT = "eager"
 
 
 def deploy(
@@ -45,7 +46,7 @@ def deploy(
                 f"precision {precision}; leave both out, or give the student before its export"
             )
         return student
-    chosen = choose(RUNTIMES, runtime or next(iter(RUNTIMES)), where="runtime")
+    chosen = choose(RUNTIMES, runtime or DEFAULT, where="runtime")
     if precision not in chosen.precisions:
         raise UserError(
             f"precision of runtime {chosen.name} must be one of {', '.join(chosen.precisions)}, got {precision}"

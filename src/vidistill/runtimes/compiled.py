@@ -1,7 +1,7 @@
 """torch.compile with frozen weights, which lets it lay them out for the machine. The first frames take minutes."""
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,9 @@ from vidistill.students.state import State
 from vidistill.students.student import Student
 
 
-def compile_for_inference(model: nn.Module) -> Callable[..., tuple[NetworkOutputs, State]]:
+def compile_for_inference(module: nn.Module) -> Callable[..., Any]:
     """The module compiled with its weights frozen; they may not change after."""
-    return torch.compile(model, options={"freezing": True})
+    return torch.compile(module, options={"freezing": True})
 
 
 class CompiledStudent(Student):
@@ -26,7 +26,7 @@ class CompiledStudent(Student):
         self.inside = inside
         self.delay = inside.delay
         # not as a submodule, or every parameter would have two names
-        self._compiled: Callable[..., tuple[NetworkOutputs, State]]
+        self._compiled: Callable[..., Any]
         object.__setattr__(self, "_compiled", compile_for_inference(inside))
 
     @property
@@ -51,6 +51,10 @@ class Compiled(Runtime):
 
     name: ClassVar = "compiled"
     precisions: ClassVar = tuple(DTYPES)
+    warmup: ClassVar = 3
 
     def __call__(self, student: Student, example: Tensor, *, precision: str = "float32", threads: int = 0) -> Student:
         return CompiledStudent(Eager()(student, example, precision=precision, threads=threads))
+
+    def wrap(self, module: nn.Module) -> Callable[..., Any]:
+        return compile_for_inference(module)

@@ -1,12 +1,13 @@
 """What a runtime promises: a student in, the same student out, as it runs there."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidistill.errors import UserError
 from vidistill.students.student import Student
@@ -28,10 +29,12 @@ class Runtime(ABC):
     Attributes:
         name: its key in `RUNTIMES`.
         precisions: keys of `DTYPES` that it can run in.
+        warmup: cycles of a stream before it is as fast as it will be.
     """
 
     name: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]]
+    warmup: ClassVar[int] = 2
 
     @abstractmethod
     def __call__(self, student: Student, example: Tensor, *, precision: str = "float32", threads: int = 0) -> Student:
@@ -46,6 +49,14 @@ class Runtime(ABC):
         Raises:
             UserError: it cannot run here.
         """
+
+    def wrap(self, module: nn.Module) -> Callable[..., Any]:
+        """A module that is ready to run, as a function that this runtime runs; for parts of a network, to be timed.
+
+        Raises:
+            UserError: this runtime cannot run a part alone.
+        """
+        raise UserError(f"runtime {self.name} cannot time parts of a network; choose eager or compiled")
 
     def export(self, student: Student, folder: Path, *, size: tuple[int, int] | None = None) -> Exported:
         """Writes the student to a folder that `open_student` reads.

@@ -19,7 +19,7 @@ from vidistill.config import Values
 from vidistill.ops.clip_view import ClipView, WindowView
 from vidistill.ops.macs import count_macs, without_values
 from vidistill.progress import track
-from vidistill.runtimes import deploy
+from vidistill.runtimes import DEFAULT, RUNTIMES, deploy
 from vidistill.students.state import State, without_key_frame
 from vidistill.students.student import Student
 
@@ -52,13 +52,13 @@ def profile_students(
         for name, student in students.items()
     }
     inputs = {name: own[name].to(model.dtype) for name, model in running.items()}
-    warmup = 3 if runtime == "compiled" else 2
+    warmup = RUNTIMES[runtime or DEFAULT].warmup
     latency = measure_latency(running, inputs, key_frame_interval=interval, warmup=warmup)
     clips = {name: _clip(model, inputs[name]) for name, model in running.items() if isinstance(model.view, ClipView)}
     clip_times = time_side_by_side({name: partial(running[name], clip) for name, clip in clips.items()})
     found: dict[str, Values] = {}
     for name, student in students.items():
-        place = f"{describe_device(frames.device)}, {student.runtime or runtime or 'eager'}"
+        place = f"{describe_device(frames.device)}, {student.runtime or runtime or DEFAULT}"
         found[name] = {
             **_costs(student, running[name], inputs[name], interval),
             "latency_ms": latency[name],

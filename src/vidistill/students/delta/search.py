@@ -36,7 +36,7 @@ class Search:
         candidates: The students among which every block that can have them chooses, two different ones or more.
         cost: "macs", or "latency" from a table measured on this machine for `runtime`, `precision` and `size`.
         size: (height, width) at which the latency is measured; by default that of the training clips.
-        runtime: How the candidates run when they are measured.
+        runtime: How the candidates run when they are measured, a key of `RUNTIMES` that can time parts of a network.
         precision: The tensors' precision when they are measured.
         table: The file that keeps the latencies.
         until: The part of the run that searches, above 0 and at most 1; in the rest the chosen candidates alone are
@@ -53,7 +53,7 @@ class Search:
     candidates: Sequence[StudentSpec] = CANDIDATES
     cost: Literal["macs", "latency"] = "macs"
     size: tuple[int, int] | None = None
-    runtime: Literal["eager", "compiled"] = "eager"
+    runtime: str = "eager"
     precision: Literal["float32", "bfloat16"] = "float32"
     table: Path | None = None
     until: float = 0.6
