@@ -30,7 +30,7 @@ def deploy(
     """The student as it runs in a runtime, with the same contract and card; the one that is given stays as it is.
 
     Args:
-        student: in evaluation mode, or one that `open_student` read from an exported folder.
+        student: of any form, or one that `open_student` read from an exported folder.
         example: (1, 3, H, W) float32, a normalised frame of the size that will come, on the student's device.
         runtime: a key of `RUNTIMES`; None for the default, or the one that the student was exported for.
         precision: one of the runtime's `precisions`.

@@ -69,7 +69,7 @@ class Onnx(Runtime):
         """
         if any(find_spec(package) is None for package in ("onnxruntime", "onnxscript")):
             raise UserError("runtime onnx needs packages that are missing; pip install 'vidistill[export]'")
-        student = copy.deepcopy(student).cpu().float()
+        student = copy.deepcopy(student).cpu().float().eval()
         frame = torch.randn(1, 3, *_frame_size(student, size), generator=torch.Generator().manual_seed(0))
         graphs = fused_copy(student, frame)
         graphs.prepare_for_graphs()

@@ -143,7 +143,9 @@ class Stream:
         if not self._waiting:
             return []
         is_key, began = not self._has_key_frame(), perf_counter()
-        late = self._deployed.flush(self._state) if self._deployed is not None else []
+        # a stream that goes on from a saved state has none yet
+        student = self._student_for(self._planes(self._seen(self._waiting[-1].image)))
+        late = student.flush(self._state)
         each = (perf_counter() - began) / max(1, len(late))
         self._state = self._memory = None
         return [self._output(outputs, is_key, perf_counter() - each) for outputs in late]
