@@ -14,17 +14,17 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from vidistill.students.files import load_checkpoint, save_checkpoint
 from vidistill.config import Settings
 from vidistill.data.clip import Batch, TrainingSamples
 from vidistill.data.sampling import EpochSampler
-from vidistill.methods import Method
-from vidistill.students.norms import channels_last
-from vidistill.students.student import Student
-from vidistill.methods.teacher import FrozenTeacher
 from vidistill.errors import UserError
+from vidistill.methods import Method
+from vidistill.methods.teacher import FrozenTeacher
 from vidistill.ops.normalise import Normalisation
 from vidistill.progress import track
+from vidistill.students.files import load_checkpoint, save_checkpoint
+from vidistill.students.norms import channels_last
+from vidistill.students.student import Student
 from vidistill.tasks import Task
 from vidistill.training_log import TrainingLog
 
