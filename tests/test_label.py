@@ -276,7 +276,7 @@ def maps(*shape: int, softmax_from: int | None = None) -> np.ndarray:
 def test_what_a_graph_is(monkeypatch: pytest.MonkeyPatch, said: list[np.ndarray], kind: type | None) -> None:
     monkeypatch.setattr(onnx_networks, "open_session", lambda path: session(said[0], [], others=said[1:]))
     if kind is None:
-        with pytest.raises(UserError, match="known are YOLOX"):
+        with pytest.raises(UserError, match="expected YOLOX"):
             onnx_network("x.onnx")
         return
     network = onnx_network("x.onnx")

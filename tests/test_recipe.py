@@ -135,8 +135,8 @@ def test_a_search_keeps_its_table_in_the_run_folder_and_wants_adamw(tmp_path: Pa
 @pytest.mark.parametrize(
     ("method", "sentence"),
     [
-        ({"student": {"kind": "copi"}}, "'student.kind': Input should be 'separable'"),
-        ({"student": {"scale": 2}}, "scale is above 0 and at most 1"),
+        ({"student": {"kind": "copi"}}, "'student.kind': unknown student kind 'copi'; did you mean copy?"),
+        ({"student": {"scale": 2}}, "a student's scale must be above 0 and at most 1, got 2"),
         ({"student": {"gamma": 2}}, "student.gamma"),
         ({"granularity": "block", "convert": ["stage1.*", "stage1"]}, "'stage1.0' lies inside the block 'stage1'"),
         ({"granularity": "block", "convert": ["stage7"]}, "'stage7' matches nothing"),

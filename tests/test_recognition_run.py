@@ -173,7 +173,7 @@ MISTAKES = [
     (["train", "{}/recipe.yaml", "method.stages=[[backbone.layr4,backbone.layer4]]"], "did you mean backbone.layer4"),
     (
         ["train", "{}/recipe.yaml", "method.stages=[[head,head]]"],
-        "the stage 'head' of TemporalShiftNetwork returns no map",
+        "the stage 'head' of TemporalShiftNetwork returns no feature map",
     ),
     (
         ["train", "{}/recipe.yaml", "student.view.num_frames=3"],

@@ -1,15 +1,22 @@
-"""The verbs, from demo to list. Heavy imports wait inside commands."""
+"""The verbs, from demo to list, and what their words mean. Heavy imports wait inside commands."""
 
 import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vidistill.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from vidistill.data.video.reader import VideoReader
+    from vidistill.report.table import Metric
+    from vidistill.stream import Running
 
 app = typer.Typer(
     name="vidistill",
@@ -23,14 +30,28 @@ app = typer.Typer(
 
 RecipeArgument = Annotated[Path, typer.Argument(help="A recipe, or a run folder, which holds its own.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, as in optim.steps=100 or seed=1.")]
-StudentArgument = Annotated[Path, typer.Argument(help="A student.safetensors, or the run folder that holds it.")]
-HeightOption = Annotated[int | None, typer.Option(help="Of the frames the network sees; the video's own.", min=1)]
+StudentArgument = Annotated[
+    Path, typer.Argument(help="A student.safetensors, the run folder that holds it, or an exported folder.")
+]
+HeightOption = Annotated[
+    int | None,
+    typer.Option(help="Height of the frames that the network sees, in pixels; the video's by default.", min=1),
+]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or mps.")]
+RuntimeOption = Annotated[
+    str, typer.Option(help="eager, compiled (torch.compile; takes minutes) or onnx; eager by default.")
+]
+PrecisionOption = Annotated[str, typer.Option(help="float32, bfloat16 or float16, as far as the runtime has it.")]
+ThreadsOption = Annotated[int, typer.Option(help="Processor threads; 0 for the runtime's own choice.", min=0)]
 SizeOption = Annotated[str, typer.Option(help="Frame size, WIDTHxHEIGHT.")]
+IntervalOption = Annotated[
+    int, typer.Option(help="Frames from one key frame to the next; 0 for the student's own.", min=0)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def main() -> None:
-    """Runs the command line: one sentence and exit code 1 for what the user can mend, 130 for Ctrl-C."""
+    """Runs the command line: one sentence and exit code 1 for what the user can repair, 130 for Ctrl-C."""
     try:
         app(_imports_first(sys.argv[1:]))
     except UserError as error:
@@ -39,7 +60,9 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("stopped; what was finished before is kept, and train goes on from its last checkpoint", file=sys.stderr)
+        print(
+            "stopped; what was finished before is kept, and train continues from its last checkpoint", file=sys.stderr
+        )
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -54,8 +77,13 @@ def options(
     ] = None,
 ) -> None:
     """Make a video network cheap enough for the device it must run on: distil, measure, stream."""
+    import runpy
+
     for path in own_code or []:
-        _run_file(path)
+        if not path.is_file():
+            raise UserError(f"--import {path}: no such file; give a Python file of yours")
+        sys.path.insert(0, str(path.parent.resolve()))  # so that it may import what stands beside it
+        runpy.run_path(str(path), run_name=path.stem)
 
 
 def _imports_first(arguments: list[str]) -> list[str]:
@@ -68,15 +96,6 @@ def _imports_first(arguments: list[str]) -> list[str]:
     return first + [argument for argument, ahead in zip(arguments, is_import, strict=True) if not ahead]
 
 
-def _run_file(path: Path) -> None:
-    import runpy
-
-    if not path.is_file():
-        raise UserError(f"--import {path}: there is no such file")
-    sys.path.insert(0, str(path.parent.resolve()))  # so that it may import what stands beside it
-    runpy.run_path(str(path), run_name=path.stem)
-
-
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="The run folder.")] = Path("runs/demo"),
@@ -87,26 +106,27 @@ def demo(
 ) -> None:
     """Distil a segmentation network on a real clip, measure it, stream it, and show it on a page."""
     from vidistill.runs.demo import run_demo
+    from vidistill.tasks import METRICS
 
     results = run_demo(out, video, assignments or [])
-    show_results(results, out)
+    _show_results(results, out, METRICS)
     print(f"stream:  {out / 'stream.mp4'}")
 
 
 @app.command()
 def train(recipe: RecipeArgument, assignments: Overrides = None) -> None:
-    """Train what a recipe says, score it, and leave its page. A killed run goes on where it was."""
+    """Train what a recipe says, score it, and leave its page. A killed run continues where it was."""
     from vidistill.runs.build import build
     from vidistill.runs.recipe import load_recipe
     from vidistill.runs.run import execute
 
-    settings = load_recipe(recipe_file(recipe), assignments or [])
+    settings = load_recipe(recipe, assignments or [])
     run = build(settings)
     if run.training.student.plan is not None:
         print(run.training.student.plan)
     results = execute(run)
     if results is not None:
-        show_results(results, settings.out)
+        _show_results(results, settings.out, run.task.metrics)
 
 
 @app.command()
@@ -115,7 +135,8 @@ def sweep(
     views: Annotated[str, typer.Option(help="Sizes, as in 224,112,72; 224:112 is 112 enlarged to 224.")],
     assignments: Overrides = None,
 ) -> None:
-    """Train a recognition recipe at several sizes, with its teacher and alone: accuracy against GMAC and time."""
+    """Train a recipe of clips at several sizes, with its teacher and alone: accuracy against GMAC and time."""
+    from vidistill.runs.recipe import recipe_file
     from vidistill.runs.sweep import run_sweep, table
 
     points, page = run_sweep(recipe_file(recipe), views.split(","), assignments or [])
@@ -127,36 +148,41 @@ def sweep(
 def evaluate(
     student: StudentArgument,
     data: Annotated[str, typer.Option(help="A data set and its options: camvid,root=…,split=val.")],
-    teacher: Annotated[Path | None, typer.Option(help="A per-frame network to agree with.")] = None,
-    key_frame_interval: Annotated[int, typer.Option(help="0 for the student's own.", min=0)] = 0,
+    teacher: Annotated[Path | None, typer.Option(help="A network of single frames to agree with.")] = None,
+    key_frame_interval: IntervalOption = 0,
+    runtime: RuntimeOption = "",
+    precision: PrecisionOption = "float32",
+    threads: ThreadsOption = 0,
     device: DeviceOption = "cpu",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Score a student: mIoU by distance to the key frame; accuracies; PSNR and SSIM; agreement with a teacher."""
+    """Score a student by its task's metrics, at every distance to the key frame; and its agreement with a teacher."""
     from vidistill.data.class_names import require_classes
-    from vidistill.runs.build import build_datasets, build_task
-    from vidistill.scoring import SCORINGS
-    from vidistill.scoring.frames import Setting
-    from vidistill.students.files import load_student
+    from vidistill.runs.build import build_datasets
+    from vidistill.runtimes import open_student
+    from vidistill.stream.evaluate import TEACHER
+    from vidistill.stream.evaluate import evaluate as score
     from vidistill.tasks import require_same_frames
 
-    model = load_student(student_file(student))
-    card = model.card
-    assert card is not None
-    [dataset] = build_datasets([data_source(data)], where="--data")
-    require_classes(card.class_names, "the student", [dataset])
-    place = device_named(device)
-    setting = Setting(build_task(card.task), card.task.get("num_classes", 0), card.normalisation, place)
-    other = load_student(student_file(teacher)).to(place) if teacher else None
-    if other is not None:
-        assert other.card is not None
-        require_same_frames(build_task(other.card.task), setting.task, where="--teacher")
-    interval = key_frame_interval or card.key_frame_interval
-    metrics = SCORINGS[card.task["name"]].evaluate(model.to(place), other, dataset.sequences, setting, interval)
+    model = open_student(student, threads=threads)
+    [dataset] = build_datasets([_data_source(data)], where="--data")
+    require_classes(model.card.class_names, "the student", [dataset])
+    networks = {"student": model}
+    if teacher is not None:
+        networks[TEACHER] = open_student(teacher, threads=threads)
+        require_same_frames(networks[TEACHER].task, model.task, where="--teacher")
+    intervals = {"student": key_frame_interval or model.card.key_frame_interval, TEACHER: 1}
+    running = _running(device, runtime, precision, threads)
+    metrics = score(networks, dataset.sequences, model.task, intervals=intervals, running=running)["student"]
     if as_json:
         print(json.dumps(metrics, indent=2))
-    else:
-        print_values({name: value for name, value in metrics.items() if value is not None})
+        return
+    for name, value in metrics.items():
+        if value is None or (isinstance(value, list) and any(isinstance(v, list) for v in value)):
+            continue  # unknown, or a matrix, which is left to JSON
+        if isinstance(value, list):
+            value = " ".join(f"{v:.4f}" if isinstance(v, float) else str(v) for v in value)
+        print(f"{name:24} {value:.4f}" if isinstance(value, float) else f"{name:24} {value}")
 
 
 @app.command()
@@ -169,59 +195,65 @@ def stream(
     key_frames: Annotated[
         str, typer.Option(help="A number of frames, adaptive, adaptive:0.03 (a drift), or never.")
     ] = "",
-    load_state: Annotated[Path | None, typer.Option(help="Go on from a saved state.")] = None,
+    load_state: Annotated[Path | None, typer.Option(help="Continue from a saved state.")] = None,
     save_state: Annotated[Path | None, typer.Option(help="Save the state after the last frame.")] = None,
     tile: Annotated[int, typer.Option(help="Side of the tiles of large frames in super-resolution.", min=0)] = 0,
     height: HeightOption = None,
+    runtime: RuntimeOption = "",
+    precision: PrecisionOption = "float32",
+    threads: ThreadsOption = 0,
     device: DeviceOption = "cpu",
 ) -> None:
     """Run a student on a video, frame by frame, in constant memory."""
     from vidistill.data.video.reader import VideoReader
     from vidistill.progress import track
+    from vidistill.runtimes import open_student
     from vidistill.stream import stream as streaming
     from vidistill.stream.key_frames import parse_policy
-    from vidistill.stream_outputs import open_sink
-    from vidistill.students.files import load_student
+    from vidistill.stream.sinks import Source, open_sink
     from vidistill.students.windows import set_tile
 
-    model = load_student(student_file(student))
-    card = model.card
-    assert card is not None
+    model = open_student(student, threads=threads)
     if tile:
         set_tile(model, tile)
     policy = parse_policy(key_frames) if key_frames else None
-    running = streaming.Stream(model, key_frames=policy, height=height, device=device_named(device))
+    running = _running(device, runtime, precision, threads)
+    one = streaming.Stream(model, key_frames=policy, height=height, running=running)
     if load_state is not None:
-        streaming.load_state(running, load_state)
+        streaming.load_state(one, load_state)
     with VideoReader(video) as reader:
-        sink = open_sink(
-            out, fps=reader.fps, card=card, source=video, first=running.index, pixel_aspect=reader.pixel_aspect
-        )
-        with sink:
-            outputs = running(reader, ends=save_state is None)
-            for output in track(outputs, "streaming", total=frame_count(reader)):
+        source = Source(fps=reader.fps, path=video, first=one.index, pixel_aspect=reader.pixel_aspect)
+        with open_sink(out, model, source) as sink:
+            outputs = one(reader, ends=save_state is None)
+            for output in track(outputs, "streaming", total=_frame_count(reader)):
                 sink.write(output)
     if save_state is not None:
-        streaming.save_state(running, save_state)
+        streaming.save_state(one, save_state)
 
 
 @app.command()
 def label(
     videos: Annotated[list[str], typer.Argument(help="Videos, or folders of frames.")],
-    teacher: Annotated[str, typer.Option(help="A run or student of ours, a .onnx file, or torchvision:name.")],
-    out: Annotated[Path, typer.Option(help="A .json file or a folder; a new folder for a segmenter's label maps.")],
+    teacher: Annotated[
+        str, typer.Option(help="A run, student or exported folder of ours, a .onnx file, or torchvision:name.")
+    ],
+    out: Annotated[Path, typer.Option(help="Boxes: a .json file or a folder; label maps: a new folder.")],
     weights: Annotated[Path | None, typer.Option(help="The .pth of torchvision:name.")] = None,
     score: Annotated[float, typer.Option(help="The least score of what is kept.", min=0, max=1)] = 0.3,
     classes: Annotated[str, typer.Option(help="Only these, as in person,car; all by default.")] = "",
     height: HeightOption = None,
+    runtime: RuntimeOption = "",
+    precision: PrecisionOption = "float32",
+    threads: ThreadsOption = 0,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Let a teacher label videos: COCO-VID boxes with scores, or label maps, that a recipe can train on."""
+    """Let a teacher label videos: boxes with scores as COCO-VID, or label maps, that a recipe can train on."""
     from vidistill.stream.label import label_videos, open_teacher
 
     chosen = [name.strip() for name in classes.split(",") if name.strip()]
-    opened = open_teacher(teacher, weights)
-    print(label_videos(videos, opened, out, score=score, classes=chosen, height=height, device=device_named(device)))
+    opened = open_teacher(teacher, weights, threads=threads)
+    running = _running(device, runtime, precision, threads)
+    print(label_videos(videos, opened, out, score=score, classes=chosen, height=height, running=running))
 
 
 @app.command()
@@ -233,12 +265,13 @@ def convert(
     ] = "coco_video",
 ) -> None:
     """Write boxes in another layout, where frames that are files stay; or videos with a class as folders of frames."""
+    from vidistill.config import choose
     from vidistill.data.datasets import WRITERS
     from vidistill.files import new_folder
     from vidistill.runs.build import build_datasets
 
-    write = choice(layout, WRITERS, "--layout")
-    [dataset] = build_datasets([data_source(data)], where="DATA")
+    write = choose(WRITERS, layout, where="--layout")
+    [dataset] = build_datasets([_data_source(data)], where="DATA")
     with new_folder(out) as folder:
         left_out = write(dataset, folder) or []
     for problem in left_out:
@@ -250,59 +283,61 @@ def convert(
 def profile(
     student: StudentArgument,
     size: SizeOption = "640x360",
-    key_frame_interval: Annotated[int, typer.Option(help="0 for the student's own.", min=0)] = 0,
-    runtime: Annotated[str, typer.Option(help="eager, compiled (torch.compile; takes minutes) or onnx.")] = "eager",
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
-    threads: Annotated[int, typer.Option(help="0 for torch's own choice.", min=0)] = 0,
+    key_frame_interval: IntervalOption = 0,
+    runtime: RuntimeOption = "",
+    precision: PrecisionOption = "float32",
+    threads: ThreadsOption = 0,
     device: DeviceOption = "cpu",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure parameters, MACs, latency and memory of a student beside the network it came from."""
+    from dataclasses import replace
+
     import torch
 
     from vidistill.models import build_network
     from vidistill.report.table import results_table
-    from vidistill.runtimes.measure import Runtime
-    from vidistill.scoring import SCORINGS, Measuring
-    from vidistill.students.files import load_student
-    from vidistill.students.student import StatefulNetwork
-    from vidistill.students.windows import stateful
+    from vidistill.runtimes import open_student
+    from vidistill.runtimes.measure import profile_students
+    from vidistill.students.student import Student
+    from vidistill.students.windows import as_student
 
-    if threads:
-        torch.set_num_threads(threads)
-    model = load_student(student_file(student))
-    card = model.card
-    assert card is not None
-    models: dict[str, StatefulNetwork] = {"student": model}
-    if card.network and card.form != "per_frame":
-        models["teacher"] = stateful(build_network(**card.network), card.view).eval()
-    dtype = choice(precision, {"float32": torch.float32, "bfloat16": torch.bfloat16}, "--precision")
-    chosen = choice(runtime, {name: name for name in get_args(Runtime)}, "--runtime")
-    place = device_named(device)
-    models = {name: one.to(place, dtype) for name, one in models.items()}
+    model = open_student(student, threads=threads)
+    card, place = model.card, _device_named(device)
+    models: dict[str, Student] = {"student": model}
+    if card.network and card.form != "per_frame" and model.runtime is None:
+        plain = replace(card, form="per_frame", plan=None)
+        models["teacher"] = as_student(build_network(**card.network), plain).eval()
+    models = {name: one.to(place) for name, one in models.items()}
+    frames = torch.randn(4, 3, *_frame_size(size), generator=torch.Generator().manual_seed(0)).to(place)
     interval = key_frame_interval or card.key_frame_interval
-    measuring = Measuring(frame_size(size), interval, place, dtype, chosen)
-    measured = SCORINGS[card.task["name"]].profile(models, measuring)
-    print(json.dumps(measured, indent=2) if as_json else results_table({**measured, "baselines": {}}))
-    if not as_json:
-        print(f"{size_in_words(measured['student']['size'])}, {precision}, {measured['student']['device']}")
+    measured = profile_students(
+        models, frames, interval=interval, runtime=runtime or None, precision=precision, threads=threads
+    )
+    if as_json:
+        print(json.dumps(measured, indent=2))
+        return
+    print(results_table({**measured, "baselines": {}}))
+    print(f"{_size_in_words(measured['student']['size'])}, {precision}, {measured['student']['device']}")
 
 
 @app.command()
 def export(
     student: StudentArgument,
-    out: Annotated[Path, typer.Option(help="Folder for key.onnx and delta.onnx.")],
+    out: Annotated[Path, typer.Option(help="Folder for the runtime's files and card.json.")],
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT, 640x360 by default; a clip network's is its own.")] = "",
+    runtime: Annotated[str, typer.Option(help="A runtime with files: onnx.")] = "onnx",
 ) -> None:
-    """Write a student as ONNX, its state as inputs and outputs, checked against torch in ONNX Runtime."""
-    from vidistill.runtimes.onnx import export_onnx
+    """Write a student for a runtime, its state as inputs and outputs, checked against the student in torch."""
+    from vidistill.config import choose
+    from vidistill.runtimes import RUNTIMES
     from vidistill.students.files import load_student
 
-    exported = export_onnx(load_student(student_file(student)), out, size=frame_size(size) if size else None)
-    for path in (exported.key, exported.delta):
-        if path is not None:
-            print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
-    print(f"outputs equal torch's within {exported.gap:.1e} of their scale over a key frame and three delta frames")
+    chosen = choose(RUNTIMES, runtime, where="--runtime")
+    exported = chosen.export(load_student(student), out, size=_frame_size(size) if size else None)
+    for path in exported.files:
+        print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+    print(f"outputs equal torch's within {exported.gap:.1e} of their scale over a stream with two key frames")
 
 
 @app.command()
@@ -317,57 +352,53 @@ def check(
     problems = (
         check_recipe(recipe, assignments or [], alone=alone)
         if recipe.suffix in (".yaml", ".yml")
-        else check_data(data_source(str(recipe)))
+        else check_data(_data_source(str(recipe)))
     )
     if problems:
         raise UserError(
-            f"{len(problems)} problem{'s' if len(problems) > 1 else ''} found, listed above; mend or remove them"
+            f"{len(problems)} problem{'s' if len(problems) > 1 else ''} found, listed above; repair or remove them"
         )
     print("all is well")
 
 
 @app.command(name="list")
 def list_names() -> None:
-    """List tasks, methods, networks and data sets by name."""
-    from vidistill.data.datasets import DATASETS
+    """List tasks, methods, networks, data sets and runtimes by name."""
     from vidistill.methods import METHODS
     from vidistill.models import MODELS
     from vidistill.models.libraries import LIBRARIES
-    from vidistill.tasks import TASKS
+    from vidistill.runtimes import RUNTIMES
+    from vidistill.students.delta.kinds import KINDS
+    from vidistill.tasks import DATASETS, TASKS
 
-    doors: dict[str, Any] = {
-        "tasks": TASKS, "methods": METHODS, "models": MODELS, "libraries": LIBRARIES, "datasets": DATASETS,
+    registries: dict[str, dict[str, Any]] = {
+        "tasks": TASKS, "methods": METHODS, "student kinds": KINDS, "runtimes": RUNTIMES, "models": MODELS,
+        "libraries": LIBRARIES, "datasets": DATASETS,
     }  # fmt: skip
-    for title, door in doors.items():
-        print(f"{title}: {' '.join(door)}")
+    for title, registry in registries.items():
+        print(f"{title}: {' '.join(registry)}")
 
 
-if TYPE_CHECKING:
-    import torch
-
-    from vidistill.data.video.reader import VideoReader
+# ---- what the words mean
 
 
-def show_results(results: dict[str, Any], folder: Path) -> None:
+def _show_results(results: dict[str, Any], folder: Path, metrics: "Sequence[Metric]") -> None:
     """Prints a run's results and where its files lie."""
     from vidistill.report.table import results_table
 
-    print(results_table(results))
+    print(results_table(results, metrics))
     for title, name in (("student", "student.safetensors"), ("results", "results.json"), ("page", "report.html")):
         print(f"{title + ':':8} {folder / name}")
 
 
-def print_values(values: dict[str, Any]) -> None:
-    """Prints metrics a line each; matrices are left to JSON."""
-    for name, value in values.items():
-        if isinstance(value, list) and any(isinstance(v, list) for v in value):
-            continue  # a matrix
-        if isinstance(value, list):
-            value = " ".join(f"{v:.4f}" if isinstance(v, float) else str(v) for v in value)
-        print(f"{name:24} {value:.4f}" if isinstance(value, float) else f"{name:24} {value}")
+def _running(device: str, runtime: str, precision: str, threads: int) -> "Running":
+    """Where and how networks run."""
+    from vidistill.stream import Running
+
+    return Running(device=_device_named(device), runtime=runtime or None, precision=precision, threads=threads)
 
 
-def frame_count(reader: "VideoReader") -> int | None:
+def _frame_count(reader: "VideoReader") -> int | None:
     """The number of frames; None of a pipe or a live stream, which has none."""
     try:
         return reader.num_frames
@@ -375,17 +406,7 @@ def frame_count(reader: "VideoReader") -> int | None:
         return None
 
 
-def recipe_file(path: Path) -> Path:
-    """The recipe, also of a run folder."""
-    return path / "recipe.yaml" if path.is_dir() else path
-
-
-def student_file(path: Path) -> Path:
-    """The student, also of a run folder."""
-    return path / "student.safetensors" if path.is_dir() else path
-
-
-def data_source(text: str) -> dict[str, Any]:
+def _data_source(text: str) -> dict[str, Any]:
     """A data source from `name,key=value,…`."""
     import yaml
 
@@ -394,12 +415,12 @@ def data_source(text: str) -> dict[str, Any]:
     for option in options:
         key, equals, value = option.partition("=")
         if not equals:
-            raise UserError(f"'{option}' in '{text}' is not key=value")
+            raise UserError(f"'{option}' in '{text}' is not key=value; write a data source as name,key=value,…")
         source[key] = yaml.safe_load(value)
     return source
 
 
-def frame_size(text: str) -> tuple[int, int]:
+def _frame_size(text: str) -> tuple[int, int]:
     """(height, width) from WIDTHxHEIGHT."""
     width, _, height = text.lower().partition("x")
     if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
@@ -407,14 +428,18 @@ def frame_size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def size_in_words(size: Sequence[int]) -> str:
+def _size_in_words(size: Sequence[int]) -> str:
     """Of a frame (height, width), or of a clip (frames, 3, height, width)."""
     *clip, height, width = size
     return f"clips of {clip[0]} frames, {width}x{height}" if clip else f"{width}x{height}"
 
 
-def device_named(name: str) -> "torch.device":
-    """The device by its name. Errors: UserError where it is not here."""
+def _device_named(name: str) -> "torch.device":
+    """The device by its name.
+
+    Raises:
+        UserError: torch cannot use it here.
+    """
     import torch
 
     try:
@@ -422,10 +447,3 @@ def device_named(name: str) -> "torch.device":
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"--device {name}: torch cannot use it here ({reason}); choose cpu, cuda or mps") from error
-
-
-def choice(name: str, choices: dict[str, Any], where: str) -> Any:
-    """What the name stands for. Errors: UserError with the nearest names."""
-    from vidistill.config import choose
-
-    return choose(choices, name, where=where)

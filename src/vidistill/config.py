@@ -11,6 +11,7 @@ import yaml
 from vidistill.errors import UserError, nearest
 
 T = TypeVar("T")
+Values = dict[str, Any]  # plain values by name, as YAML and JSON hold them
 S = TypeVar("S", bound="Settings")
 
 
@@ -133,3 +134,15 @@ def _problem(error: pydantic.ValidationError, keys: Sequence[str]) -> str:
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown key '{where}'; {nearest(str(problem['loc'][-1]), keys)}"
     return f"'{where}': {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}"
+
+
+def plain(settings: Any) -> Any:
+    """The settings, a dataclass or a tree of them, as dicts, lists, texts and numbers. Private fields stay out."""
+    if dataclasses.is_dataclass(settings):
+        public = [field.name for field in dataclasses.fields(settings) if field.init]
+        return {name: plain(getattr(settings, name)) for name in public}
+    if isinstance(settings, dict):
+        return {name: plain(value) for name, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [plain(value) for value in settings]
+    return str(settings) if isinstance(settings, Path) else settings

@@ -120,6 +120,18 @@ def test_observations_are_numbers(method, student) -> None:
     assert all(isinstance(value, float) for value in method.observations().values())
 
 
+def test_what_is_observed_is_declared_and_no_loss(method, kind, student, teacher) -> None:
+    method.set_training(student)
+    task = kind.make_task()
+    method.losses(student, teacher, task, kind.batch(kind.lengths[0]), progress=0.0)
+    assert method.observations().keys() <= set(method.observed)
+    assert not {*method.default_losses, *task.default_losses} & set(method.observed)
+
+
+def test_an_empty_log_has_no_figures(method) -> None:
+    assert method.figures([]) == []
+
+
 @pytest.mark.parametrize(("name", "kind"), pairs(METHODS, fitting=False))
 def test_networks_of_the_other_kind_are_refused(name: str, kind: str) -> None:
     other = KINDS[kind]

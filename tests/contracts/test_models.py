@@ -31,9 +31,9 @@ def test_odd_sizes_and_batches(size) -> None:
 
 
 def test_unknown_names_show_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"no network 'ddrnet_23slim'.*ddrnet_23_slim"):
+    with pytest.raises(UserError, match=r"unknown network 'ddrnet_23slim'.*ddrnet_23_slim"):
         build_network("ddrnet_23slim")
-    with pytest.raises(UserError, match=r"no library 'torchvison'.*torchvision"):
+    with pytest.raises(UserError, match=r"unknown library 'torchvison'.*torchvision"):
         build_network("x", "torchvison")
     with pytest.raises(UserError, match="torchvision has no model 'lraspp'"):
         build_network("lraspp", "torchvision")

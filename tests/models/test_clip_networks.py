@@ -15,9 +15,8 @@ from vidistill.errors import UserError
 from vidistill.models import build_network
 from vidistill.models.clips import smallest_size, to_clip_features
 from vidistill.models.libraries import import_torchvision
-from vidistill.models.segment_network import TemporalShiftNetwork, tsm, tsn
+from vidistill.models.segment_network import TemporalShiftNetwork, temporal_shift, tsm, tsn
 from vidistill.models.slow_only import slow_only
-from vidistill.models.temporal_shift import temporal_shift
 from vidistill.models.video_swin import video_swin_b, video_swin_s, video_swin_t
 from vidistill.ops.macs import count_macs
 from vidistill.ops.normalise import Normalisation
@@ -125,10 +124,10 @@ def test_to_clip_features_by_hand() -> None:
     layouts = [("frames", frames), ("channels_first", first), ("channels_last", last)]
     for layout, features in layouts:
         assert torch.equal(to_clip_features(features, layout, num_clips=2), wanted.float())
-    with pytest.raises(ValueError, match="no feature layout 'tokens'"):
+    with pytest.raises(ValueError, match=r"feature_layout must be one of frames, .* got 'tokens'"):
         to_clip_features(frames, "tokens", num_clips=2)
     for layout, features in layouts:
-        with pytest.raises(ValueError, match="are not of 4 clips"):
+        with pytest.raises(ValueError, match="features must be of 4 clips"):
             to_clip_features(features, layout, num_clips=4)
 
 
@@ -190,7 +189,7 @@ def test_where_tsm_shifts() -> None:
     assert all(path.endswith("conv_pw") for path in shifted)
     with pytest.raises(ValueError, match="no residual blocks"):
         tsm(2, backbone="test_convnext")
-    with pytest.raises(ValueError, match="shift is 1"):
+    with pytest.raises(ValueError, match="shift must be at least 2 where causal is False, got 1"):
         tsm(2, backbone=TINY, shift=1)
 
 
@@ -279,7 +278,7 @@ def test_slow_only_as_published() -> None:
     assert [tuple(s.shape) for s in stages] == [
         (1, 256, 8, 56, 56), (1, 512, 8, 28, 28), (1, 1024, 8, 14, 14), (1, 2048, 8, 7, 7),
     ]  # fmt: skip
-    with pytest.raises(ValueError, match="depth is 34"):
+    with pytest.raises(ValueError, match="depth must be one of 18, 50, got 34"):
         slow_only(2, depth=34)
 
 
@@ -349,7 +348,7 @@ def test_a_clip_too_small_names_the_smallest() -> None:
         network(torch.randn(1, 8, 3, 32, 32))
     fixed = build_network("videomae", "transformers", {"num_classes": K, **VIDEOMAE})
     assert smallest_size(fixed) == 32
-    with pytest.raises(UserError, match=r"takes clips of 4 frames of 32×32 only, not 8 of 64×64"):
+    with pytest.raises(UserError, match=r"takes clips of 4 frames of 32×32 only, got 8 of 64×64; set its view"):
         fixed(torch.randn(1, 8, 3, 64, 64))
 
 
@@ -358,5 +357,5 @@ def test_wrong_names_and_shapes() -> None:
         build_network("tsn", options={"num_classes": 2, "backbone": "resnet5"})
     with pytest.raises(UserError, match=r"gives no feature map .* \(7, 7, 768\)"):
         build_network("tsn", options={"num_classes": 2, "backbone": "swin_tiny_patch4_window7_224"})
-    with pytest.raises(ValueError, match="clips are"):
+    with pytest.raises(ValueError, match=r"clips must be \(B, T, C, H, W\), got \(2, 3, 32, 32\)"):
         tsn(2, backbone=TINY)(torch.randn(2, 3, 32, 32))

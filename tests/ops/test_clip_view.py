@@ -1,8 +1,10 @@
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
 
-from vidistill.ops.clip_view import ClipView, cut_square
+from vidistill.ops.clip_view import ClipView, WindowView, cut_square, view_of_values
 
 
 def test_the_middle_frame_of_every_few_is_taken() -> None:
@@ -14,7 +16,7 @@ def test_the_middle_frame_of_every_few_is_taken() -> None:
 
 
 def test_frames_that_do_not_divide_are_refused() -> None:
-    with pytest.raises(ValueError, match="a clip of 8 frames has no 3 evenly spaced ones"):
+    with pytest.raises(ValueError, match="a clip of 8 frames does not divide into 3 evenly spaced ones"):
         ClipView(num_frames=3, crop=4, size=4)(torch.zeros(1, 8, 3, 4, 4))
 
 
@@ -58,10 +60,11 @@ def test_squares_at_the_corners_and_averaged_down() -> None:
 
 @pytest.mark.parametrize("name", ["num_frames", "stride", "crop", "size"])
 def test_nothing_of_a_view_is_below_1(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         ClipView(**{name: 0})
 
 
 def test_a_view_survives_as_plain_values() -> None:
     view = ClipView(num_frames=4, sampling="dense", stride=3, crop=64, size=32, detail=16)
-    assert ClipView(**view.to_dict()) == view
+    assert view_of_values(asdict(view)) == view
+    assert view_of_values(asdict(WindowView(5))) == WindowView(5)

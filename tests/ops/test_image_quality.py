@@ -56,7 +56,7 @@ def test_ssim_is_its_formula() -> None:
 def test_images_that_cannot_be_compared() -> None:
     image, _ = noisy_pair((12, 12, 3))
     for measure in (psnr, ssim):
-        with pytest.raises(ValueError, match="cannot be compared"):
+        with pytest.raises(ValueError, match="must have one shape to be compared"):
             measure(image, image[1:])
-    with pytest.raises(ValueError, match="11×11 or more"):
+    with pytest.raises(ValueError, match="11×11 or more, got"):
         ssim(image[:10], image[:10])

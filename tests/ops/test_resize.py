@@ -151,5 +151,5 @@ def test_degradation_keeps_constants_and_range(degrade) -> None:
 
 
 def test_a_scale_must_be_positive() -> None:
-    with pytest.raises(ValueError, match="scale is 0"):
+    with pytest.raises(ValueError, match="scale must be above 0, got 0"):
         resize_bicubic(torch.rand(4, 4), 0)

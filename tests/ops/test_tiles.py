@@ -96,9 +96,9 @@ def test_no_tile_is_larger_than_asked_for() -> None:
 
 
 def test_wrong_tiles() -> None:
-    with pytest.raises(ValueError, match="tile is 0"):
+    with pytest.raises(ValueError, match="tile must be at least 1 and overlap at least 0, got 0 and 2"):
         run_in_tiles(Enlarger(), torch.rand(1, 2, 3, 8, 8), tile=0, overlap=2)
-    with pytest.raises(ValueError, match="no pixels"):
+    with pytest.raises(ValueError, match="windows must have pixels"):
         run_in_tiles(Enlarger(), torch.rand(1, 2, 3, 0, 8), tile=4, overlap=2)
-    with pytest.raises(UserError, match=r"of 6×6 pixels the network makes 13×12, .* leave --tile out"):
+    with pytest.raises(UserError, match=r"the network turns 6×6 pixels into 13×12, .* leave --tile out"):
         run_in_tiles(lambda windows: torch.zeros(1, 3, 12, 13), torch.rand(1, 2, 3, 8, 8), tile=4, overlap=2)

@@ -12,5 +12,5 @@ def test_outputs_of_every_kind() -> None:
 
     for outputs in (LOGITS, {"out": LOGITS, "aux": None}, {"logits": LOGITS}, Named()):
         assert logits_of(outputs) is LOGITS
-    with pytest.raises(TypeError, match="not list"):
+    with pytest.raises(TypeError, match="got list"):
         logits_of([LOGITS])

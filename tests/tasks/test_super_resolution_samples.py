@@ -180,7 +180,7 @@ def test_a_network_says_how_long_its_window_is() -> None:
     with pytest.raises(UserError, match=r"looks at 7 frames and data\.clip\.window is 5"):
         clips.view_of({"window": 7})
     for window in (0, 4):
-        with pytest.raises(UserError, match=f"a network's attribute window is {window}; a window with a centre frame"):
+        with pytest.raises(UserError, match=rf"a network's attribute window must be an odd number .* got {window}"):
             clips.view_of({"window": window})
     with pytest.raises(UserError, match="by an attribute `window`"):
         clips.view_of({})

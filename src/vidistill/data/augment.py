@@ -94,19 +94,21 @@ def warp_image(
     return np.asarray(warped, dtype=np.uint8)
 
 
-def warp_labels(labels: LabelMap, matrix: Matrix, size: tuple[int, int]) -> LabelMap:
-    """`labels` resampled to the nearest pixel; 255 (ignored) outside the image."""
+def warp_labels(labels: LabelMap, matrix: Matrix, size: tuple[int, int], *, unknown: float = IGNORED) -> LabelMap:
+    """`labels` resampled to the nearest pixel; unknown outside the image."""
     flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
     warped = cv2.warpPerspective(
-        labels, matrix, size[::-1], flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=IGNORED
+        labels, matrix, size[::-1], flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=unknown
     )
-    return np.asarray(warped, dtype=np.uint8)
+    return np.asarray(warped, dtype=labels.dtype)
 
 
-def warp_clip(clip: Clip, matrices: list[Matrix], size: tuple[int, int]) -> Clip:
+def warp_clip(clip: Clip, matrices: list[Matrix], size: tuple[int, int], *, unknown: float = IGNORED) -> Clip:
     """Every frame and its labels, resampled through its matrix to `size` (height, width)."""
     frames = [warp_image(frame, matrix, size) for frame, matrix in zip(clip.frames, matrices, strict=True)]
-    labels = [warp_labels(labels, matrix, size) for labels, matrix in zip(clip.labels, matrices, strict=True)]
+    labels = [
+        warp_labels(labels, matrix, size, unknown=unknown) for labels, matrix in zip(clip.labels, matrices, strict=True)
+    ]
     return Clip(np.stack(frames), np.stack(labels))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from vidistill.ops.clip_view import View
 
 Image = NDArray[np.uint8]  # (H, W, 3), RGB, 0…255
-LabelMap = NDArray[np.uint8]  # (H, W), class ids, 255 is ignored
+LabelMap = NDArray[Any]  # (H, W): uint8 class ids, 255 is ignored; or float32 values such as depth
 IGNORED = 255
 
 
@@ -64,11 +64,22 @@ class VideoDataset:
 
 
 @dataclass(frozen=True)
+class LabelForm:
+    """How dense labels are stored. unknown: the value of a pixel without a label."""
+
+    dtype: type[np.generic]
+    unknown: float
+
+
+CLASS_IDS = LabelForm(np.uint8, IGNORED)
+
+
+@dataclass(frozen=True)
 class Clip:
-    """T frames of one size, and their labels: 255 everywhere in a frame that has none."""
+    """T frames of one size, and their labels: unknown everywhere in a frame that has none."""
 
     frames: NDArray[np.uint8]  # (T, H, W, 3)
-    labels: NDArray[np.uint8]  # (T, H, W)
+    labels: NDArray[Any]  # (T, H, W), see `LabelForm`
 
 
 class SampleKey(NamedTuple):
@@ -87,7 +98,8 @@ class Batch:
     """The student's and the teacher's view of the same clips, with their labels.
 
     student, teacher: (B, T, 3, H, W) uint8; the same tensor unless a recipe makes the views differ.
-    labels: what the task wants: class ids (B, T, H, W) int64, 255 where ignored or unknown; or a clip's classes (B, K).
+    labels: what the task wants: class ids (B, T, H, W) int64, 255 where ignored or unknown; values (B, T, H, W)
+    float32; or a clip's classes (B, K).
     """
 
     student: Tensor

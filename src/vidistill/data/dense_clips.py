@@ -1,8 +1,7 @@
-"""Training samples: clips drawn from the sequences of one or several data sets."""
+"""Training clips whose frames have a label for every pixel, class ids or values; and what all training clips share."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,25 +13,28 @@ from torch.utils.data import Dataset
 
 from vidistill.config import Settings, call
 from vidistill.data.augment import CameraMotion, Matrix, RandomView, change_colour, warp_clip
-from vidistill.data.clip import IGNORED, Batch, Clip, FrameSequence, Image, SampleKey, VideoDataset
+from vidistill.data.clip import (
+    CLASS_IDS,
+    Batch,
+    Clip,
+    FrameSequence,
+    Image,
+    LabelForm,
+    LabelMap,
+    SampleKey,
+    VideoDataset,
+)
 from vidistill.data.sampling import paired_indices
 from vidistill.errors import UserError
 
 
-@dataclass(frozen=True)
-class ClipSettings:
-    """How a training clip is drawn. From stills, motion makes the frames before the still."""
+class DenseClipSettings(Settings):
+    """How training clips are drawn; see `RandomView` and `CameraMotion` for the units. From stills, motion makes the
+    frames before the still.
 
-    num_frames: int = 2
-    max_gap: int = 9
-    view: RandomView = field(default_factory=RandomView)
-    motion: CameraMotion = field(default_factory=CameraMotion)
-    use_labels: bool = True
-    noise: float = 1.5  # standard deviation, in grey levels, of what a sensor adds to each frame of a moved still
-
-
-class FrameClipSettings(Settings):
-    """How clips of frames with a label each are drawn; units as in `ClipSettings`, `RandomView` and `CameraMotion`."""
+    num_frames: of a clip. max_gap: its frames are 1 to this many apart. noise: standard deviation, in grey levels, of
+    what a sensor adds to each frame of a moved still.
+    """
 
     num_frames: int = pydantic.Field(default=2, ge=1)
     max_gap: int = pydantic.Field(default=9, ge=1)
@@ -42,12 +44,6 @@ class FrameClipSettings(Settings):
     colour: float = pydantic.Field(default=0.0, ge=0, le=1)
     noise: float = pydantic.Field(default=1.5, ge=0)
     motion: dict[str, float] = pydantic.Field(default_factory=dict)
-
-    def samples(self, datasets: Sequence[VideoDataset], *, use_labels: bool) -> "TrainingClips":
-        view = RandomView(self.crop, self.scale, self.flip, self.colour)
-        motion = call(CameraMotion, dict(self.motion), where="data.clip.motion")
-        settings = ClipSettings(self.num_frames, self.max_gap, view, motion, use_labels, self.noise)
-        return TrainingClips(datasets, settings)
 
 
 class FrameCache:
@@ -125,16 +121,28 @@ def refuse_view(changes: dict[str, Any]) -> None:
         raise UserError(f"view {sorted(changes)}: only networks of clips have one; leave it out")
 
 
-class TrainingClips(Dataset[tuple[SampleKey, Clip]]):
+class DenseClips(Dataset[tuple[SampleKey, Clip]]):
     """One sample per anchor: every labelled frame, and every frame of the sequences that have no labels at all.
 
     The clip ends at its anchor. Indexed by a `SampleKey`, on which every draw depends and on nothing else.
+    form: of the labels. use_labels: False to leave them all out.
     """
 
-    def __init__(self, datasets: Sequence[VideoDataset], clip: ClipSettings) -> None:
-        self.clip = clip
+    def __init__(
+        self,
+        datasets: Sequence[VideoDataset],
+        settings: DenseClipSettings,
+        *,
+        form: LabelForm = CLASS_IDS,
+        use_labels: bool = True,
+    ) -> None:
+        self.settings = settings
+        self.form = form
+        self.use_labels = use_labels
+        self.view = RandomView(settings.crop, settings.scale, settings.flip, settings.colour)
+        self.motion = call(CameraMotion, dict(settings.motion), where="data.clip.motion")
         self.cache = FrameCache()
-        self.anchors = find_anchors(datasets, num_frames=clip.num_frames)
+        self.anchors = find_anchors(datasets, num_frames=settings.num_frames)
 
     def __len__(self) -> int:
         return len(self.anchors)
@@ -142,7 +150,7 @@ class TrainingClips(Dataset[tuple[SampleKey, Clip]]):
     def __getitem__(self, key: SampleKey) -> tuple[SampleKey, Clip]:
         rng = key.generator()
         sequence, anchor = self.anchors[key.sample]
-        indices = paired_indices(anchor, num_frames=self.clip.num_frames, max_gap=self.clip.max_gap, rng=rng)
+        indices = paired_indices(anchor, num_frames=self.settings.num_frames, max_gap=self.settings.max_gap, rng=rng)
         images = [self.cache.image(sequence, i) for i in sorted(set(indices))]
         size = images[0].shape[:2]
         if any(image.shape[:2] != size for image in images):
@@ -154,14 +162,13 @@ class TrainingClips(Dataset[tuple[SampleKey, Clip]]):
 
     def example(self) -> Tensor:
         """(1, 3, H, W) zeros of the frames' size."""
-        return example_frame(self.anchors, self.clip.view.crop)
+        return example_frame(self.anchors, self.view.crop)
 
     def view_of(self, changes: dict[str, Any]) -> None:
         """Networks of single frames see all of each. Errors: UserError for a recipe that says otherwise."""
         refuse_view(changes)
 
-    @staticmethod
-    def collate(samples: Sequence[tuple[SampleKey, Clip]]) -> Batch:
+    def collate(self, samples: Sequence[tuple[SampleKey, Clip]]) -> Batch:
         """One batch of clips of one size; both views are the same."""
         sizes = sorted({clip.frames.shape[:3] for _, clip in samples})
         if len(sizes) > 1:
@@ -169,28 +176,28 @@ class TrainingClips(Dataset[tuple[SampleKey, Clip]]):
                 f"the clips of a batch have several sizes (T, H, W) {sizes}; give them one with data.clip.crop"
             )
         frames = torch.from_numpy(np.stack([clip.frames for _, clip in samples])).permute(0, 1, 4, 2, 3).contiguous()
-        labels = torch.from_numpy(np.stack([clip.labels for _, clip in samples])).long()
+        labels = torch.from_numpy(np.stack([clip.labels for _, clip in samples]))
+        labels = labels if labels.is_floating_point() else labels.long()
         return Batch(frames, frames, labels, [key for key, _ in samples])
 
-    def _labels(self, sequence: FrameSequence, index: int, size: tuple[int, ...]) -> np.ndarray:
-        labels = sequence.labels(index) if self.clip.use_labels else None
+    def _labels(self, sequence: FrameSequence, index: int, size: tuple[int, ...]) -> LabelMap:
+        labels = sequence.labels(index) if self.use_labels else None
         if labels is None:
-            return np.full(size, IGNORED, dtype=np.uint8)
+            return np.full(size, self.form.unknown, dtype=self.form.dtype)
         if labels.shape != size:
             raise UserError(f"{sequence.name}: the mask of frame {index} is not of the frame's size {size[::-1]}")
-        return labels
+        return labels.astype(self.form.dtype, copy=False)
 
     def _view(self, clip: Clip, *, is_still: bool, rng: np.random.Generator) -> Clip:
         size = (clip.frames.shape[1], clip.frames.shape[2])
-        view = self.clip.view
-        base = view.draw(size, rng)
+        base = self.view.draw(size, rng)
         matrices = [base] * len(clip.frames)
         if is_still:
             matrices = still_matrices(
-                base, self.clip.motion, size, num_frames=len(clip.frames), max_gap=self.clip.max_gap, rng=rng
+                base, self.motion, size, num_frames=len(clip.frames), max_gap=self.settings.max_gap, rng=rng
             )
-        warped = warp_clip(clip, matrices, view.crop or size)
-        frames = change_colour(warped.frames, view.colour, rng)
+        warped = warp_clip(clip, matrices, self.view.crop or size, unknown=self.form.unknown)
+        frames = change_colour(warped.frames, self.view.colour, rng)
         if is_still:
-            frames = add_noise(frames, self.clip.noise, rng)
+            frames = add_noise(frames, self.settings.noise, rng)
         return Clip(frames, warped.labels)

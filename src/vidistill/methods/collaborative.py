@@ -8,8 +8,11 @@ choice; see docs/collaborative.md.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from functools import partial
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,26 +21,42 @@ from vidistill.errors import UserError
 from vidistill.methods.features import StagePair, adapted, aligned, make_adapters
 from vidistill.methods.stage_method import StageFeatures, StageMethod, parts_of
 from vidistill.methods.teacher import FrozenTeacher
+from vidistill.models.declares import declared
 from vidistill.ops.spectrum import (
-    Kind,
+    SpectrumKind,
     Transform,
     distribution_gap,
     frequency_distribution,
     num_frequencies,
     spectrum_gap,
 )
-from vidistill.students.student import StatefulNetwork
+from vidistill.report.figures import BASELINES, STUDENT, Picture, picture
+from vidistill.students.student import Student
+from vidistill.tasks import Task
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 BOUND = 6.0  # of the learned log variances
-REGRESSIONS = ("spectrum",)  # terms that are squared distances, which Kendall et al. weigh by a half
+REGRESSIONS = ("spectrum",)  # losses that are squared distances, which Kendall et al. weight by a half
+WEIGHT = "weight_"  # what the names of the learned weights begin with in the log
 
 
 @dataclass(frozen=True)
 class SpectrumSpec:
-    """Which spectrum of the features is compared, see `spectrum_gap`. pooled: of their mean over space."""
+    """Which spectrum of the features is compared.
+
+    Args:
+        transform: Over time: "fft", or "dct" for the DCT-II.
+        kind: "complex" for the spectrum itself, "amplitude" for its magnitude, "power" for the square of that, "log"
+            for log(1 + amplitude).
+        frequency_weights: Of the squared gaps, one for each frequency from the mean over time upward; None for all 1.
+        normalised: Scale each clip's spectrum to unit norm.
+        pooled: Take the mean of the features over space first.
+    """
 
     transform: Transform = "fft"
-    kind: Kind = "amplitude"
+    kind: SpectrumKind = "amplitude"
     frequency_weights: tuple[float, ...] | None = None
     normalised: bool = True
     pooled: bool = False
@@ -47,12 +66,12 @@ class SpectrumSpec:
         expected, weights = num_frequencies(num_frames, self.transform), self.frequency_weights
         if weights is not None and (len(weights) != expected or min(weights) < 0):
             raise UserError(
-                f"method.spectrum has {len(weights)} frequency_weights for {num_frames} frames, which have {expected}; "
-                "give one each, from the mean over time upward, none negative"
+                f"method.spectrum.frequency_weights must be {expected} numbers for {num_frames} frames, none negative, "
+                f"got {list(weights)}; give one for each frequency, from the mean over time upward"
             )
 
     def gap(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Of features (B, T, C, h, w) in the teacher's channels."""
+        """The gap of features (B, T, C, h, w), the student's in the teacher's channels."""
         student = aligned(student, teacher)
         if self.pooled:
             student, teacher = (f.mean(dim=(-2, -1), keepdim=True) for f in (student, teacher))
@@ -67,7 +86,7 @@ class SpectrumSpec:
 
 
 class LearnedWeights(nn.Module):
-    """Σ c · exp(−s) · L + s / 2 over the losses, with s learned: the log variance of each, from 0, within ±6.
+    """Σ c · exp(−s) · L + s / 2 over the losses L, where s, the log variance of each, is learned from 0, within ±6.
 
     c is a half for squared distances and 1 for the others. Source: Kendall, Gal & Cipolla, "Multi-Task Learning Using
     Uncertainty to Weigh Losses", CVPR 2018.
@@ -84,9 +103,8 @@ class LearnedWeights(nn.Module):
 
     def forward(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """The losses, weighted, and `balance`, the sum of s / 2."""
-        with (
-            torch.no_grad()
-        ):  # the parameter itself, for a clamp in the formula would leave no gradient to come back by
+        # clamp the parameter itself: a clamp in the formula would leave no gradient to bring it back
+        with torch.no_grad():
             self.log_variances.clamp_(-BOUND, BOUND)
         weights = dict(zip(self.names, self._weights(), strict=True))
         weighted = {name: weights[name] * loss for name, loss in losses.items()}
@@ -102,18 +120,26 @@ class LearnedWeights(nn.Module):
 
 @dataclass(kw_only=True)
 class Collaborative(StageMethod):
-    """Labels, a teacher's feature spectra and its kernels' frequency distribution.
+    """Learns from labels, the spectra of a teacher's features and the frequency distribution of its kernels.
 
-    spectrum: None to leave it out. parameters: whether kernels are compared. logits: whether the teacher's predictions
-    are, as in `supervised`. stages: which are compared, as pairs of module paths, or how many of the last ones; by
-    default as many as both networks have. weighting: "learned", see `LearnedWeights`, or "fixed", the recipe's weights
-    alone. weights_learning_rate: of the learned ones; None for the recipe's, which in a short run hardly moves them.
+    Args:
+        spectrum: Which spectrum is compared; None leaves this part out.
+        parameters: Whether kernels are compared.
+        logits: Whether the teacher's predictions are compared, as in `supervised`.
+        stages: Which stages are compared: pairs of module paths (student's, teacher's), or how many of the last ones;
+            None for as many as both networks have.
+        weighting: "learned", see `LearnedWeights`, or "fixed": the recipe's weights alone.
+        weights_learning_rate: Learning rate of the learned weights; None for the recipe's, which hardly moves them in
+            a short run.
     """
 
     name: ClassVar[str] = "collaborative"
     default_losses: ClassVar[dict[str, float]] = {
         "task": 1.0, "teacher": 1.0, "spectrum": 1.0, "parameters": 1.0, "balance": 1.0
     }  # fmt: skip
+    observed: ClassVar[tuple[str, ...]] = (
+        f"{WEIGHT}task", f"{WEIGHT}teacher", f"{WEIGHT}spectrum", f"{WEIGHT}parameters"
+    )  # fmt: skip
 
     spectrum: SpectrumSpec | None = field(default_factory=SpectrumSpec)
     parameters: bool = True
@@ -122,41 +148,42 @@ class Collaborative(StageMethod):
     weights_learning_rate: float | None = None
     _weights: LearnedWeights | None = field(default=None, init=False, repr=False)
 
-    def make_parts(self, network: nn.Module, teacher: FrozenTeacher, shapes: list[StageFeatures]) -> nn.ModuleDict:
+    def make_parts(
+        self, network: nn.Module, teacher: FrozenTeacher, shapes: list[StageFeatures[torch.Size]]
+    ) -> nn.ModuleDict:
         parts = nn.ModuleDict()
         if self.spectrum is not None:
-            for found in shapes:
-                self.spectrum.check(num_frames=found.teacher[1])
-            parts["adapters"] = make_adapters({found.pair: (found.student[2], found.teacher[2]) for found in shapes})
+            for shape in shapes:
+                self.spectrum.check(num_frames=shape.teacher[1])
+            parts["adapters"] = make_adapters({shape.pair: (shape.student[2], shape.teacher[2]) for shape in shapes})
         if self.parameters:
-            comparable_kernels(network, teacher.network, [found.pair for found in shapes])
+            comparable_kernels(network, teacher.network, [shape.pair for shape in shapes])
         if self.weighting == "learned":
-            self._weights = LearnedWeights(self._names())
+            chosen = {"teacher": self.logits, "spectrum": self.spectrum is not None, "parameters": self.parameters}
+            self._weights = LearnedWeights(["task", *(name for name, is_chosen in chosen.items() if is_chosen)])
             parts["weights"] = self._weights
         return parts
 
-    def _names(self) -> list[str]:
-        chosen = {"teacher": self.logits, "spectrum": self.spectrum is not None, "parameters": self.parameters}
-        return ["task", *(name for name, is_chosen in chosen.items() if is_chosen)]
-
     def losses(
-        self, student: StatefulNetwork, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
+        self, student: Student, teacher: FrozenTeacher | None, task: Task, batch: Batch, *, progress: float
     ) -> dict[str, Tensor]:
         assert teacher is not None
         outputs, teacher_outputs, stages = self.features(student, teacher, batch)
-        parts: Any = parts_of(student)
+        parts = parts_of(student)
         losses = task.supervise(outputs, batch.labels, teacher_outputs)
         if self.logits:
             losses |= task.compare(outputs, teacher_outputs)
         if self.spectrum is not None:
-            ours = [adapted(found.student, found.pair, parts["adapters"]) for found in stages]
-            gaps = [self.spectrum.gap(own, found.teacher) for own, found in zip(ours, stages, strict=True)]
+            adapters = parts["adapters"]
+            assert isinstance(adapters, nn.ModuleDict)
+            ours = [adapted(stage.student, stage.pair, adapters) for stage in stages]
+            gaps = [self.spectrum.gap(own, stage.teacher) for own, stage in zip(ours, stages, strict=True)]
             losses["spectrum"] = torch.stack(gaps).mean()
         if self.parameters:
-            losses["parameters"] = parameter_gap(student.network, teacher.network, [found.pair for found in stages])
+            losses["parameters"] = parameter_gap(student.network, teacher.network, [stage.pair for stage in stages])
         return parts["weights"](losses) if self.weighting == "learned" else losses
 
-    def parameter_groups(self, student: StatefulNetwork, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
+    def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
         groups = super().parameter_groups(student, learning_rate, steps=steps)
         own = set() if self._weights is None else {id(p) for p in self._weights.parameters()}
         for group in groups:
@@ -167,63 +194,83 @@ class Collaborative(StageMethod):
         return [group for group in groups if group["params"]]
 
     def observations(self) -> dict[str, float]:
-        """The weight that each loss has now, where they are learned."""
+        """The weight that each loss has now, where the weights are learned."""
         weights = {} if self._weights is None else self._weights.weights()
-        return {f"weight_{name}": weight for name, weight in weights.items()}
+        return {f"{WEIGHT}{name}": weight for name, weight in weights.items()}
+
+    @staticmethod
+    def figures(log: list[dict[str, float]]) -> list[Picture]:
+        return figures(log)
 
 
 def spatial_kernels(network: nn.Module, stage: str) -> dict[int, list[Tensor]]:
-    """The weights of a stage's convolutions with k×k kernels, k > 1, by k; those of one over time too, slice by slice.
+    """The weights (…, k, k) of a stage's convolutions with k×k kernels, k > 1, by k; slices of those over time too.
 
-    A stage that the network declares is all that it holds behind the stage before, up to this path: a MobileNet's last
-    one ends at a norm. Any other path is that module alone. 1×1 kernels have no spatial spectrum, and other shapes no
-    square one.
+    A stage that the network declares is everything behind the stage before, up to this path: the last one of a
+    MobileNet ends at a norm. Any other path is that module alone. 1×1 kernels have no spatial spectrum, and other
+    shapes no square one.
     """
-    found: dict[int, list[Tensor]] = {}
+    kernels: dict[int, list[Tensor]] = {}
     for part in _parts_of_stage(network, stage):
         if isinstance(part, nn.Conv2d | nn.Conv3d) and part.kernel_size[-1] == part.kernel_size[-2] > 1:
-            found.setdefault(part.kernel_size[-1], []).append(part.weight)
-    return found
+            kernels.setdefault(part.kernel_size[-1], []).append(part.weight)
+    return kernels
 
 
 def _parts_of_stage(network: nn.Module, stage: str) -> list[nn.Module]:
-    declared = list(getattr(network, "stages", ()))
-    if stage not in declared:
+    stages = declared(network).stages
+    if stage not in stages:
         return list(network.get_submodule(stage).modules())
     modules = dict(network.named_modules())
 
     def end(path: str) -> int:
         return max(place for place, name in enumerate(modules, 1) if f"{name}.".startswith(f"{path}."))
 
-    earlier = declared[: declared.index(stage)]
+    earlier = stages[: stages.index(stage)]
     return list(modules.values())[end(earlier[-1]) if earlier else 0 : end(stage)]
 
 
 def comparable_kernels(
     student: nn.Module, teacher: nn.Module, pairs: Sequence[StagePair]
 ) -> list[tuple[list[Tensor], list[Tensor]]]:
-    """For every pair of stages and every kernel size that both have, the student's and the teacher's kernels.
+    """The student's and the teacher's kernels, for every pair of stages and every kernel size that both have.
 
-    Errors: UserError where there are none.
+    Errors: UserError where they have none in common.
     """
-    found = []
+    kernels = []
     for pair in pairs:
-        ours, theirs = (
-            spatial_kernels(network, path) for network, path in ((student, pair.student), (teacher, pair.teacher))
-        )
-        found += [(ours[k], theirs[k]) for k in sorted(ours.keys() & theirs.keys())]
-    if not found:
+        ours, theirs = spatial_kernels(student, pair.student), spatial_kernels(teacher, pair.teacher)
+        kernels += [(ours[k], theirs[k]) for k in sorted(ours.keys() & theirs.keys())]
+    if not kernels:
         raise UserError(
-            "student and teacher have no kernels of one size in the stages that are compared, so there is no parameter "
-            "distribution; set method.parameters: false"
+            "student and teacher have no kernels of one size in the stages that are compared, so their parameters "
+            "cannot be compared; set method.parameters: false"
         )
-    return found
+    return kernels
 
 
 def parameter_gap(student: nn.Module, teacher: nn.Module, pairs: Sequence[StagePair]) -> Tensor:
-    """KL of the frequency distributions of the stages' kernels, mean over stages and kernel sizes."""
+    """KL(teacher ‖ student) of the frequency distributions of kernels, mean over stages and kernel sizes."""
     gaps = [
         distribution_gap(frequency_distribution(ours), frequency_distribution(theirs))
         for ours, theirs in comparable_kernels(student, teacher, pairs)
     ]
     return torch.stack(gaps).mean()
+
+
+def figures(log: list[dict[str, float]]) -> list[Picture]:
+    """The weight that each loss had, step by step; nothing where the weights were not learned."""
+    names = [name for name in (log[-1] if log else {}) if name.startswith(WEIGHT)]
+    if not names:
+        return []
+    curves = {name.removeprefix(WEIGHT): [line.get(name, np.nan) for line in log] for name in names}
+    words = "; ".join(f"{name} from {curve[0]:.3g} to {curve[-1]:.3g}" for name, curve in curves.items())
+    draw = partial(_draw_weights, steps=[line["step"] for line in log], curves=curves)
+    return [picture(draw, f"Learned weights of the losses: {words}", "The weights that the run gave its losses")]
+
+
+def _draw_weights(axes: "Axes", *, steps: list[float], curves: dict[str, list[float]]) -> None:
+    for (name, curve), colour in zip(curves.items(), cycle((STUDENT, *BASELINES)), strict=False):
+        axes.plot(steps, curve, color=colour, linewidth=1.6, label=name)
+    axes.set(xlabel="step", ylabel="weight")
+    axes.legend()

@@ -7,7 +7,7 @@ Source: Ma et al., "Rethinking Resolution in the Context of Efficient Video Reco
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,21 +18,26 @@ from vidistill.errors import UserError
 from vidistill.methods.features import adapted, aligned, make_adapters
 from vidistill.methods.stage_method import StageFeatures, StageMethod, parts_of
 from vidistill.methods.teacher import FrozenTeacher
+from vidistill.models.declares import declared
 from vidistill.students.norms import batch_norms
-from vidistill.students.student import StatefulNetwork
+from vidistill.students.student import Student
+from vidistill.tasks import Task
 
 
 @dataclass(kw_only=True)
 class CrossResolution(StageMethod):
-    """The student's last features, upsampled to the teacher's grid, against the teacher's.
+    """Compares the student's last features, upsampled to the teacher's grid, with the teacher's.
 
-    gap: "features", mean squared error of the features, where the published weight is 100; a training-only 1×1
-        projection where channels differ [ours]. "locations", T² · KL of the class logits at every location, each
-        network's classifier applied to its own features, published for networks of different width with weight 200.
-    temperature: T of "locations". classifier: whose reads the student's locations; the teacher's needs its channels.
-    stages: which to compare, as pairs of module paths, or how many of the last ones; published: the last one.
-    teacher_norms: "batch", the teacher's batch normalisation on the statistics of the batch, as published; "stored",
-        on its own. What it has stored stays as it is either way.
+    Args:
+        gap: "features": mean squared error of the features, published with weight 100; a training-only 1×1 projection
+            where channels differ [ours]. "locations": T² · KL of the class logits at every location, each network's
+            classifier applied to its own features, published for networks of different width with weight 200.
+        temperature: T of "locations".
+        classifier: Whose classifier reads the student's locations; the teacher's needs features of its channels.
+        stages: Which to compare: pairs of module paths (student's, teacher's), or how many of the last stages;
+            published: the last one.
+        teacher_norms: What the teacher's batch normalisation uses: "batch", the statistics of the batch, as published;
+            "stored", its own. Either way its own do not change.
     """
 
     name: ClassVar[str] = "cross_resolution"
@@ -44,51 +49,49 @@ class CrossResolution(StageMethod):
     stages: int | list[tuple[str, str]] | None = 1
     teacher_norms: Literal["batch", "stored"] = "batch"
 
-    def make_parts(self, network: nn.Module, teacher: FrozenTeacher, shapes: list[StageFeatures]) -> nn.ModuleDict:
+    def make_parts(
+        self, network: nn.Module, teacher: FrozenTeacher, shapes: list[StageFeatures[torch.Size]]
+    ) -> nn.ModuleDict:
         if teacher.cache is not None and self.teacher_norms == "batch" and batch_norms(teacher.network):
             raise UserError(
-                "method.teacher_norms is batch, so what the teacher says of a clip depends on the others of its batch "
+                "method.teacher_norms is batch, so the teacher's outputs for a clip depend on the rest of the batch "
                 "and cannot be cached; set it to stored, or leave teacher.cache out"
             )
         if self.gap == "features":
-            return make_adapters({found.pair: (found.student[2], found.teacher[2]) for found in shapes})
-        for found in shapes:
-            _require_channels(found.student[2], self._reader(network, teacher.network))
-            _require_channels(found.teacher[2], classifier_of(teacher.network))
+            return make_adapters({shape.pair: (shape.student[2], shape.teacher[2]) for shape in shapes})
+        for shape in shapes:
+            _require_channels(shape.student[2], self._student_classifier(network, teacher.network))
+            _require_channels(shape.teacher[2], classifier_of(teacher.network))
         return nn.ModuleDict()
 
-    def _reader(self, student: nn.Module, teacher: nn.Module) -> nn.Linear:
-        """The classifier of the student's locations."""
+    def _student_classifier(self, student: nn.Module, teacher: nn.Module) -> nn.Linear:
+        """The layer that reads the student's locations."""
         return classifier_of(student if self.classifier == "own" else teacher)
 
     def losses(
-        self, student: StatefulNetwork, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
+        self, student: Student, teacher: FrozenTeacher | None, task: Task, batch: Batch, *, progress: float
     ) -> dict[str, Tensor]:
         assert teacher is not None
-        with self._norms_of(teacher.network):
+        with batch_statistics(teacher.network) if self.teacher_norms == "batch" else nullcontext():
             outputs, teacher_outputs, stages = self.features(student, teacher, batch)
         losses = task.supervise(outputs, batch.labels, teacher_outputs)
-        gap = torch.stack([self._gap(student, teacher, found) for found in stages]).mean()
+        gap = torch.stack([self._gap(student, teacher, stage) for stage in stages]).mean()
         return {**losses, "feature" if self.gap == "features" else "location": gap}
 
-    def _gap(self, student: StatefulNetwork, teacher: FrozenTeacher, found: StageFeatures) -> Tensor:
+    def _gap(self, student: Student, teacher: FrozenTeacher, stage: StageFeatures[Tensor]) -> Tensor:
         if self.gap == "features":
-            ours = adapted(found.student, found.pair, parts_of(student))
-            return F.mse_loss(aligned(ours, found.teacher), found.teacher)
-        return location_gap(
-            location_logits(aligned(found.student, found.teacher), self._reader(student.network, teacher.network)),
-            location_logits(found.teacher, classifier_of(teacher.network)),
-            temperature=self.temperature,
-        )
-
-    def _norms_of(self, network: nn.Module) -> Any:
-        return batch_statistics(network) if self.teacher_norms == "batch" else nullcontext()
+            ours = adapted(stage.student, stage.pair, parts_of(student))
+            return F.mse_loss(aligned(ours, stage.teacher), stage.teacher)
+        reader = self._student_classifier(student.network, teacher.network)
+        ours = location_logits(aligned(stage.student, stage.teacher), reader)
+        theirs = location_logits(stage.teacher, classifier_of(teacher.network))
+        return location_gap(ours, theirs, temperature=self.temperature)
 
 
 def classifier_of(network: nn.Module) -> nn.Linear:
     """The network's last layer. Errors: UserError where it does not say which, or it is no linear layer."""
-    path = getattr(network, "classifier", None)
-    layer = network.get_submodule(path) if isinstance(path, str) else None
+    path = declared(network).classifier
+    layer = network.get_submodule(path) if path is not None else None
     if not isinstance(layer, nn.Linear):
         raise UserError(
             f"{type(network).__name__} does not say which linear layer its classifier is, so it has no class logits at "
@@ -98,7 +101,7 @@ def classifier_of(network: nn.Module) -> nn.Linear:
 
 
 def location_logits(features: Tensor, classifier: nn.Linear) -> Tensor:
-    """(B, T, K, h, w): the classifier at every location of features (B, T, C, h, w)."""
+    """(B, T, K, h, w): the classifier's logits at every location of features (B, T, C, h, w)."""
     _require_channels(features.shape[2], classifier)
     return classifier(features.movedim(2, -1)).movedim(-1, 2)
 
@@ -114,13 +117,13 @@ def _require_channels(num_channels: int, classifier: nn.Linear) -> None:
 def location_gap(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
     """T² · KL(teacher ‖ student) of class logits (B, T, K, h, w), mean over locations and classes; 0 for equal ones."""
     target = (teacher.detach().float() / temperature).log_softmax(dim=2)
-    found = (student.float() / temperature).log_softmax(dim=2)
-    return F.kl_div(found, target, reduction="none", log_target=True).mean() * temperature**2
+    ours = (student.float() / temperature).log_softmax(dim=2)
+    return F.kl_div(ours, target, reduction="none", log_target=True).mean() * temperature**2
 
 
 @contextmanager
 def batch_statistics(network: nn.Module) -> Iterator[None]:
-    """Batch normalisation on the statistics of the batch; what is stored is neither used nor changed."""
+    """Batch normalisation by the statistics of the batch; the stored ones are neither used nor changed."""
     norms = batch_norms(network)
     modes = [(norm.training, norm.track_running_stats) for norm in norms]
     for norm in norms:

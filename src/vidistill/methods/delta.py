@@ -4,52 +4,65 @@ Source: Habibian et al., "Delta Distillation for Efficient Video Processing", EC
 docs/delta.md for the equations and for where we differ.
 """
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from vidistill.data.clip import Batch
 from vidistill.errors import UserError
-from vidistill.methods.delta_reference import Reference, captured_features, coarse_blocks, delta_gaps, feature_gap
+from vidistill.methods.delta_reference import Reference, captured_features, delta_gaps, feature_blocks, feature_gap
 from vidistill.methods.latency_table import block_costs
 from vidistill.methods.processes import mean_over_processes
 from vidistill.methods.teacher import FrozenTeacher
-from vidistill.ops.clip_view import View
+from vidistill.report.figures import Picture
+from vidistill.students.card import Card
+from vidistill.students.delta.calls import Tree
 from vidistill.students.delta.conversion import Granularity, Selection, plan_conversion
-from vidistill.students.delta.network import DeltaBlock, DeltaNetwork, convert, keep_chosen, set_costs
-from vidistill.students.delta.plan import StudentSpec
+from vidistill.students.delta.kinds import StudentSpec
+from vidistill.students.delta.network import DeltaNetwork, convert, keep_chosen, set_costs
 from vidistill.students.delta.search import Search, SearchedStudent
 from vidistill.students.norms import freeze_norms
-from vidistill.students.student import StatefulNetwork
+from vidistill.students.student import Student
 from vidistill.students.windows import refuse_clips, require_whole_windows
+from vidistill.tasks import Task
 
 
 @dataclass(kw_only=True)
 class Delta:
     """Blocks with students; by default each convolution and linear layer with a separable one of γ = 4.
 
-    student: of every block; search: several candidates instead, among which the run chooses.
-    others: the student of the layers outside larger blocks; without one they are left. [ours]
-    granularity, convert, leave, leave_first, leave_last: what the blocks are, see `Selection`.
-    key_frame_interval: the default for streaming and evaluation; it does not change training.
-    train_key_path: train the key frames' network too, at the recipe's learning rate, the students at
-        `student_learning_rate_factor` times that, as published. False keeps it frozen, equal to the teacher to the
-        bit, and trains about twice as fast. [ours]
-    freeze_norms: keep the trained batch normalisations' statistics, as short runs with small batches want. [ours]
-    delta_until: the part of the run in which the delta loss counts; published: the first third.
-    delta_scale: what the gaps of the delta loss are divided by: their mean at the first step ("mean", published for
-        segmentation), each by its own there ("layer", published for EfficientDet), or nothing ("none", published for
-        Faster R-CNN).
+    Args:
+        student: The student of every block.
+        search: Several candidates instead, among which the run chooses.
+        granularity: What a block is; this, `convert`, `leave`, `leave_first`, `leave_last` and `others` are those of
+            `Selection`.
+        convert: Path patterns of what is converted; None for all.
+        leave: Path patterns of what is not.
+        leave_first: How many of the first layers are left.
+        leave_last: How many of the last layers are left.
+        others: The student of the layers outside larger blocks; without one they are left. [ours]
+        key_frame_interval: The default for streaming and evaluation; it does not change training.
+        train_key_path: Train the key frames' network too, at the recipe's learning rate, the students at
+            `student_learning_rate_factor` times that, as published. False keeps it frozen, equal to the teacher to the
+            bit, and trains about twice as fast. [ours]
+        student_learning_rate_factor: The students' learning rate over the recipe's.
+        freeze_norms: Keep the trained batch normalisations' statistics, as short runs with small batches want. [ours]
+        delta_until: The part of the run, 0…1, in which the delta loss counts; published: the first third.
+        delta_scale: What the gaps of the delta loss are divided by: their mean at the first step ("mean", published for
+            segmentation), each by its own there ("layer", published for EfficientDet), or nothing ("none", published
+            for Faster R-CNN).
     """
 
     name: ClassVar[str] = "delta"
-    form: ClassVar[str] = "delta"
     default_losses: ClassVar[dict[str, float]] = {
         "task": 1.0, "teacher": 1.0, "delta": 0.01, "feature": 0.1, "cost": 0.1
     }  # fmt: skip
+    observed: ClassVar[tuple[str, ...]] = ()
 
     student: StudentSpec = field(default_factory=StudentSpec)
     search: Search | None = None
@@ -67,16 +80,37 @@ class Delta:
     delta_scale: Literal["mean", "layer", "none"] = "mean"
     _first: dict[str, list[float]] = field(default_factory=dict, init=False, repr=False)
 
+    @property
+    def is_own_teacher(self) -> bool:
+        """Whether the key path stays as it is and teaches the students."""
+        return not self.train_key_path
+
+    def for_run(self, folder: Path, *, optimiser: str = "adamw", measures: bool = True) -> Self:
+        """With a place for the latencies that a search reads or measures; without measuring, MACs stand in for them."""
+        settings = copy.deepcopy(self)
+        if self.search is None:
+            return settings
+        if optimiser != "adamw" and self.search.gate_learning_rate is None:
+            raise UserError(
+                f"method.search: the gates' own rate suits adamw, optim.name is {optimiser}; give "
+                "method.search.gate_learning_rate"
+            )
+        table = self.search.table or folder / "latency_table.json"
+        cost = "macs" if not measures and not table.exists() else self.search.cost
+        settings.search = replace(self.search, table=table, cost=cost)
+        return settings
+
     def prepare(
         self,
         network: nn.Module,
         example: Tensor,
         *,
-        view: View | None = None,
+        card: Card | None = None,
         teacher: FrozenTeacher | None = None,
     ) -> DeltaNetwork:
-        refuse_clips(view, self.name)
-        require_whole_windows(view, self.name, example)
+        card = card or Card()
+        refuse_clips(card.view, self.name)
+        require_whole_windows(card.view, self.name, example)
         if not self.train_key_path and teacher is not None and not _same_weights(network, teacher.network):
             raise UserError(
                 "method.train_key_path: false keeps the student's own network on key frames, which then is the only "
@@ -89,7 +123,7 @@ class Delta:
         plan = plan_conversion(network, example, selection, candidates)
         if not plan.converted:
             raise UserError(f"no block of the network can have a student:\n{plan}")
-        student = convert(network, plan)
+        student = convert(network, plan, card)
         if self.search is not None:
             costs = block_costs(network, student, self.search, selection, (example.shape[-2], example.shape[-1]))
             set_costs(student, costs)
@@ -98,7 +132,7 @@ class Delta:
             block.student.requires_grad_(True)
         return student
 
-    def parameter_groups(self, student: StatefulNetwork, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
+    def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
         cheap = {id(p) for block in _delta(student).blocks().values() for p in block.student.parameters()}
         gates = [searched.gates for searched in _searched(student)]
         own = {id(gate) for gate in gates}
@@ -112,7 +146,7 @@ class Delta:
             groups.append({"params": gates, "lr": self.search.rate(steps), "weight_decay": 0.0})
         return [group for group in groups if group["params"]]
 
-    def set_training(self, student: StatefulNetwork) -> None:
+    def set_training(self, student: Student) -> None:
         student.train()
         _freeze_random_layers(student)
         if self.freeze_norms or not self.train_key_path:
@@ -121,9 +155,10 @@ class Delta:
             block.student.set_training()
 
     def losses(
-        self, student: StatefulNetwork, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
+        self, student: Student, teacher: FrozenTeacher | None, task: Task, batch: Batch, *, progress: float
     ) -> dict[str, Tensor]:
-        """The first frame of each clip is its key frame. Task losses are means over the frames that are trained.
+        """The losses of clips (B, T, 3, H, W). The first frame of each is its key frame; task losses are means over the
+        frames that are trained.
 
         With a frozen key path the student is its own teacher: the key path's outputs on every frame are the reference
         network's, so they cost one pass and not two.
@@ -133,7 +168,7 @@ class Delta:
         for searched in _searched(network):
             searched.draw() if searches else searched.settle()
         frames = batch.student
-        wants_delta, wants_features = progress < self.delta_until, bool(coarse_blocks(network))
+        wants_delta, wants_features = progress < self.delta_until, bool(feature_blocks(network))
         needs_reference = wants_delta or wants_features or not self.train_key_path
         reference = Reference.of(network, frames) if needs_reference else None
         if self.train_key_path:
@@ -144,20 +179,23 @@ class Delta:
             state, outputs = reference.state(0), {}
         gaps: dict[str, list[Tensor]] = {"delta": [], "feature": []}
         for t in range(1, frames.shape[1]):
-            with network.tape.recording() as changes, captured_features(network, _student_part) as features:
+            with (
+                network.tape.recording() as changes,
+                captured_features(network, lambda block: block.student) as features,
+            ):
                 outputs[t], _ = network(frames[:, t], state)
             if reference is not None and wants_delta:
                 gaps["delta"].append(delta_gaps(changes, reference, t))
             if reference is not None and wants_features:
                 gaps["feature"].append(feature_gap(features, reference, t))
         losses = self._task_losses(outputs, reference, teacher, task, batch)
-        losses |= {name: self._scaled(name, torch.stack(found)) for name, found in gaps.items() if found}
+        losses |= {name: self._scaled(name, torch.stack(by_frame)) for name, by_frame in gaps.items() if by_frame}
         if searches:
             losses["cost"] = sum((searched.cost() for searched in _searched(network)), start=frames.new_zeros(()))
         return losses
 
     def _task_losses(
-        self, outputs: dict[int, Any], reference: Reference | None, teacher: FrozenTeacher | None, task: Any,
+        self, outputs: dict[int, Tree], reference: Reference | None, teacher: FrozenTeacher | None, task: Task,
         batch: Batch,
     ) -> dict[str, Tensor]:  # fmt: skip
         sums: dict[str, Tensor] = {}
@@ -166,10 +204,10 @@ class Delta:
                 teacher_outputs = reference.outputs(t)
             else:
                 teacher_outputs = None if teacher is None else teacher(batch.teacher[:, t])
-            found = task.supervise(frame_outputs, batch.labels[:, t], teacher_outputs)
+            losses = task.supervise(frame_outputs, batch.labels[:, t], teacher_outputs)
             if teacher_outputs is not None:
-                found |= task.compare(frame_outputs, teacher_outputs)
-            for name, loss in found.items():
+                losses |= task.compare(frame_outputs, teacher_outputs)
+            for name, loss in losses.items():
                 sums[name] = sums.get(name, torch.zeros_like(loss)) + loss / len(outputs)
         return sums
 
@@ -191,7 +229,11 @@ class Delta:
     def observations(self) -> dict[str, float]:
         return {}
 
-    def finish(self, student: StatefulNetwork) -> StatefulNetwork:
+    @staticmethod
+    def figures(log: list[dict[str, float]]) -> list[Picture]:
+        return []
+
+    def finish(self, student: Student) -> Student:
         network = _delta(student)
         keep_chosen(network)
         network.folding = "later"
@@ -204,7 +246,7 @@ class Delta:
         self._first = {name: list(values) for name, values in state["first"].items()}
 
 
-def _searched(student: StatefulNetwork) -> list[SearchedStudent]:
+def _searched(student: Student) -> list[SearchedStudent]:
     return [b.student for b in _delta(student).blocks().values() if isinstance(b.student, SearchedStudent)]
 
 
@@ -219,15 +261,11 @@ def _freeze_random_layers(module: nn.Module) -> None:
 
 
 def _same_weights(network: nn.Module, other: nn.Module) -> bool:
-    ours, theirs = network.state_dict(), other.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name].to(ours[name])) for name in ours)
+    own, others = network.state_dict(), other.state_dict()
+    return own.keys() == others.keys() and all(torch.equal(own[name], others[name].to(own[name])) for name in own)
 
 
-def _student_part(block: DeltaBlock) -> nn.Module:
-    return block.student
-
-
-def _delta(student: StatefulNetwork) -> DeltaNetwork:
+def _delta(student: Student) -> DeltaNetwork:
     if not isinstance(student, DeltaNetwork):
         raise TypeError(f"delta distillation trains what its prepare() returned, not a {type(student).__name__}")
     return student

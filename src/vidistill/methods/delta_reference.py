@@ -2,23 +2,24 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from vidistill.students.delta.calls import larger
-from vidistill.students.delta.kinds import Copy
+from vidistill.students.delta.calls import Tree, larger
 from vidistill.students.delta.network import DeltaBlock, DeltaNetwork
 from vidistill.students.norms import evaluating
-from vidistill.students.student import State
+from vidistill.students.state import State
 
 
 class Reference:
-    """Outputs, state and features of the key path on all frames, in evaluation mode, without gradient."""
+    """Outputs, state and features of the key path on all frames, in evaluation mode, without gradient.
 
-    def __init__(self, outputs: Any, state: State, features: dict[str, Tensor], num_frames: int) -> None:
+    Tensors are kept for all frames together, (B·T, …), and given for one of them, (B, …).
+    """
+
+    def __init__(self, outputs: Tree, state: State, features: dict[str, Tensor], num_frames: int) -> None:
         self._outputs = outputs
         self._state = state
         self._features = features
@@ -35,7 +36,7 @@ class Reference:
     def _at(self, tensor: Tensor, t: int) -> Tensor:
         return tensor.unflatten(0, (-1, self._num_frames))[:, t]
 
-    def outputs(self, t: int) -> Any:
+    def outputs(self, t: int) -> Tree:
         return tree_map_only(Tensor, lambda tensor: self._at(tensor, t), self._outputs)
 
     def state(self, t: int) -> State:
@@ -56,26 +57,26 @@ def delta_gaps(changes: dict[str, Tensor], reference: Reference, t: int) -> Tens
 
 
 def feature_gap(features: dict[str, Tensor], reference: Reference, t: int) -> Tensor:
-    """() mean over the copies of MSE(up(F_student), F_reference), on frame t and on the key frame.
+    """() mean over the blocks of MSE(up(F_student), F_reference), on frame t and on the key frame.
 
     Source: Ma et al., "Rethinking Resolution in the Context of Efficient Video Recognition", NeurIPS 2022 (arXiv
     2209.12797), the feature form of cross-resolution distillation; here on what enters the block's last layer.
     """
     gaps = []
     for path, feature in features.items():
-        wanted = torch.cat([reference.feature(path, t), reference.feature(path, 0)])
+        wanted = torch.cat([reference.feature(path, t), reference.feature(path, 0)])  # (2B, …), as `change` has them
         gaps.append((larger(feature, wanted) - wanted).square().mean())
     return torch.stack(gaps).mean()
 
 
-def coarse_blocks(network: DeltaNetwork) -> list[DeltaBlock]:
-    """The blocks whose student is a copy on a smaller frame, where resolution itself must be distilled."""
-    return [b for b in network.blocks().values() if isinstance(b.student, Copy) and b.student.scale < 1]
+def feature_blocks(network: DeltaNetwork) -> list[DeltaBlock]:
+    """The blocks whose student should also learn what enters the block's last layer."""
+    return [block for block in network.blocks().values() if block.student.distils_features]
 
 
 @contextmanager
 def captured_features(network: DeltaNetwork, part: Callable[[DeltaBlock], nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """Collects what enters the last layer that runs in `part` of each coarse block, by the block's path."""
+    """Collects what enters the last layer that runs in `part` of each of the feature blocks, by the block's path."""
     features: dict[str, Tensor] = {}
 
     def note(path: str) -> Callable[..., None]:
@@ -83,7 +84,7 @@ def captured_features(network: DeltaNetwork, part: Callable[[DeltaBlock], nn.Mod
 
     handles = [
         layer.register_forward_pre_hook(note(block.path))
-        for block in coarse_blocks(network)
+        for block in feature_blocks(network)
         for layer in part(block).modules()
         if isinstance(layer, nn.Conv2d | nn.Linear)
     ]

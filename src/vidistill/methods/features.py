@@ -1,6 +1,6 @@
-"""Stages of two networks side by side: which belong together, their features in one form, and adapters between them."""
+"""Stages of two networks: which belong together, their features in one form, and adapters between them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -8,62 +8,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
 from vidistill.errors import UserError, nearest
-from vidistill.models.clips import FeatureLayout, size_errors, to_clip_features
-
-
-@contextmanager
-def tapped(network: nn.Module, paths: Sequence[str], *, inputs: bool = False) -> Iterator[dict[str, list[Tensor]]]:
-    """Collects the outputs of the modules at `paths` while the block runs, a list a path, an entry a call.
-
-    inputs: their first arguments instead.
-
-    Errors: UserError for a path that the network does not have, with the nearest; and, when the block ends well, for
-    one whose module never ran.
-    """
-    modules = dict(network.named_modules())
-    found: dict[str, list[Tensor]] = {path: [] for path in paths}
-
-    def note(path: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            found[path].append(args[0] if inputs else output)
-
-        return hook
-
-    for path in paths:
-        if path not in modules:
-            raise UserError(f"{type(network).__name__} has no module '{path}' to tap; {nearest(path, modules)}")
-    handles = [modules[path].register_forward_hook(note(path)) for path in paths]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
-    for path, outputs in found.items():
-        if not outputs:
-            raise UserError(f"the module '{path}' of {type(network).__name__} never runs; tap another")
+from vidistill.models.clips import size_errors, to_clip_features
+from vidistill.models.declares import declared
 
 
 @dataclass(frozen=True)
 class StagePair:
-    """The paths of two stages that are compared."""
+    """The module paths of two stages that are compared."""
 
     student: str
     teacher: str
 
     @property
     def key(self) -> str:
-        """Both paths as one name of a submodule, which may hold no dot; no other pair has it."""
+        """Both paths as one submodule name, which must not contain a dot; every pair has another."""
         return f"{self.student}:{self.teacher}".replace(".", "/")
 
 
 def match_stages(
     student: nn.Module, teacher: nn.Module, stages: int | Sequence[tuple[str, str]] | None
 ) -> list[StagePair]:
-    """The pairs of stages: those that are given, or the last `stages` of both, or as many as both have.
+    """The pairs of stages: those given, or the last `stages` of both networks, or with None as many as both have.
 
-    Errors: UserError where a network does not say what its stages are, or has too few; it says which exist.
+    Errors: UserError where a network does not say what its stages are, or has too few; it lists those that exist.
     """
     if stages and not isinstance(stages, int):
         return [StagePair(*pair) for pair in stages]
@@ -79,41 +49,71 @@ def match_stages(
 
 def stages_of(network: nn.Module, role: str) -> Sequence[str]:
     """The stages that a network declares. Errors: UserError where it declares none."""
-    declared = getattr(network, "stages", None)
-    if not declared:
+    stages = declared(network).stages
+    if not stages:
         raise UserError(
             f"the {role} {type(network).__name__} does not say what its stages are; give method.stages as pairs of "
             "module paths, [[student's, teacher's], …]"
         )
-    return declared
+    return stages
 
 
-def layout_of(network: nn.Module) -> FeatureLayout:
-    """What the network's stages return; frames by frames where it does not say."""
-    return getattr(network, "feature_layout", "frames")
+@contextmanager
+def tapped(network: nn.Module, paths: Sequence[str], *, inputs: bool = False) -> Iterator[dict[str, list[Tensor]]]:
+    """Collects the outputs of the modules at `paths` while the block runs: by path, a list with one for each call.
+
+    inputs: collect their first arguments instead.
+
+    Errors: UserError for a path that the network does not have, with the nearest; and, when the block ends without an
+    error, for a module that never ran.
+    """
+    modules = dict(network.named_modules())
+    calls: dict[str, list[Tensor]] = {path: [] for path in paths}
+    for path in paths:
+        if path not in modules:
+            raise UserError(f"{type(network).__name__} has no module '{path}' to tap; {nearest(path, modules)}")
+
+    def tap(path: str) -> RemovableHandle:
+        def hook(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+            calls[path].append(arguments[0] if inputs else output)
+
+        return modules[path].register_forward_hook(hook)
+
+    handles = [tap(path) for path in paths]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+    for path, tensors in calls.items():
+        if not tensors:
+            raise UserError(f"the module '{path}' of {type(network).__name__} never runs; tap another")
 
 
 def run_with_features(network: nn.Module, clips: Tensor, paths: Sequence[str]) -> tuple[Any, dict[str, Tensor]]:
-    """The network's outputs of clips (B, T, 3, H, W), and the features (B, T', C, h, w) of the stages at `paths`.
+    """The network's outputs for clips (B, T, 3, H, W), and the features (B, T', C, h, w) of the stages at `paths`.
 
-    A stage that is called once for each of several parts of the clip has those parts one after the other.
-    Errors: as `tapped`; UserError for a stage that returns no map in the network's layout.
+    The features of a stage that is called once for each of several parts of the clip are joined along time.
+    Errors: as `tapped`; UserError for a stage that returns no feature map in the network's layout.
     """
-    with tapped(network, list(dict.fromkeys(paths))) as found:
+    with tapped(network, list(dict.fromkeys(paths))) as calls:
         outputs = network(clips)
-    layout = layout_of(network)
+    layout = declared(network).feature_layout
     features = {}
-    for path, calls in found.items():
+    for path, tensors in calls.items():
         try:
-            parts = [to_clip_features(output, layout, num_clips=len(clips)) for output in calls]
+            parts = [to_clip_features(tensor, layout, num_clips=len(clips)) for tensor in tensors]
         except (AttributeError, ValueError) as error:  # no tensor, or one of another shape
-            raise UserError(f"the stage '{path}' of {type(network).__name__} returns no map ({error})") from error
+            raise UserError(
+                f"the stage '{path}' of {type(network).__name__} returns no feature map ({error}); "
+                "name another in method.stages"
+            ) from error
         features[path] = torch.cat(parts, dim=1)
     return outputs, features
 
 
 def feature_shapes(network: nn.Module, clips: Tensor, paths: Sequence[str]) -> dict[str, torch.Size]:
-    """The shapes (B, T, C, h, w) of the stages at `paths`, from one run in evaluation mode.
+    """The shapes (B, T', C, h, w) of the stages at `paths`, from one run in evaluation mode.
 
     Errors: as `tapped`; UserError for clips too small for the network.
     """
@@ -128,9 +128,9 @@ def feature_shapes(network: nn.Module, clips: Tensor, paths: Sequence[str]) -> d
 
 
 def aligned(student: Tensor, teacher: Tensor) -> Tensor:
-    """The student's features resized to the teacher's frames and grid: linearly in time, bilinearly in space.
+    """The student's features (B, T, C, h, w) at the teacher's T, h and w: linear in time, bilinear in space.
 
-    student, teacher: (B, T, C, h, w), of any T, C, h and w each.
+    C may differ between the two.
     """
     size = (teacher.shape[1], *teacher.shape[-2:])
     if (student.shape[1], *student.shape[-2:]) == size:
@@ -143,9 +143,9 @@ def aligned(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def make_adapters(channels: dict[StagePair, tuple[int, int]]) -> nn.ModuleDict:
-    """A 1×1 projection, for training only, for each pair whose channels differ. [ours]
+    """A 1×1 projection, for training only, for each pair of stages whose channels differ. [ours]
 
-    channels: of each pair, the student's and the teacher's.
+    channels: the student's and the teacher's, by pair.
     """
     return nn.ModuleDict(
         {pair.key: nn.Conv2d(ours, theirs, 1) for pair, (ours, theirs) in channels.items() if ours != theirs}
@@ -153,7 +153,7 @@ def make_adapters(channels: dict[StagePair, tuple[int, int]]) -> nn.ModuleDict:
 
 
 def adapted(features: Tensor, pair: StagePair, adapters: nn.ModuleDict) -> Tensor:
-    """(B, T, C, h, w) features in the teacher's channels."""
+    """(B, T, C', h, w): the student's features (B, T, C, h, w) in the teacher's channels."""
     if pair.key not in adapters:
         return features
     projected: Tensor = adapters[pair.key](features.flatten(0, 1))

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +13,18 @@ from torch.utils._pytree import tree_map_only
 
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
-from vidistill.runtimes.measure import compile_for_inference, describe_device, median_milliseconds
-from vidistill.students.delta.calls import Call
+from vidistill.runtimes.compiled import compile_for_inference
+from vidistill.runtimes.measure import describe_device, median_milliseconds
+from vidistill.students.delta.calls import Tree
 from vidistill.students.delta.conversion import Selection, observe, plan_conversion
-from vidistill.students.delta.kinds import BlockStudent, make_student
+from vidistill.students.delta.kinds import BlockStudent, StudentSpec, make_student
 from vidistill.students.delta.network import DeltaBlock, DeltaNetwork, convert
-from vidistill.students.delta.plan import BlockPlan, Plan, StudentSpec
-from vidistill.students.delta.search import Search, chosen_plan
+from vidistill.students.delta.plan import BlockPlan, Plan
+from vidistill.students.delta.search import Search
 from vidistill.students.delta.tape import Tape
 from vidistill.students.norms import channels_last, fused_copy
-from vidistill.students.student import PerFrame, State, StatefulNetwork
+from vidistill.students.state import State
+from vidistill.students.student import PerFrame, Student
 
 MUCH = 0.2  # a gap that says the machine was not idle
 ITSELF = "itself"  # the block, not replaced
@@ -38,7 +39,7 @@ class LatencyTable:
     table predicts it from the network's frame and the blocks' differences.
     """
 
-    setting: dict[str, Any]
+    setting: dict[str, object]
     blocks: dict[str, dict[str, float]]
     whole: dict[str, float]
 
@@ -59,7 +60,7 @@ class LatencyTable:
 def block_costs(
     network: nn.Module, student: DeltaNetwork, search: Search, selection: Selection, size: tuple[int, int]
 ) -> dict[str, Tensor]:
-    """The cost of each block's candidates, as a part of all blocks at full cost.
+    """The cost of each block's candidates by its path, (candidates,), as a part of all blocks at full cost.
 
     With latency as the cost the table comes from `search.table`, or is measured and left there. Errors: UserError
     where that table is for something else.
@@ -71,7 +72,7 @@ def block_costs(
     else:
         table = _table(network, search, selection, search.size or size)
         names = {entry.path: [str(c.student) for c in entry.candidates] for entry in student.plan.converted}
-        costs = {path: [table.blocks[path][name] for name in found] for path, found in names.items()}
+        costs = {path: [table.blocks[path][name] for name in candidates] for path, candidates in names.items()}
         whole = sum(table.blocks[path][ITSELF] for path in names)
     return {path: torch.tensor(values) / whole for path, values in costs.items()}
 
@@ -90,7 +91,7 @@ def _table(network: nn.Module, search: Search, selection: Selection, size: tuple
     return table
 
 
-def load_table(path: Path, setting: dict[str, Any]) -> LatencyTable:
+def load_table(path: Path, setting: dict[str, object]) -> LatencyTable:
     """A saved table. Errors: UserError where it cannot be read, or was measured for another setting."""
     try:
         table = LatencyTable(**json.loads(path.read_text()))
@@ -105,7 +106,7 @@ def load_table(path: Path, setting: dict[str, Any]) -> LatencyTable:
     return table
 
 
-def _setting(plan: Plan, search: Search, size: tuple[int, int]) -> dict[str, Any]:
+def _setting(plan: Plan, search: Search, size: tuple[int, int]) -> dict[str, object]:
     blocks = {entry.path: [str(candidate.student) for candidate in entry.candidates] for entry in plan.converted}
     return {
         "machine": describe_device(torch.device("cpu")),
@@ -123,7 +124,7 @@ def measure_table(network: nn.Module, plan: Plan, search: Search, size: tuple[in
     example = torch.randn(1, 3, *size, dtype=dtype)
     seen = observe(network, [entry.path for entry in plan.converted], example)
     modules = dict(network.named_modules())
-    frames: dict[str, Callable[[], Any]] = {}
+    frames: dict[str, Callable[[], Tree]] = {}
     keys: dict[str, dict[str, list[str]]] = {}  # by block and candidate, one a call
     for entry in plan.converted:
         block = modules[entry.path]
@@ -131,14 +132,15 @@ def measure_table(network: nn.Module, plan: Plan, search: Search, size: tuple[in
         specs |= {str(candidate.student): candidate.student for candidate in entry.candidates}
         keys[entry.path] = {name: [] for name in specs}
         for (call, _), (name, spec) in product(seen[entry.path].calls, specs.items()):
-            key = f"{name} of {block} on {_shapes(call)}"
+            key = f"{name} of {block} on {[tuple(tensor.shape) for tensor in call.tensors()]}"
             keys[entry.path][name].append(key)
             if key not in frames:
                 student = None if spec is None else make_student(spec, block, entry.channels)
-                frames[key] = _delta_frame(_alone(block, student), _values(call), search)
+                values = call.map(lambda tensor: torch.randn(tensor.shape, dtype=tensor.dtype))
+                frames[key] = _delta_frame(_alone(block, student), (values.args, values.kwargs), search)
     times = median_milliseconds(frames, title="measuring candidates")
     blocks = {
-        path: {name: sum(times[key] for key in calls) for name, calls in found.items()} for path, found in keys.items()
+        path: {name: sum(times[key] for key in calls) for name, calls in names.items()} for path, names in keys.items()
     }
     return LatencyTable(_setting(plan, search, size), blocks, _whole(network, plan, search, example, blocks))
 
@@ -161,22 +163,23 @@ def _whole(
 def _cheapest(entry: BlockPlan, blocks: dict[str, dict[str, float]]) -> BlockPlan:
     """With the candidate that takes the least time of those that compute anything."""
     times = [blocks[entry.path][str(candidate.student)] for candidate in entry.candidates]
-    computing = [i for i, candidate in enumerate(entry.candidates) if candidate.student.kind != "nothing"]
-    return chosen_plan(entry, min(computing or range(len(times)), key=times.__getitem__))
+    computing = [i for i, candidate in enumerate(entry.candidates) if candidate.macs > 0]
+    return entry.choosing(min(computing or range(len(times)), key=times.__getitem__))
 
 
 class _Spread(nn.Module):
-    """A block that takes its call's arguments as one."""
+    """A block that takes its call's arguments as one, as a frame."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self.block = block
 
-    def forward(self, call: Any) -> Any:
-        return self.block(*call[0], **call[1])
+    def forward(self, call: tuple[tuple[Tree, ...], dict[str, Tree]]) -> Tree:
+        args, kwargs = call
+        return self.block(*args, **kwargs)
 
 
-def _alone(block: nn.Module, student: BlockStudent | None) -> StatefulNetwork:
+def _alone(block: nn.Module, student: BlockStudent | None) -> Student:
     """One block as a stateful network: itself, or with its student."""
     if student is None:
         return PerFrame(_Spread(block)).eval()
@@ -184,8 +187,8 @@ def _alone(block: nn.Module, student: BlockStudent | None) -> StatefulNetwork:
     return DeltaNetwork(_Spread(DeltaBlock("", block, student.eval(), tape)), Plan(()), tape).eval()
 
 
-def _delta_frame(model: StatefulNetwork, argument: Any, search: Search) -> Callable[[], Any]:
-    """A settled delta frame of `model`, as a stream would run it, to be timed."""
+def _delta_frame(model: Student, argument: Tree, search: Search) -> Callable[[], Tree]:
+    """A settled delta frame of `model`, as a stream would run it, to be timed. argument: a frame, or a call's."""
     model = channels_last(fused_copy(model, argument))
     if isinstance(model, DeltaNetwork):
         model.folding = "later"
@@ -196,16 +199,6 @@ def _delta_frame(model: StatefulNetwork, argument: Any, search: Search) -> Calla
             _, state = model(argument, state or None)
     run = compile_for_inference(model) if search.runtime == "compiled" else model
     return lambda: run(argument, state or None)
-
-
-def _values(call: Call) -> Any:
-    """Random numbers in the shapes of a call."""
-    values = call.map(lambda tensor: torch.randn(tensor.shape, dtype=tensor.dtype))
-    return values.args, values.kwargs
-
-
-def _shapes(call: Call) -> list[tuple[int, ...]]:
-    return [tuple(tensor.shape) for tensor in call.tensors()]
 
 
 def _channels_last(tensor: Tensor) -> Tensor:

@@ -8,25 +8,33 @@ from torch import Tensor, nn
 
 from vidistill.methods.supervised import Supervised
 from vidistill.methods.teacher import FrozenTeacher
-from vidistill.ops.clip_view import View
+from vidistill.students.card import Card
 from vidistill.students.delta.conversion import Selection, plan_conversion
-from vidistill.students.delta.plan import StudentSpec
-from vidistill.students.delta.separable import Policy
+from vidistill.students.delta.kinds import Policy, StudentSpec
 from vidistill.students.low_rank import factorise
-from vidistill.students.student import StatefulNetwork
+from vidistill.students.student import Student
 from vidistill.students.windows import refuse_clips, require_whole_windows
 
 
 @dataclass(kw_only=True)
 class LowRank(Supervised):
-    """Every converted layer becomes its separable bottleneck with the layer's bias, for good. See `Selection`.
+    """Every converted layer becomes its separable bottleneck with the layer's bias, for good.
 
-    student_learning_rate_factor: the bottlenecks' rate over that of the rest, as for delta students: they start far
-        from what they replace, the rest is trained.
+    Args:
+        reduction: γ, by which a bottleneck is narrower than its layer; this, `policy` and `rank` are those of
+            `StudentSpec`.
+        policy: What γ divides, "out" or "min".
+        rank: The bottleneck's channels, instead of γ.
+        convert: Path patterns of what is converted, None for all; this, `leave`, `leave_first` and `leave_last` are
+            those of `Selection`.
+        leave: Path patterns of what is not.
+        leave_first: How many of the first layers are left.
+        leave_last: How many of the last layers are left.
+        student_learning_rate_factor: The bottlenecks' rate over that of the rest, as for delta students: they start far
+            from what they replace, the rest is trained.
     """
 
     name: ClassVar[str] = "low_rank"
-    form: ClassVar[str] = "low_rank"
 
     reduction: int = 4
     policy: Policy = "out"
@@ -42,16 +50,17 @@ class LowRank(Supervised):
         network: nn.Module,
         example: Tensor,
         *,
-        view: View | None = None,
+        card: Card | None = None,
         teacher: FrozenTeacher | None = None,
-    ) -> StatefulNetwork:
-        refuse_clips(view, self.name)
-        require_whole_windows(view, self.name, example)
+    ) -> Student:
+        card = card or Card()
+        refuse_clips(card.view, self.name)
+        require_whole_windows(card.view, self.name, example)
         selection = Selection("layer", self.convert, self.leave, self.leave_first, self.leave_last)
-        spec = StudentSpec("separable", self.reduction, self.policy, self.rank)
-        return factorise(network, plan_conversion(network, example, selection, [spec]))
+        spec = StudentSpec(reduction=self.reduction, policy=self.policy, rank=self.rank)  # the default is separable
+        return factorise(network, plan_conversion(network, example, selection, [spec]), card)
 
-    def parameter_groups(self, student: StatefulNetwork, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
+    def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
         assert student.plan is not None
         bottlenecks = [student.network.get_submodule(entry.path) for entry in student.plan.converted]
         cheap = {id(p) for bottleneck in bottlenecks for p in bottleneck.parameters()}

@@ -1,4 +1,4 @@
-"""The processes of a distributed run, as torchrun or `accelerate launch` starts them; a run alone is one."""
+"""The processes of a distributed run, as torchrun or `accelerate launch` starts them; a run alone is one process."""
 
 import os
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes the run's files; known before it has joined the others."""
+    """Whether this process is the one that writes the run's files; known before the processes have joined."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def leave_processes() -> None:
-    """Parts from the others, once all are here: one that just exits may tear down what another still reads."""
+    """Waits for all processes, then leaves them: one that just exits may close what another still reads."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

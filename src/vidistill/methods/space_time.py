@@ -5,9 +5,12 @@ equations and for where we differ.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -18,15 +21,26 @@ from vidistill.methods.features import tapped
 from vidistill.methods.processes import mean_over_processes
 from vidistill.methods.supervised import Supervised
 from vidistill.methods.teacher import FrozenTeacher
-from vidistill.ops.clip_view import View
-from vidistill.students.student import StatefulNetwork
+from vidistill.models.declares import declared
+from vidistill.report.figures import INK, Picture, curve_words, draw_curves, logged, picture, steps_of
+from vidistill.students.card import Card
+from vidistill.students.student import Student
 from vidistill.students.windows import require_windows
+from vidistill.tasks import Task
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SHARE = 0.1  # of the reconstruction loss: what a balanced loss begins with
+BALANCED_BATCHES = 20
+LEAST_GAP = 1e-4  # of the teacher's energy: what a gap counts as at least in the balance; features alike to a hundredth
+CURVES = {"time_gap": "time gap, unweighted", "cell_variance": "variance of the teacher's cell"}
 
 
 class ConvLSTM(nn.Module):
     """One 3×3 layer whose hidden state has as many channels as its input; no peepholes, zero start.
 
-    Called with a clip (B, T, C, H, W) it gives the memory cell after the last frame, (B, C, H, W).
+    A clip (B, T, C, H, W) gives the memory cell after the last frame, (B, C, H, W).
     Source: Shi et al. 2015 (arXiv 1506.04214), without the Hadamard terms. Input and hidden state are convolved
     together by `gates`, whose outputs are the input, forget and output gates and the candidate, in this order.
     """
@@ -51,16 +65,15 @@ def attention_map(features: Tensor) -> Tensor:
 
 
 def space_gap(student: Tensor, teacher: Tensor, *, normalised: bool = False) -> Tensor:
-    """Mean squared gap between two clips' attention maps; 0 for equal features.
+    """Mean squared gap between the attention maps of two clips; 0 for equal features.
 
-    student, teacher: (…, C, H, W), alike but for the channels. No gradient reaches the teacher's. Mean over pixels,
-    frames and clips [ours]. normalised: each map is scaled to unit L2 norm first, and the squares are summed over
-    its pixels, so that the gap is in 0…2 and neither size, scale nor number of channels counts
-    (after Zagoruyko & Komodakis 2017).
+    student, teacher: (…, C, H, W), alike but for the channels. The teacher gets no gradient. Mean over pixels, frames
+    and clips [ours]. normalised: each map is scaled to unit L2 norm first, and the squares are summed over its pixels,
+    so that the gap is in 0…2 and neither size, scale nor number of channels counts (after Zagoruyko & Komodakis 2017).
     """
     ours, theirs = attention_map(student), attention_map(teacher.detach())
     if ours.shape != theirs.shape:
-        raise ValueError(f"attention maps of {tuple(ours.shape)} and {tuple(theirs.shape)} cannot be compared")
+        raise ValueError(f"attention maps must have one shape, got {tuple(ours.shape)} and {tuple(theirs.shape)}")
     if not normalised:
         return F.mse_loss(ours, theirs)
     ours, theirs = (F.normalize(maps.flatten(-2), dim=-1) for maps in (ours, theirs))
@@ -68,7 +81,7 @@ def space_gap(student: Tensor, teacher: Tensor, *, normalised: bool = False) -> 
 
 
 def space_energy(teacher: Tensor, *, normalised: bool = False) -> Tensor:
-    """What `space_gap` would be of a student whose maps are 0: mean square of the teacher's (…, C, H, W), or 1."""
+    """The `space_gap` to a student whose maps are 0: the mean square of the teacher's, from (…, C, H, W), or 1."""
     return teacher.new_ones(()) if normalised else attention_map(teacher.detach()).square().mean()
 
 
@@ -79,13 +92,8 @@ def time_gap(student_cell: Tensor, teacher_cell: Tensor) -> Tensor:
     before they enter it: then the gradient reaches the student and the ConvLSTM, never the teacher.
     """
     if student_cell.shape != teacher_cell.shape:
-        raise ValueError(f"cells of {tuple(student_cell.shape)} and {tuple(teacher_cell.shape)} cannot be compared")
+        raise ValueError(f"cells must have one shape, got {tuple(student_cell.shape)} and {tuple(teacher_cell.shape)}")
     return F.mse_loss(student_cell, teacher_cell)
-
-
-SHARE = 0.1  # of the reconstruction loss, that a balanced loss begins with
-BALANCED_BATCHES = 20
-LEAST_GAP = 1e-4  # of the teacher's energy, that a gap counts as in the balance: features alike to a hundredth
 
 
 @dataclass(kw_only=True)
@@ -94,17 +102,24 @@ class SpaceTime(Supervised):
 
     The distance to the teacher's frames is logged too; `losses.teacher` may give it a weight [ours].
 
-    space, time: λ1 and λ2; by default each is such that its loss was a tenth of the reconstruction loss over the first
-    batches, and is held from then on [ours]; 0 leaves the loss out. A gap that begins near 0, as that of a copy of the
-    teacher does, counts as `LEAST_GAP` there, so that λ stays steady; where the teacher's features are 0, λ is 1.
-    normalised: compare attention maps of unit norm; by default where the channel counts differ [ours].
-    pool: average-pooling before the ConvLSTM, whose cost falls with its square [ours].
-    freeze_below: the mean time gap below which the ConvLSTM is frozen for good; None never to.
-    random_cell: a ConvLSTM that is frozen as it starts, as a control [ours].
+    Args:
+        space: λ1. None chooses it so that its loss is a tenth of the reconstruction loss over the first batches, and
+            holds it from then on [ours]. A gap that begins near 0, as that of a copy of the teacher does, counts as
+            `LEAST_GAP` there, so that λ stays steady; where the teacher's features are 0, λ is 1. 0 leaves the loss
+            out.
+        time: λ2, likewise.
+        normalised: Whether attention maps are compared at unit norm; None: only where the channel counts differ [ours].
+        pool: Average-pooling before the ConvLSTM, whose cost falls with its square [ours]; 1 for none.
+        freeze_below: The mean time gap below which the ConvLSTM is frozen for good; None for never.
+        random_cell: A ConvLSTM that is frozen as it starts, as a control [ours].
+
+    Raises:
+        ValueError: A weight or threshold is negative, or `pool` is below 1.
     """
 
     name: ClassVar[str] = "space_time"
     default_losses: ClassVar[dict[str, float]] = {"task": 1.0, "space": 1.0, "time": 1.0, "teacher": 0.0}
+    observed: ClassVar[tuple[str, ...]] = ("space_weight", "time_weight", "time_gap", "cell_variance", "cell_frozen")
 
     space: float | None = None
     time: float | None = None
@@ -115,36 +130,36 @@ class SpaceTime(Supervised):
     _sums: dict[str, float] = field(default_factory=dict, init=False, repr=False)
     _batches: int = field(default=0, init=False, repr=False)
     _frozen: dict[str, Tensor] | None = field(default=None, init=False, repr=False)
-    _seen: dict[str, float] = field(default_factory=dict, init=False, repr=False)
+    _latest: dict[str, float] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("space", "time", "freeze_below"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
-                raise ValueError(f"{name} is {value}; it is 0 or more")
+                raise ValueError(f"{name} must be at least 0, got {value}")
         if self.pool < 1:
-            raise ValueError(f"pool is {self.pool}; it is 1 for none, or more")
+            raise ValueError(f"pool must be at least 1 (1 for none), got {self.pool}")
 
     def prepare(
         self,
         network: nn.Module,
         example: Tensor,
         *,
-        view: View | None = None,
+        card: Card | None = None,
         teacher: FrozenTeacher | None = None,
-    ) -> StatefulNetwork:
-        require_windows(view, self.name)
-        student = super().prepare(network, example, view=view)
+    ) -> Student:
+        require_windows((card or Card()).view, self.name)
+        student = super().prepare(network, example, card=card)
         if teacher is None:
             raise UserError("space_time distillation needs a teacher; name one in the recipe")
         ours, theirs = feature_of(network)[1], feature_of(teacher.network)[1]
         if self.normalised is None:
             self.normalised = ours != theirs
         if self.time != 0:
-            side = min(example.shape[-2:]) * int(getattr(network, "scale", 1))
+            side = min(example.shape[-2:]) * declared(network).scale
             if self.pool > side:
                 raise UserError(
-                    f"method.pool is {self.pool} and the feature of a training patch {side} pixels wide; pool less"
+                    f"method.pool must be at most {side}, the side of a training patch's feature, got {self.pool}"
                 )
             cell = ConvLSTM(theirs).requires_grad_(not self.random_cell)
             adapter = nn.Conv2d(ours, theirs, 1) if ours != theirs else nn.Identity()
@@ -152,24 +167,24 @@ class SpaceTime(Supervised):
         return student
 
     def losses(
-        self, student: StatefulNetwork, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
+        self, student: Student, teacher: FrozenTeacher | None, task: Task, batch: Batch, *, progress: float
     ) -> dict[str, Tensor]:
         assert teacher is not None
         inputs, labels = task.examples(batch.student, batch.labels)
         teacher_inputs, _ = task.examples(batch.teacher, batch.labels)
         if not labels.numel():
             raise UserError(
-                "data.labels: none leaves nothing for the last convolution to learn from, for the space and time "
-                "losses end before it; take method supervised with this teacher"
+                "data.labels: none leaves nothing for the last convolution to learn from, as the space and time "
+                "losses end before it; use method supervised with this teacher"
             )
         outputs, ours = run_with_feature(student.network, student.seen(inputs))
         with torch.no_grad():
             teacher_outputs, theirs = run_with_feature(teacher.network, teacher.seen(teacher_inputs))
-        clips = batch.student.shape[:2]
+        clips = batch.student.shape[:2]  # (B, T); ours and theirs are (B·T, C, H, W), each with its C
         ours, theirs = ours.float().unflatten(0, clips), theirs.float().unflatten(0, clips)
         losses: dict[str, Tensor] = {**task.supervise(outputs, labels), **task.compare(outputs, teacher_outputs)}
         gaps, energies = {}, {}
-        with torch.autocast(ours.device.type, enabled=False):  # in half precision 1e-8 is nothing
+        with torch.autocast(ours.device.type, enabled=False):  # half precision loses gaps near 1e-8
             if self.space != 0:
                 gaps["space"] = space_gap(ours, theirs, normalised=bool(self.normalised))
                 energies["space"] = space_energy(theirs, normalised=bool(self.normalised))
@@ -179,39 +194,35 @@ class SpaceTime(Supervised):
         self._balance({"task": losses["task"], **floors})
         return losses | {name: self._weight(name) * gap for name, gap in gaps.items()}
 
-    def _time_gap(self, student: StatefulNetwork, ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+    def _time_gap(self, student: Student, ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
         """L_TD, unweighted, and the energy of the teacher's cell, its mean square.
 
-        Freezes the ConvLSTM once L_TD's mean over all processes is small enough.
+        ours, theirs: (B, T, C, H, W). Freezes the ConvLSTM once the mean of L_TD over all processes is small enough.
         """
         parts = student.training_parts
         assert isinstance(parts, nn.ModuleDict)
         cell = parts["cell"]
         adapted = parts["adapter"](ours.flatten(0, 1)).unflatten(0, ours.shape[:2])
-        cells = [self._remember(cell, self._pooled(features)) for features in (adapted, theirs)]
-        gap = time_gap(*cells)
-        self._seen = {"time_gap": mean_over_processes(gap), "cell_variance": cell_variance(cells[1])}
-        if self.freeze_below is not None and self._frozen is None and self._seen["time_gap"] < self.freeze_below:
+        student_cell, teacher_cell = self._run_cell(cell, adapted), self._run_cell(cell, theirs)
+        gap = time_gap(student_cell, teacher_cell)
+        self._latest = {"time_gap": mean_over_processes(gap), "cell_variance": cell_variance(teacher_cell)}
+        if self.freeze_below is not None and self._frozen is None and self._latest["time_gap"] < self.freeze_below:
             self._frozen = {name: tensor.detach().clone() for name, tensor in cell.named_parameters()}
-        return gap, cells[1].detach().square().mean()
+        return gap, teacher_cell.detach().square().mean()
 
-    def _remember(self, cell: nn.Module, features: Tensor) -> Tensor:
+    def _run_cell(self, cell: nn.Module, features: Tensor) -> Tensor:
+        """(B, C, H/pool, W/pool): the memory cell after features (B, T, C, H, W), by the frozen weights once frozen."""
+        if self.pool > 1:
+            features = F.avg_pool2d(features.flatten(0, 1), self.pool).unflatten(0, features.shape[:2])
         if self._frozen is None:
-            found: Tensor = cell(features)
-            return found
+            return cell(features)
         # the module's own parameters keep a gradient, of 0: other processes wait for one
-        kept = {name: tensor.to(features.device) for name, tensor in self._frozen.items()}
+        frozen = {name: tensor.to(features.device) for name, tensor in self._frozen.items()}
         idle = torch.stack([parameter.sum() for parameter in cell.parameters()]).sum() * 0.0
-        frozen: Tensor = functional_call(cell, kept, (features,))
-        return frozen + idle
-
-    def _pooled(self, features: Tensor) -> Tensor:
-        if self.pool == 1:
-            return features
-        return F.avg_pool2d(features.flatten(0, 1), self.pool).unflatten(0, features.shape[:2])
+        return functional_call(cell, frozen, (features,)) + idle
 
     def _balance(self, values: dict[str, Tensor]) -> None:
-        """Adds the reconstruction loss and the gaps of one of the first batches to what λ is made of."""
+        """Adds the reconstruction loss and the gaps to the sums that λ is made of, for the first batches."""
         if self._batches == BALANCED_BATCHES:
             return
         self._batches += 1
@@ -219,6 +230,7 @@ class SpaceTime(Supervised):
             self._sums[name] = self._sums.get(name, 0.0) + mean_over_processes(value)
 
     def _weight(self, name: str) -> float:
+        """λ of "space" or "time"."""
         given: float | None = getattr(self, name)
         if given is not None:
             return given
@@ -226,7 +238,11 @@ class SpaceTime(Supervised):
 
     def observations(self) -> dict[str, float]:
         weights = {f"{name}_weight": self._weight(name) for name in ("space", "time") if name in self._sums}
-        return {**self._seen, **weights, "cell_frozen": float(self.random_cell or self._frozen is not None)}
+        return {**self._latest, **weights, "cell_frozen": float(self.random_cell or self._frozen is not None)}
+
+    @staticmethod
+    def figures(log: list[dict[str, float]]) -> list[Picture]:
+        return figures(log)
 
     def state_dict(self) -> dict[str, Any]:
         return {"sums": dict(self._sums), "batches": self._batches, "frozen": self._frozen}
@@ -236,9 +252,9 @@ class SpaceTime(Supervised):
 
 
 def cell_variance(cell: Tensor) -> float:
-    """The variance of a cell (B, C, h, w) over clips and places, mean over channels: 0 where it says nothing any more.
+    """The variance of a cell (B, C, h, w) over clips and places, mean over channels; 0 for a collapsed one.
 
-    Channels apart: those of a collapsed cell are constant, and differ from each other.
+    Channel by channel, as those of a collapsed cell are constant but differ from each other.
     """
     return float(cell.detach().float().var(dim=(0, 2, 3), correction=0).mean())
 
@@ -248,8 +264,8 @@ def feature_of(network: nn.Module) -> tuple[str, int]:
 
     Errors: UserError where the network does not say.
     """
-    path, channels = getattr(network, "feature", None), getattr(network, "feature_channels", None)
-    if not isinstance(path, str) or not isinstance(channels, int):
+    path, channels = declared(network).feature, declared(network).feature_channels
+    if path is None or channels is None:
         raise UserError(
             f"{type(network).__name__} does not say what its last high-resolution feature is; give it the attributes "
             "`feature`, the path of the module whose input that is, and `feature_channels`"
@@ -258,21 +274,45 @@ def feature_of(network: nn.Module) -> tuple[str, int]:
 
 
 def run_with_feature(network: nn.Module, windows: Tensor) -> tuple[Tensor, Tensor]:
-    """Frames (N, 3, H, W) of windows, and the feature (N, C, H, W), without what was padded to a multiple.
+    """Frames (N, 3, H, W) of windows (N, T, 3, h, w), and their feature (N, C, H, W) without padding to a multiple.
 
-    Errors: UserError where the network's `feature` and `feature_channels` are not those of such a feature.
+    Errors: UserError where the network's `feature` and `feature_channels` do not fit such a feature.
     """
     path, channels = feature_of(network)
-    with tapped(network, [path], inputs=True) as found:
+    with tapped(network, [path], inputs=True) as calls:
         outputs: Tensor = network(windows)
     height, width = outputs.shape[-2:]
-    feature = found[path][-1]
+    feature = calls[path][-1]
     cropped = feature[..., :height, :width]
     if cropped.shape[-3:] != (channels, height, width):
         given, height_given, width_given = feature.shape[-3:]
         raise UserError(
-            f"{type(network).__name__}: its feature '{path}' is given {given} channels of {width_given}×{height_given} "
-            f"pixels, where feature_channels is {channels} and its frames are {width}×{height}; name the module behind "
-            "the last enlargement that is given the last feature, and its channels"
+            f"{type(network).__name__}: the input of its feature '{path}' has {given} channels of {width_given}×"
+            f"{height_given} pixels, expected {channels} (feature_channels) of {width}×{height} like its frames; name "
+            "the module behind the last enlargement whose input is the last feature, and its channels"
         )
     return outputs, cropped
+
+
+def figures(log: list[dict[str, float]]) -> list[Picture]:
+    """Time gap and cell variance step by step, with a line where the cell froze; nothing where neither was logged."""
+    curves = {CURVES[name]: curve for name, curve in logged(log, list(CURVES)).items()}
+    if not curves:
+        return []
+    steps = steps_of(log)
+    froze = next((float(step) for step, line in zip(steps, log, strict=True) if line.get("cell_frozen") == 1), None)
+    when = "it did not freeze" if froze is None else f"frozen from step {froze:g} on"
+    caption = f"The memory cell of the time loss, {when}; a variance that falls is its collapse"
+    alt = f"The memory cell over {len(log)} training steps, {when}; smoothed: {curve_words(curves)}"
+    return [picture(partial(_draw_cell, steps=steps, curves=curves, froze=froze), alt, caption)]
+
+
+def _draw_cell(
+    axes: "Axes", *, steps: NDArray[np.float64], curves: dict[str, NDArray[np.float64]], froze: float | None
+) -> None:
+    from matplotlib.ticker import LogLocator
+
+    if froze is not None:
+        axes.axvline(froze, color=INK, linestyle="--", label="frozen")
+    draw_curves(axes, steps=steps, curves=curves, ylabel="mean square")
+    axes.yaxis.set_major_locator(LogLocator(numticks=8))  # a gap falls through many decades

@@ -1,54 +1,65 @@
-"""Ordinary training of a network of frames or of clips: how teachers are made, and every method's baseline."""
+"""Ordinary training of a network of frames, clips or windows: how teachers are made, and every method's baseline."""
 
+import copy
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidistill.data.clip import Batch
 from vidistill.methods.teacher import FrozenTeacher
-from vidistill.ops.clip_view import View
+from vidistill.report.figures import Picture
+from vidistill.students.card import Card
 from vidistill.students.norms import freeze_norms
-from vidistill.students.student import StatefulNetwork
-from vidistill.students.windows import stateful
+from vidistill.students.student import Student
+from vidistill.students.windows import as_student
+from vidistill.tasks import Task
 
 NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
 @dataclass(kw_only=True)
 class Supervised:
-    """Labels and, where there is a teacher, its soft predictions (Hinton et al. 2015), by frame or by clip.
+    """Learns from labels and, with a teacher, from its soft predictions (Hinton et al. 2015).
 
-    freeze_norms: keep batch normalisation's statistics, as short runs from trained weights want.
-    decay_norms_and_biases: whether weight decay touches them. bias_learning_rate_factor: of all biases but the norms';
-    backbone_learning_rate_factor: of everything under `backbone.`, where trained weights come from elsewhere.
+    Args:
+        freeze_norms: Keep the statistics of batch normalisation, for short runs from trained weights.
+        decay_norms_and_biases: Whether weight decay applies to the norms' parameters and to biases.
+        bias_learning_rate_factor: Times the learning rate: of all biases but the norms'.
+        backbone_learning_rate_factor: Times the learning rate: of everything under `backbone.`, where its trained
+            weights come from elsewhere.
     """
 
     name: ClassVar[str] = "supervised"
-    form: ClassVar[str] = "per_frame"
+    key_frame_interval: ClassVar[int] = 1
+    is_own_teacher: ClassVar[bool] = False
     default_losses: ClassVar[dict[str, float]] = {"task": 1.0, "teacher": 1.0}
+    observed: ClassVar[tuple[str, ...]] = ()
 
     freeze_norms: bool = False
     decay_norms_and_biases: bool = True
     bias_learning_rate_factor: float = 1.0
     backbone_learning_rate_factor: float = 1.0
 
+    def for_run(self, folder: Path, *, optimiser: str = "adamw", measures: bool = True) -> Self:
+        return copy.deepcopy(self)
+
     def prepare(
         self,
         network: nn.Module,
         example: Tensor,
         *,
-        view: View | None = None,
+        card: Card | None = None,
         teacher: FrozenTeacher | None = None,
-    ) -> StatefulNetwork:
-        return stateful(network, view)
+    ) -> Student:
+        return as_student(network, card or Card())
 
-    def parameter_groups(self, student: StatefulNetwork, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
-        in_norms = {
-            id(p) for part in student.modules() if isinstance(part, NORMS) for p in part.parameters(recurse=False)
-        }
-        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
+        norms = [module for module in student.modules() if isinstance(module, NORMS)]
+        in_norms = {id(parameter) for norm in norms for parameter in norm.parameters(recurse=False)}
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}  # by learning rate factor and whether it decays
         for name, parameter in student.named_parameters():
             if parameter.requires_grad:
                 is_norm, is_bias = id(parameter) in in_norms, name.endswith("bias")
@@ -61,13 +72,13 @@ class Supervised:
             for (factor, has_decay), parameters in groups.items()
         ]
 
-    def set_training(self, student: StatefulNetwork) -> None:
+    def set_training(self, student: Student) -> None:
         student.train()
         if self.freeze_norms:
             freeze_norms(student)
 
     def losses(
-        self, student: StatefulNetwork, teacher: FrozenTeacher | None, task: Any, batch: Batch, *, progress: float
+        self, student: Student, teacher: FrozenTeacher | None, task: Task, batch: Batch, *, progress: float
     ) -> dict[str, Tensor]:
         inputs, labels = task.examples(batch.student, batch.labels)
         outputs, _ = student(inputs)
@@ -80,7 +91,11 @@ class Supervised:
     def observations(self) -> dict[str, float]:
         return {}
 
-    def finish(self, student: StatefulNetwork) -> StatefulNetwork:
+    @staticmethod
+    def figures(log: list[dict[str, float]]) -> list[Picture]:
+        return []
+
+    def finish(self, student: Student) -> Student:
         student.training_parts = None
         return student.eval().requires_grad_(False)
 

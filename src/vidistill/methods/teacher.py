@@ -1,9 +1,9 @@
-"""The frozen reference network: never trained, never changed, not even by batch normalisation."""
+"""The frozen reference network: never trained, never changed, not even by batch normalisation; and its cache."""
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import safetensors
 import safetensors.torch
@@ -16,20 +16,22 @@ from vidistill.methods.features import run_with_features
 from vidistill.models.outputs import logits_of
 from vidistill.ops.clip_view import View
 
-TOLERANCE = 1e-2  # of a tensor's scale; what is kept is in half precision
-
-
+OUTPUT = "output"  # the name of the logits in a cached file, beside the paths of the stages
 CHECK_EVERY = 50  # batches with hits
-
-
-OUTPUT = "output"
+TOLERANCE = 1e-2  # of a tensor's largest magnitude; cached values are in half precision
 
 
 class TeacherCache:
-    """One file a clip, in half precision. A spot check against the live teacher comes with the first hits of a run and
-    with every fiftieth batch after.
+    """A teacher's outputs for clips on disk: one file for each clip, in half precision.
 
-    Errors: UserError where a file holds another clip than its name says, or what the live teacher does not say.
+    The first batch with hits in a run, and every fiftieth after it, compares one cached clip with the live teacher.
+
+    Args:
+        folder: Where the files are; created when the first is written.
+
+    Raises:
+        UserError: On `run`: a file is of another clip than its name says, cannot be read, or differs from what the
+            live teacher gives.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -40,25 +42,27 @@ class TeacherCache:
         self._teacher = b""
 
     def run(self, network: nn.Module, clips: Tensor, paths: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """As `run_with_features` in evaluation mode. clips: (B, T, 3, S, S), as the network is given them."""
+        """As `run_with_features` in evaluation mode. clips: (B, T, 3, S, S), as the network gets them."""
         keys = [self._key(network, clip, paths) for clip in clips]
-        found = [self._read(key) for key in keys]
-        missing = [i for i, entry in enumerate(found) if entry is None]
-        known = [i for i, entry in enumerate(found) if entry is not None]
+        entries = {i: entry for i, key in enumerate(keys) if (entry := self._read(key)) is not None}
+        hits, missing = list(entries), [i for i in range(len(keys)) if i not in entries]
         if missing:
             for i, entry in zip(missing, self._ask(network, clips[missing], paths), strict=True):
-                found[i] = entry
-                self._write(keys[i], entry)
-        if known:
+                entries[i] = entry
+                with atomic_path(self._file(keys[i])) as temporary:
+                    tensors = {name: tensor.contiguous() for name, tensor in entry.items()}
+                    safetensors.torch.save_file(tensors, temporary, metadata={"key": keys[i]})
+        if hits:
             if self._batches % CHECK_EVERY == 0:
-                self._check(keys[known[0]], found[known[0]] or {}, self._ask(network, clips[known[:1]], paths)[0])
+                self._check(keys[hits[0]], entries[hits[0]], self._ask(network, clips[hits[:1]], paths)[0])
             self._batches += 1
-        self.hits, self.misses = self.hits + len(known), self.misses + len(missing)
-        entries = [entry for entry in found if entry is not None]
-        stacked = {name: torch.stack([e[name].float() for e in entries]).to(clips.device) for name in entries[0]}
+        self.hits, self.misses = self.hits + len(hits), self.misses + len(missing)
+        in_order = [entries[i] for i in range(len(keys))]
+        stacked = {name: torch.stack([e[name].float() for e in in_order]).to(clips.device) for name in in_order[0]}
         return stacked.pop(OUTPUT), stacked
 
     def _key(self, network: nn.Module, clip: Tensor, paths: Sequence[str]) -> str:
+        """A hash of all that the outputs depend on: the teacher, the stages, the precision and the clip's values."""
         if not self._teacher:
             self._teacher = _fingerprint(network)
         digest = hashlib.blake2b(self._teacher, digest_size=20)
@@ -70,9 +74,10 @@ class TeacherCache:
 
     @staticmethod
     def _ask(network: nn.Module, clips: Tensor, paths: Sequence[str]) -> list[dict[str, Tensor]]:
+        """The live teacher's outputs and features, clip by clip, as they are cached."""
         outputs, features = run_with_features(network, clips, paths)
-        said = {OUTPUT: logits_of(outputs), **features}
-        return [{name: tensor[i].detach().half().cpu() for name, tensor in said.items()} for i in range(len(clips))]
+        tensors = {OUTPUT: logits_of(outputs), **features}
+        return [{name: tensor[i].detach().half().cpu() for name, tensor in tensors.items()} for i in range(len(clips))]
 
     def _file(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.safetensors"
@@ -87,24 +92,20 @@ class TeacherCache:
                     raise UserError(f"{path}: holds another clip than its name says; remove the cache {self.folder}")
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         except (OSError, safetensors.SafetensorError) as error:
-            raise UserError(f"{path}: cannot be read ({error}); remove it, the teacher will be asked again") from error
+            raise UserError(f"{path}: cannot be read ({error}); remove it, and the teacher will run again") from error
 
-    def _write(self, key: str, entry: dict[str, Tensor]) -> None:
-        with atomic_path(self._file(key)) as temporary:
-            safetensors.torch.save_file({n: t.contiguous() for n, t in entry.items()}, temporary, metadata={"key": key})
-
-    def _check(self, key: str, kept: dict[str, Tensor], live: dict[str, Tensor]) -> None:
+    def _check(self, key: str, cached: dict[str, Tensor], live: dict[str, Tensor]) -> None:
         for name, tensor in live.items():
-            gap = (kept[name].float() - tensor.float()).abs().max() / tensor.float().abs().max().clamp(min=1e-6)
+            gap = (cached[name].float() - tensor.float()).abs().max() / tensor.float().abs().max().clamp(min=1e-6)
             if not gap <= TOLERANCE:
                 raise UserError(
-                    f"{self._file(key)}: the teacher says otherwise today ('{name}' differs by {float(gap):.3g} of its "
-                    f"scale); remove the cache {self.folder}"
+                    f"{self._file(key)}: the teacher gives other values now ('{name}' differs by {float(gap):.3g} of "
+                    f"its scale); remove the cache {self.folder}"
                 )
 
 
 def _fingerprint(network: nn.Module) -> bytes:
-    """A hash of how the network is built and of its tensors, for padding or a shift in time are in no tensor."""
+    """A hash of the network's layers and tensors. The layers count, as padding or a shift in time are in no tensor."""
     digest = hashlib.blake2b(repr(network).encode(), digest_size=20)
     for name, tensor in network.state_dict().items():
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
@@ -113,11 +114,17 @@ def _fingerprint(network: nn.Module) -> bytes:
 
 
 class FrozenTeacher:
-    """A network in evaluation mode that takes no gradient.
+    """A network in evaluation mode that gets no gradient.
 
-    Not a module on purpose: it is no part of the student, its optimiser, its checkpoint or its process group.
-    view: what it sees of a clip; None for a network of single frames. cache: remembers what it said of clips.
+    Not a module on purpose: it is not part of the student, its optimiser, its checkpoint or its process group.
+
+    Args:
+        network: Is changed: put into evaluation mode, its parameters frozen.
+        view: What it sees of a clip; None for a network of single frames.
+        cache: Keeps its outputs for clips; None to run it on every clip.
     """
+
+    observed: ClassVar[tuple[str, ...]] = ("cache_hits",)
 
     def __init__(self, network: nn.Module, view: View | None = None, cache: TeacherCache | None = None) -> None:
         self.network = network.eval().requires_grad_(False)
@@ -125,7 +132,7 @@ class FrozenTeacher:
         self.cache = cache
 
     def seen(self, clips: Tensor) -> Tensor:
-        """What the network is given of a batch."""
+        """What the network gets of a batch."""
         return clips if self.view is None else self.view(clips)
 
     @torch.no_grad()
@@ -135,14 +142,14 @@ class FrozenTeacher:
 
     @torch.no_grad()
     def run(self, clips: Tensor, paths: Sequence[str]) -> tuple[Any, dict[str, Tensor]]:
-        """The outputs of normalised clips (B, T, 3, H, W), and the features (B, T', C, h, w) of the stages `paths`."""
+        """The outputs for normalised clips (B, T, 3, H, W), and the features (B, T', C, h, w) of the stages `paths`."""
         seen = self.seen(clips)
         if self.cache is None:
             return run_with_features(self.network, seen, paths)
         return self.cache.run(self.network, seen, paths)
 
     def observations(self) -> dict[str, float]:
-        """For the log: the share of clips so far that the cache knew, where there is one."""
+        """For the log: the share of clips so far that the cache had, where there is one."""
         if self.cache is None or not self.cache.hits + self.cache.misses:
             return {}
         return {"cache_hits": self.cache.hits / (self.cache.hits + self.cache.misses)}

@@ -1,8 +1,7 @@
-"""The door to the networks: `MODELS["ddrnet_23_slim"](num_classes=19)`, and networks of other libraries by name."""
+"""The registry of networks: `MODELS["ddrnet_23_slim"](num_classes=19)`, and networks of other libraries by name."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from torch import nn
 
@@ -48,20 +47,34 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def build_network(name: str, library: str = "vidistill", options: dict[str, Any] | None = None) -> nn.Module:
-    """A network of ours or of another library by name, untrained. Errors: UserError for an unknown name or option."""
-    options = options or {}
+def build_network(name: str, library: str = "vidistill", options: Mapping[str, object] | None = None) -> nn.Module:
+    """A network of ours or of another library by name, untrained unless its options say otherwise.
+
+    Args:
+        name: a key of `MODELS`, or the library's own name for the network.
+        library: "vidistill", or a key of `LIBRARIES`.
+        options: keyword arguments of the network's builder, such as `{"num_classes": 19}`.
+
+    Returns:
+        The network, on the CPU.
+
+    Raises:
+        UserError: for an unknown library or name, or options that the network cannot be built with.
+    """
+    options = dict(options or {})
     if library == "vidistill":
         if name not in MODELS:
             raise UserError(
-                f"there is no network '{name}'; {nearest(name, MODELS)}; one of your own comes with --import my_nets.py"
+                f"unknown network '{name}'; {nearest(name, MODELS)}; import one of your own with --import my_nets.py"
             )
         builder: Callable[..., nn.Module] = MODELS[name]
     elif library in LIBRARIES:
         builder = functools.partial(LIBRARIES[library], name)
     else:
-        raise UserError(f"there is no library '{library}'; {nearest(library, ['vidistill', *LIBRARIES])}")
+        raise UserError(f"unknown library '{library}'; {nearest(library, ['vidistill', *LIBRARIES])}")
     try:
         return builder(**options)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{library}'s network '{name}' cannot be built with {options} ({error})") from error
+        raise UserError(
+            f"{library}'s network '{name}' cannot be built with {options} ({error}); correct its options"
+        ) from error

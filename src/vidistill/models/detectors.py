@@ -1,7 +1,7 @@
-"""What every detector promises: a dense network, and detections made of its outputs outside of it.
+"""The contract of detectors: a dense network, and detections made from its outputs outside it.
 
-Between the two a key-frame scheme keeps its state: the network is what converts, and decoding and non-maximum
-suppression, which have no state, follow it.
+A key-frame scheme converts the network and keeps its state; decoding and non-maximum suppression, which have no state,
+follow it.
 """
 
 from abc import ABC, abstractmethod
@@ -16,12 +16,12 @@ from vidistill.ops.boxes import clip_boxes, decode_boxes, suppress
 
 Outputs = dict[str, Tensor]
 
-PADDED_TO = 32  # pixels; torchvision's pyramids, whose frames are padded to a multiple of it
-MAX_CANDIDATES = 1000  # of a frame, before suppression; torchvision takes as many of each level [ours]
+PADDED_TO = 32  # pixels; frames for torchvision's pyramids are padded to a multiple of it
+MAX_CANDIDATES = 1000  # in a frame, before suppression; torchvision takes as many from each level [ours]
 
 
 class Detections(TypedDict):
-    """What a detector finds in one frame, best first."""
+    """What a detector sees in one frame, best first."""
 
     boxes: Tensor  # (M, 4) xyxy pixels
     scores: Tensor  # (M,) 0…1
@@ -29,10 +29,10 @@ class Detections(TypedDict):
 
 
 class Detector(nn.Module, ABC):
-    """A detector of `num_classes` things in normalised frames.
+    """A detector of `num_classes` kinds of things in normalised frames; subclass it for a detector of your own.
 
-    leave: path patterns of what delta distillation leaves as it is, beside depthwise convolutions: first convolution,
-    prediction layers, squeeze-excitation, box head. backbone_path: of what published weights of a backbone are for.
+    It declares (see `declares`) `leave`: by custom the first convolution, prediction layers, squeeze-excitation and box
+    head; and `backbone_path`. Depthwise convolutions are left in any case.
     """
 
     num_classes: int
@@ -41,18 +41,24 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, frames: Tensor) -> Outputs:
-        """Dense outputs of frames (B, 3, H, W), every tensor with the batch first.
+        """Dense outputs.
 
-        logits: (B, N, K), the sigmoid of which is the probability of each class at each of N anchors; of a network with
-        proposals (B, N, 1), that of anything. regression: (B, N, 4), see `encode_boxes`. anchors: (B, N, 4) pixels,
-        float32 in any precision, the same in every frame of one size. centreness: (B, N, 1), where the network has
-        it. A network with proposals adds proposals: (B, P, 4) pixels, zeros where there are fewer; region_logits:
-        (B, P, K + 1), of a softmax, background first; region_regression: (B, P, K, 4), relative to the proposals; and
-        its pyramid, features.0, features.1 …, from which its `regions` judges other boxes.
+        Args:
+            frames: (B, 3, H, W), normalised.
+
+        Returns:
+            A dict of tensors, every one with the batch first:
+            `logits` (B, N, K), whose sigmoid is the probability of each class at each of N anchors; of a network with
+            proposals (B, N, 1), the probability of anything. `regression` (B, N, 4), see `encode_boxes`. `anchors`
+            (B, N, 4), xyxy pixels, float32 in any precision, the same in every frame of one size. `centreness`
+            (B, N, 1), where the network has it.
+            A network with proposals adds `proposals` (B, P, 4), xyxy pixels, zeros where there are fewer;
+            `region_logits` (B, P, K + 1), of a softmax, background first; `region_regression` (B, P, K, 4), relative to
+            the proposals; and its pyramid, `features.0`, `features.1` …, from which its `regions` judges other boxes.
         """
 
     def detect(self, outputs: Outputs, size: tuple[int, int]) -> list[Detections]:
-        """What is seen in each frame of `size` (height, width), which `outputs` are of."""
+        """The detections in each frame of `outputs`; size: the frames' (height, width)."""
         return detections(outputs, size=size)
 
 
@@ -64,27 +70,38 @@ def detections(
     iou_threshold: float = 0.5,
     max_detections: int = 100,
 ) -> list[Detections]:
-    """What a detector's outputs say of each frame of `size` (height, width): decoded, suppressed, best first.
+    """A detector's outputs as detections in each frame: decoded, suppressed, best first.
 
-    Boxes of different classes do not suppress each other. One set of defaults for all detectors [ours], Faster R-CNN's
-    of torchvision; its RetinaNet keeps 300 detections, its FCOS has 0.2 and 0.6, its SSD 0.01, 0.45 and 200.
-    A frame without any detection gives empty tensors.
+    Boxes of different classes do not suppress each other. One set of defaults for all detectors [ours], that of
+    torchvision's Faster R-CNN; its RetinaNet keeps 300 detections, its FCOS has 0.2 and 0.6, its SSD 0.01, 0.45 and
+    200.
+
+    Args:
+        outputs: of a `Detector`, for B frames.
+        size: (height, width) of the frames in pixels; boxes are clipped to it.
+        score_threshold: least score that is kept, 0…1.
+        iou_threshold: of two boxes of one class that overlap more, the worse is dropped, 0…1.
+        max_detections: most that a frame keeps.
+
+    Returns:
+        One `Detections` a frame; a frame without any has empty tensors.
     """
     scores, boxes = _scored_regions(outputs) if "region_logits" in outputs else _scored_anchors(outputs)
     num_classes = scores.shape[2]
     most = min(MAX_CANDIDATES, scores[0].numel())
-    best, places = scores.flatten(1).topk(most, dim=1)
+    best, places = scores.flatten(1).topk(most, dim=1)  # (B, M), M candidates
     labels = places % num_classes
-    chosen = _gather(boxes, places // num_classes if boxes.shape[1] == scores.shape[1] else places)
+    rows = places // num_classes if boxes.shape[1] == scores.shape[1] else places  # a box for all classes, or one each
+    chosen = boxes.gather(1, rows[..., None].expand(-1, -1, 4))
     chosen = clip_boxes(chosen, size) * (best > score_threshold)[..., None]  # an empty box is never kept
-    kept = suppress(chosen, best, labels, iou_threshold, max_detections)
-    found: list[Detections] = []
+    kept = suppress(chosen, best, labels, iou_threshold, max_detections)  # (B, max_detections), filled up with -1
+    results: list[Detections] = []
     for image, indices in enumerate(kept):
         indices = indices[indices >= 0]
-        found.append(
+        results.append(
             {"boxes": chosen[image, indices], "scores": best[image, indices], "labels": labels[image, indices]}
         )
-    return found
+    return results
 
 
 def _scored_anchors(outputs: Outputs) -> tuple[Tensor, Tensor]:
@@ -96,7 +113,7 @@ def _scored_anchors(outputs: Outputs) -> tuple[Tensor, Tensor]:
 
 
 def _scored_regions(outputs: Outputs) -> tuple[Tensor, Tensor]:
-    """(B, P, K) scores and (B, P · K, 4) boxes, one a class; a proposal that is none scores 0."""
+    """(B, P, K) scores and (B, P · K, 4) boxes, one a class; an empty proposal scores 0."""
     proposals = outputs["proposals"].float()
     scores = outputs["region_logits"].float().softmax(dim=2)[..., 1:] * is_proposal(proposals)[..., None]
     boxes = decode_boxes(outputs["region_regression"].float(), proposals[:, :, None])
@@ -104,13 +121,8 @@ def _scored_regions(outputs: Outputs) -> tuple[Tensor, Tensor]:
 
 
 def is_proposal(proposals: Tensor) -> Tensor:
-    """(B, P) which of the proposals (B, P, 4) are any, and not what fills them up to P."""
+    """(B, P) which of the proposals (B, P, 4) are real; the others are empty and fill them up to P."""
     return (proposals[..., 2:] > proposals[..., :2]).all(dim=-1)
-
-
-def _gather(values: Tensor, places: Tensor) -> Tensor:
-    """(B, M, 4) rows of values (B, N, 4) at places (B, M)."""
-    return values.gather(1, places[..., None].expand(-1, -1, values.shape[2]))
 
 
 def flatten_level(predictions: Tensor, channels: int) -> Tensor:
@@ -121,10 +133,10 @@ def flatten_level(predictions: Tensor, channels: int) -> Tensor:
 
 
 def grid_anchors(shapes: Sequence[Tensor], strides: Sequence[int], like: Tensor) -> Tensor:
-    """(N, 4) anchors at the cells of the levels `like` the pyramid's, row by row.
+    """(N, 4) anchors, xyxy pixels, at the cells of a pyramid's levels, row by row, from the finest level.
 
-    shapes: (A, 4) boxes about a cell's centre, a level. like: the finest level (B, C, H, W); every level is half of the
-    last, rounded up.
+    shapes: of each level, (A, 4) boxes about a cell's centre. strides: of each level, pixels from cell to cell. like:
+    the finest level (B, C, H, W); every level is half as large as the last, rounded up.
     """
     height, width = like.shape[-2:]
     anchors = []
@@ -146,7 +158,8 @@ def pad_frames(frames: Tensor, multiple: int) -> Tensor:
 def library_anchors(generator: nn.Module, frames: Tensor, levels: Sequence[Tensor]) -> Tensor:
     """(B, N, 4) float32 anchors of one of torchvision's generators for frames (B, 3, H, W) and their pyramid.
 
-    Its stride of a level is the frame's side by the level's, rounded down, so it is true where that divides the frame.
+    It takes the frame's side divided by the level's, rounded down, for a level's stride, so frames must be padded to a
+    multiple of the largest stride for anchors at the right places.
     """
     from torchvision.models.detection.image_list import ImageList
 

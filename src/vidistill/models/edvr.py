@@ -1,7 +1,7 @@
 """EDVR: video restoration with enhanced deformable convolutions.
 
 Source: Wang, Chan, Yu, Dong & Loy, "EDVR: Video Restoration with Enhanced Deformable Convolutional Networks", 2019
-(arXiv 1905.02716). Written from the paper. Frames of any size: they are continued to a multiple of 4.
+(arXiv 1905.02716). Written from the paper. Frames may have any size: they are padded to a multiple of 4.
 """
 
 import torch
@@ -13,7 +13,7 @@ from vidistill.ops.deformable import deformable_convolution
 
 LEVELS = 3  # of the pyramid: full, half and quarter size
 STRIDE = 2 ** (LEVELS - 1)
-OUTER_REACH = 56  # pixels that all but the residual blocks reach, undeformed; each block's two convolutions reach 2
+OUTER_REACH = 56  # pixels that all but the residual blocks reach, undeformed; each block reaches 2 more
 SLOPE = 0.1  # of every leaky ReLU
 
 
@@ -49,21 +49,21 @@ class Pyramid(nn.Module):
 
 
 class DeformableConvolution(nn.Module):
-    """A 3×3 convolution whose taps a plain convolution of `guide` moves and weighs: (N, C, h, w), twice, to the same.
+    """A 3×3 convolution of x (N, C, h, w) whose taps are moved and weighted by convolutions of `guide` (N, C, h, w).
 
-    At the start no tap moves and each weighs one half. Each of `groups` parts of the channels has offsets of its own.
+    At the start no tap moves and each has weight one half. Each of `groups` parts of the channels has its own offsets.
     Errors: ValueError where groups do not divide the channels.
     """
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
         if channels % groups:
-            raise ValueError(f"{groups} deformable groups do not divide {channels} channels")
-        self.shift = nn.Conv2d(channels, 2 * groups * 9, 3, padding=1)
+            raise ValueError(f"groups must divide the {channels} channels, got {groups} deformable groups")
+        self.shift = nn.Conv2d(channels, 2 * groups * 9, 3, padding=1)  # y and x of each of 9 taps
         self.weigh = nn.Conv2d(channels, groups * 9, 3, padding=1)
         self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3))
         nn.init.kaiming_normal_(self.weight)
-        self.weight.data.mul_(2)  # as much as one whose taps have their full weight
+        self.weight.data.mul_(2)  # makes up for taps of half weight
         self.bias = nn.Parameter(torch.zeros(channels))
         for parameter in (*self.shift.parameters(), *self.weigh.parameters()):
             nn.init.zeros_(parameter)
@@ -73,7 +73,7 @@ class DeformableConvolution(nn.Module):
 
 
 class PyramidAlignment(nn.Module):
-    """PCD: features moved onto those of a reference, from the coarsest level to the finest, then once more.
+    """PCD: features aligned to those of a reference, from the coarsest level to the finest, then once more.
 
     Both are lists of levels (N, C, h, w), finest first. Offsets and aligned features of a level come from its own
     and from the enlarged coarser ones; offsets are doubled with the size.
@@ -93,33 +93,28 @@ class PyramidAlignment(nn.Module):
         self.cascade = DeformableConvolution(channels, groups)
 
     def forward(self, features: list[Tensor], reference: list[Tensor]) -> Tensor:
-        guide, aligned = self._coarsest(features[-1], reference[-1])
+        compared = _leaky(self.compare[-1](torch.cat([features[-1], reference[-1]], dim=1)))
+        guide = _leaky(self.guide[-1](compared))
+        aligned = _leaky(self.align[-1](features[-1], guide))
         for level in range(LEVELS - 2, -1, -1):
-            guide = self._guide(features[level], reference[level], 2 * _enlarged(guide), level)
+            compared = _leaky(self.compare[level](torch.cat([features[level], reference[level]], dim=1)))
+            joined = _leaky(self.join_guides[level](torch.cat([compared, 2 * _enlarged(guide)], dim=1)))
+            guide = _leaky(self.guide[level](joined))
             moved = torch.cat([self.align[level](features[level], guide), _enlarged(aligned)], dim=1)
             aligned = self.join_features[level](moved)
-            if level > 0:
+            if level > 0:  # the cascade below takes the finest level without activation
                 aligned = _leaky(aligned)
         guide = self.cascade_guide(torch.cat([aligned, reference[0]], dim=1))
         return _leaky(self.cascade(aligned, guide))
 
-    def _coarsest(self, features: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-        guide = _leaky(self.compare[-1](torch.cat([features, reference], dim=1)))
-        guide = _leaky(self.guide[-1](guide))
-        return guide, _leaky(self.align[-1](features, guide))
-
-    def _guide(self, features: Tensor, reference: Tensor, coarser: Tensor, level: int) -> Tensor:
-        guide = _leaky(self.compare[level](torch.cat([features, reference], dim=1)))
-        guide = _leaky(self.join_guides[level](torch.cat([guide, coarser], dim=1)))
-        return _leaky(self.guide[level](guide))
-
 
 class AttentionFusion(nn.Module):
-    """TSA: aligned features (B, T, C, h, w) weighed by likeness to the centre's, fused, and weighed in space."""
+    """TSA: aligned features (B, T, C, h, w), weighted by likeness to the centre's, fused to (B, C, h, w), and weighted
+    in space."""
 
     def __init__(self, channels: int, window: int) -> None:
         super().__init__()
-        # PyTorch's own start, which is small: all likenesses begin near one half, and the attention in space near 1
+        # PyTorch's own start, which is small: likenesses begin near one half, and the attention in space near 1
         self.embed_centre = nn.Conv2d(channels, channels, 3, padding=1)
         self.embed = nn.Conv2d(channels, channels, 3, padding=1)
         self.fuse = nn.Conv2d(window * channels, channels, 1).apply(keep_scale)
@@ -140,8 +135,8 @@ class AttentionFusion(nn.Module):
         batch, window = aligned.shape[:2]
         centre = self.embed_centre(aligned[:, window // 2])[:, None]
         embedded = self.embed(aligned.flatten(0, 1)).unflatten(0, (batch, window))
-        likeness = torch.sigmoid((embedded * centre).sum(dim=2, keepdim=True))
-        weighed = (aligned * likeness).flatten(1, 2)
+        likeness = torch.sigmoid((embedded * centre).sum(dim=2, keepdim=True))  # (B, T, 1, h, w)
+        weighed = (aligned * likeness).flatten(1, 2)  # (B, T·C, h, w)
         attention = self._spatial_attention(weighed)
         return _leaky(self.fuse(weighed)) * torch.sigmoid(attention) * 2 + self.add(attention)
 
@@ -190,10 +185,10 @@ class EDVR(SuperResolver):
         return base + crop_like(residual, base)
 
     def _aligned(self, windows: Tensor) -> Tensor:
-        """(B, T, C, h, w) features of all frames, the centre's own among them, aligned to the centre in one batch."""
+        """(B, T, C, h, w) features of all frames, the centre's too, aligned to the centre's in one batch."""
         batch, window = windows.shape[:2]
         features = self.pyramid(windows.flatten(0, 1))
-        reference = []
+        reference = []  # the centre's features, repeated for every frame
         for level in features:
             of_clips = level.unflatten(0, (batch, window))
             reference.append(of_clips[:, window // 2, None].expand_as(of_clips).flatten(0, 1))
@@ -227,7 +222,23 @@ def edvr(
     extraction_blocks: int = 5,
     reconstruction_blocks: int = 10,
 ) -> EDVR:
-    """EDVR-M, 3.3 M parameters; EDVR-L, 20.6 M, has 128 channels and 40 reconstruction blocks."""
+    """EDVR-M, 3.3 M parameters; EDVR-L, 20.6 M, has 128 channels and 40 reconstruction blocks.
+
+    Args:
+        scale: 2, 3 or 4.
+        window: frames that it looks at, odd.
+        channels: of the features, a multiple of `groups`.
+        feature_channels: of the last feature, at the frames' high resolution.
+        groups: parts of the channels whose deformable convolutions have their own offsets.
+        extraction_blocks: residual blocks before the alignment.
+        reconstruction_blocks: residual blocks after the fusion.
+
+    Returns:
+        An untrained network of windows (B, window, 3, h, w), RGB in 0…1, that returns frames (B, 3, scale·h, scale·w).
+
+    Raises:
+        ValueError: for another scale, an even window, or groups that do not divide the channels.
+    """
     return EDVR(
         scale=scale,
         window=window,

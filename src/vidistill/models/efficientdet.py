@@ -13,16 +13,16 @@ from vidistill.errors import UserError
 from vidistill.models.detectors import Detector, Outputs, flatten_level, grid_anchors, pad_frames
 from vidistill.models.libraries import import_torchvision
 
-COARSEST = 128  # pixels; the stride of the last level, which frames are padded to a multiple of
+COARSEST = 128  # pixels; stride of the last level; frames are padded to a multiple of it
 # effdet's 0.01 suits its hundreds of epochs: in a run of some hundred steps the statistics would lag behind the weights
 NORM_MOMENTUM = 0.1
 
 
 class EfficientDet(Detector):
-    """An EfficientDet of `effdet`, by its parts; frames of any size, padded with zeros at the right and bottom.
+    """An EfficientDet made of the parts of effdet's; frames of any size, padded with zeros at the right and bottom.
 
-    effdet builds its feature pyramid for one size. Here every upsampling is by 2, which is the same at the size that it
-    is built for and right at all others.
+    effdet builds its feature pyramid for one size. Here every upsampling is by 2, which is the same at that size and
+    right at all others.
     """
 
     def __init__(self, network: Any) -> None:
@@ -42,7 +42,7 @@ class EfficientDet(Detector):
         self.anchor_shapes = [_anchor_shapes(config, stride) for stride in self.strides]
 
     def forward(self, frames: Tensor) -> Outputs:
-        levels = self.fpn(self.backbone(pad_frames(frames, COARSEST)))
+        levels = self.fpn(self.backbone(pad_frames(frames, COARSEST)))  # (B, C, h, w) each, finest first
         anchors = grid_anchors(self.anchor_shapes, self.strides, levels[0])
         classes = [flatten_level(level, self.num_classes) for level in self.class_net(levels)]
         offsets = [flatten_level(level, 4) for level in self.box_net(levels)]
@@ -68,7 +68,7 @@ def efficientdet(name: str = "efficientdet_d0", *, num_classes: int, backbone: s
 
     Errors: ValueError for a name that effdet, or timm, does not know; UserError where effdet is not installed.
     """
-    import_torchvision()  # which effdet imports, and which may need its workaround
+    import_torchvision()  # effdet imports it, and it may need its workaround
     try:
         effdet = importlib.import_module("effdet")
     except ImportError as error:
@@ -80,7 +80,7 @@ def efficientdet(name: str = "efficientdet_d0", *, num_classes: int, backbone: s
     config.image_size = (2 * COARSEST, 2 * COARSEST)
     if backbone is not None:
         if not importlib.import_module("timm").is_model(backbone):
-            raise ValueError(f"timm has no network '{backbone}' to be its backbone")
+            raise ValueError(f"backbone must be a network of timm, got '{backbone}'")
         config.backbone_name, config.backbone_args = backbone, {}
     network = effdet.EfficientDet(config, pretrained_backbone=False)
     for module in network.modules():
@@ -90,7 +90,19 @@ def efficientdet(name: str = "efficientdet_d0", *, num_classes: int, backbone: s
 
 
 def efficientdet_d0(*, num_classes: int, backbone: str | None = None) -> EfficientDet:
-    """EfficientDet-D0, of the first paper's experiments."""
+    """EfficientDet-D0, as in the experiments of delta distillation (Habibian et al. 2022).
+
+    Args:
+        num_classes: K.
+        backbone: any timm network with features, in place of EfficientNet-B0.
+
+    Returns:
+        An untrained `Detector` of frames (B, 3, H, W) of any size.
+
+    Raises:
+        UserError: where effdet is not installed.
+        ValueError: for a backbone that timm does not know.
+    """
     return efficientdet("efficientdet_d0", num_classes=num_classes, backbone=backbone)
 
 
@@ -98,5 +110,6 @@ def efficientdet_lite0(*, num_classes: int) -> EfficientDet:
     """EfficientDet-Lite0: D0 with the backbone EfficientNet-Lite0, without squeeze-excitation, and ReLU6 for swish.
 
     The package index has ImageNet weights of its backbone, and none of D0's. 1.66 GMAC at 512×384 with one class.
+    Arguments as `efficientdet_d0`.
     """
     return efficientdet("tf_efficientdet_lite0", num_classes=num_classes)

@@ -3,8 +3,8 @@
 Source: Tassano, Delon & Veit, "FastDVDnet: Towards Real-Time Deep Video Denoising Without Flow Estimation", 2020
 (arXiv 1907.01361). Where we differ: no noise map; the second stage ends in a pixel shuffle and an output convolution,
 and its result is added to the bicubic centre frame. There is no batch normalisation, as is usual in super-resolution
-(Lim et al. 2017), and edge pixels, not zeros, continue features: trained on few small patches, either made frames that
-are larger or of more contrast worse than bicubic ones.
+(Lim et al. 2017), and features are padded with edge pixels, not zeros: after training on few small patches, either of
+the two made frames that are larger, or of more contrast, worse than bicubic ones.
 """
 
 import torch
@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from vidistill.models.upscaling import SubPixelStage, SuperResolver, crop_like, keep_scale, pad_to_multiple
 from vidistill.ops.resize import upsample_bicubic
 
-TRIPLET = 3
+TRIPLET = 3  # frames that a block sees
 PER_FRAME_CHANNELS = 30
-STRIDE = 4
+STRIDE = 4  # pixels; frames are padded to a multiple of it
 
 
 def conv(in_channels: int, out_channels: int, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -25,7 +25,7 @@ def conv(in_channels: int, out_channels: int, *, stride: int = 1, groups: int = 
 
 
 def double_conv(channels: int) -> nn.Sequential:
-    """Two of them, which keep the number of channels."""
+    """Two 3×3 convolutions and ReLUs that keep the number of channels."""
     return nn.Sequential(conv(channels, channels), conv(channels, channels))
 
 
@@ -65,28 +65,36 @@ class FastDVDnet(SuperResolver):
         self.upscale = SubPixelStage(widths[0], feature_channels, scale)
         for part in (self.first, self.second, self.upscale):
             part.apply(keep_scale)
-        self.apply(_continue_edges)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):  # zeros at the edges are frequent in small patches and rare in frames
+                module.padding_mode = "replicate"
 
     def forward(self, windows: Tensor) -> Tensor:
         base = upsample_bicubic(self.centre(windows), self.scale)
         padded = pad_to_multiple(windows, STRIDE)
         triplets = torch.stack([padded[:, i : i + TRIPLET] for i in range(self.window - TRIPLET + 1)], dim=1)
         batch, count = triplets.shape[:2]
-        triplets = triplets.flatten(0, 1)
+        triplets = triplets.flatten(0, 1)  # (B·3, 3, 3, h, w)
         restored = triplets[:, 1] + self.residual(self.first(triplets.flatten(1, 2)))
         feature = F.relu(self.upscale(self.second(restored.reshape(batch, count * 3, *restored.shape[-2:]))))
         return base + crop_like(self.output(feature), base)
 
 
-def _continue_edges(module: nn.Module) -> None:
-    """Zeros beyond the edges are everywhere in small training patches, and whole frames would then be strange to it."""
-    if isinstance(module, nn.Conv2d):
-        module.padding_mode = "replicate"
-
-
 def fastdvdnet(
     scale: int = 4, *, channels: tuple[int, int, int] = (32, 64, 128), feature_channels: int = 32
 ) -> FastDVDnet:
-    """FastDVDnet for super-resolution; the feature is the activation after the pixel shuffle."""
+    """FastDVDnet for super-resolution; the feature is the activation after the pixel shuffle.
+
+    Args:
+        scale: 2, 3 or 4.
+        channels: of the features at full, half and quarter size.
+        feature_channels: of the last feature, at the frames' high resolution.
+
+    Returns:
+        An untrained network of windows (B, 5, 3, h, w), RGB in 0…1, that returns frames (B, 3, scale·h, scale·w).
+
+    Raises:
+        ValueError: for another scale.
+    """
     top, middle, bottom = channels
     return FastDVDnet(scale=scale, widths=(top, middle, bottom), feature_channels=feature_channels)

@@ -9,7 +9,18 @@ from vidistill.models.region_detectors import FasterRCNN
 
 
 def faster_rcnn_resnet101(*, num_classes: int, num_proposals: int = 300) -> FasterRCNN:
-    """Faster R-CNN, ResNet-101 with a feature pyramid; the papers' has no pyramid but a dilated last stage (DC5)."""
+    """Faster R-CNN, ResNet-101 with a feature pyramid; the papers' has no pyramid but a dilated last stage (DC5).
+
+    Args:
+        num_classes: K, without the background.
+        num_proposals: regions that the box head judges in each frame.
+
+    Returns:
+        An untrained `Detector` of frames (B, 3, H, W) of any size.
+
+    Raises:
+        UserError: where torchvision is not installed.
+    """
     import_torchvision()
     from torchvision.models.detection import FasterRCNN as Library
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
@@ -21,29 +32,29 @@ def faster_rcnn_resnet101(*, num_classes: int, num_proposals: int = 300) -> Fast
 
 
 def faster_rcnn_resnet50(*, num_classes: int, num_proposals: int = 300) -> FasterRCNN:
-    """Faster R-CNN, ResNet-50 with a feature pyramid."""
+    """Faster R-CNN, ResNet-50 with a feature pyramid; arguments as `faster_rcnn_resnet101`."""
     return _of_torchvision("fasterrcnn_resnet50_fpn", num_classes, num_proposals)
 
 
 def faster_rcnn_mobilenet_v3(*, num_classes: int, num_proposals: int = 300) -> FasterRCNN:
-    """Faster R-CNN, MobileNetV3-Large with a feature pyramid."""
+    """Faster R-CNN, MobileNetV3-Large with a feature pyramid; arguments as `faster_rcnn_resnet101`."""
     return _of_torchvision("fasterrcnn_mobilenet_v3_large_fpn", num_classes, num_proposals)
 
 
 def faster_rcnn_efficientnet_lite0(*, num_classes: int, num_proposals: int = 100, channels: int = 256) -> FasterRCNN:
     """Faster R-CNN, EfficientNet-Lite0 with a feature pyramid of `channels`. [ours]
 
-    The package index has ImageNet weights of this backbone. Fewer proposals than the others', for the box head that
-    judges them would cost more than all the rest.
+    The package index has ImageNet weights of this backbone. There are fewer proposals than in the others, because the
+    box head would cost more than all the rest. Other arguments as `faster_rcnn_resnet101`.
     """
     import_torchvision()
     from torchvision.models.detection import FasterRCNN as Library
 
-    pyramid = Pyramid("tf_efficientnet_lite0", channels)
+    pyramid = TimmPyramid("tf_efficientnet_lite0", channels)
     return FasterRCNN(Library(pyramid, num_classes=num_classes + 1), num_proposals=num_proposals)
 
 
-class Pyramid(nn.Module):
+class TimmPyramid(nn.Module):
     """A timm network's features at strides 4 to 32 as a feature pyramid, with one more level, in torchvision's form."""
 
     def __init__(self, name: str, channels: int) -> None:

@@ -45,7 +45,7 @@ class ExchangeModule(nn.Module):
 
 
 def _path(channels: tuple[int, ...], source: int, target: int) -> nn.Module:
-    """What carries branch `source` to branch `target`, up to the upsampling."""
+    """Layers from branch `source` to branch `target`, without the upsampling."""
     if source == target:
         return nn.Identity()
     if source > target:
@@ -57,7 +57,7 @@ def _path(channels: tuple[int, ...], source: int, target: int) -> nn.Module:
 
 
 class Transition(nn.Module):
-    """Starts a new, coarser branch from the last one, and brings the others to their widths."""
+    """Starts a new, coarser branch from the last one, and gives the others their new numbers of channels."""
 
     def __init__(self, before: tuple[int, ...], after: tuple[int, ...]) -> None:
         super().__init__()
@@ -111,5 +111,12 @@ class HRNet(nn.Module):
 
 
 def hrnet_w18_small(num_classes: int) -> HRNet:
-    """HRNet-w18-small with modules 1, 1, 3, 2 of 2 blocks: 76.9 GMAC at 1024×2048 (convolutions alone)."""
+    """HRNet-w18-small with modules 1, 1, 3, 2 of 2 blocks: 76.9 GMAC at 1024×2048 (convolutions alone).
+
+    Args:
+        num_classes: K.
+
+    Returns:
+        An untrained network of frames (B, 3, H, W) that returns logits (B, K, ceil(H/4), ceil(W/4)).
+    """
     return HRNet(num_classes, width=18, modules=(1, 3, 2), depth=2)

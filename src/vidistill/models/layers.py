@@ -1,4 +1,4 @@
-"""What our networks are made of. No activation is in place, so that converted layers may keep what they return."""
+"""Layers that our networks share. No activation is in place, so that converted layers may keep what they return."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -1,6 +1,6 @@
 """Networks of other libraries by name, untrained, behind one signature: a name, `num_classes` and options.
 
-Their video networks come as clip networks, see `clips`.
+Their video networks come as clip networks, see `clips`, and torchvision's detectors as ours, see `detectors`.
 """
 
 import importlib
@@ -17,44 +17,55 @@ from vidistill.models.clip_adapters import MaskedAutoencoderClips, adapt_torchvi
 from vidistill.models.region_detectors import FasterRCNN, faster_rcnn
 from vidistill.ops.normalise import Normalisation
 
-# whose weights were trained before torchvision's frozen norms had an eps; it sets 0 where it loads them itself
+# trained before torchvision's frozen norms had an eps; torchvision sets 0 where it loads their weights itself
 WITHOUT_EPS = ("fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn")
 
 
 def torchvision_network(name: str, **options: Any) -> nn.Module:
-    """A torchvision model by name, without weights unless asked for. Errors: UserError for an unknown name."""
-    torchvision = import_torchvision()
-    if name not in torchvision.models.list_models():
-        raise UserError(f"torchvision has no model '{name}'; {nearest(name, torchvision.models.list_models())}")
-    builder = torchvision.models.get_model_builder(name)
+    """A torchvision model by name.
+
+    Args:
+        name: torchvision's, such as `deeplabv3_resnet50`, `r3d_18` or `fcos_resnet50_fpn`.
+        options: torchvision's keyword arguments, `num_classes` among them; a detector's background is not counted.
+
+    Returns:
+        The model without weights, unless an option `weights` asks for them; a video network as a clip network, a
+        detector as a `Detector`.
+
+    Raises:
+        UserError: for an unknown name.
+        ValueError: for a detector of masks or keypoints.
+    """
+    builder = _torchvision_builder(name)
     if ".detection." in builder.__module__:
-        return adapt_detector(builder, **options)
+        return faster_rcnn(builder, **options) if _has_proposals(builder) else anchor_detector(builder, **options)
     defaults = {"weights": None} | ({"weights_backbone": None} if "segmentation" in builder.__module__ else {})
     network = builder(**defaults | options)
     return adapt_torchvision(network) if ".video." in builder.__module__ else network
 
 
 def torchvision_classes(name: str) -> tuple[str, ...]:
-    """The names of the classes that torchvision's published weights of a network know, its background included."""
-    torchvision = import_torchvision()
-    if name not in torchvision.models.list_models():
-        raise UserError(f"torchvision has no model '{name}'; {nearest(name, torchvision.models.list_models())}")
-    return tuple(torchvision.models.get_model_weights(name).DEFAULT.meta["categories"])
+    """The class names of torchvision's published weights of a network, its background included.
+
+    Errors: UserError for an unknown name.
+    """
+    _torchvision_builder(name)
+    return tuple(import_torchvision().models.get_model_weights(name).DEFAULT.meta["categories"])
 
 
 def torchvision_with_weights(
     name: str, tensors: dict[str, torch.Tensor], *, where: str
 ) -> tuple[nn.Module, Normalisation]:
-    """torchvision's detector or segmenter behind our contract, with its own weights, and how it wants frames.
+    """torchvision's detector or segmenter behind our contract, with its own weights, and the normalisation they want.
 
     where: what the weights come from. Errors: UserError where they do not fit.
     """
-    count = len(torchvision_classes(name))
-    builder = import_torchvision().models.get_model_builder(name)
-    kind = builder.__module__.split(".")[2]
+    num_classes = len(torchvision_classes(name))
+    builder = _torchvision_builder(name)
+    kind = builder.__module__.split(".")[2]  # torchvision.models.<kind>.…
     if kind not in ("detection", "segmentation"):
         raise UserError(f"torchvision's '{name}' is neither a detector nor a segmenter; only those label frames")
-    library = builder(weights=None, weights_backbone=None, num_classes=count)
+    library: Any = builder(weights=None, weights_backbone=None, num_classes=num_classes)
     counters = {n: t for n, t in library.state_dict().items() if n.endswith("num_batches_tracked")}
     tensors = {n: t for n, t in tensors.items() if not n.startswith("aux_classifier.")}  # which only trains
     try:
@@ -73,33 +84,43 @@ def torchvision_with_weights(
     return network, Normalisation(tuple(mean), tuple(std))
 
 
-def adapt_detector(builder: Callable[..., nn.Module], **options: Any) -> nn.Module:
-    """torchvision's detector behind our contract. Errors: ValueError for one of masks or keypoints."""
-    return faster_rcnn(builder, **options) if _has_proposals(builder) else anchor_detector(builder, **options)
+def _torchvision_builder(name: str) -> Callable[..., nn.Module]:
+    models = import_torchvision().models
+    if name not in models.list_models():
+        raise UserError(f"torchvision has no model '{name}'; {nearest(name, models.list_models())}")
+    return models.get_model_builder(name)
 
 
 def _has_proposals(builder: Callable[..., nn.Module]) -> bool:
+    """Whether torchvision's builder is of a two-stage detector. Errors: ValueError for one of masks or keypoints."""
     kind = builder.__module__.rpartition(".")[2]
     if kind not in ("faster_rcnn", "retinanet", "fcos", "ssd", "ssdlite"):
-        raise ValueError(f"its {kind} finds more than boxes")
+        raise ValueError(f"a {kind} finds more than boxes, expected a faster_rcnn, retinanet, fcos, ssd or ssdlite")
     return kind == "faster_rcnn"
 
 
-def timm_network(name: str, **options: Any) -> nn.Module:
+def timm_network(name: str, **options: object) -> nn.Module:
     """A timm model by name, without weights. Errors: UserError for an unknown name."""
-    import_torchvision()  # which timm imports, and which may need its workaround
     library = _library("timm")
     if not library.is_model(name):
         raise UserError(f"timm has no model '{name}'; {nearest(name, library.list_models())}")
     return library.create_model(name, **options)
 
 
-def smp_network(name: str, *, num_classes: int = 1, **options: Any) -> nn.Module:
-    """A segmentation-models-pytorch model, as in `unet` with `encoder_name: tu-resnet18` for any timm encoder.
+def smp_network(name: str, *, num_classes: int = 1, **options: object) -> nn.Module:
+    """A segmentation-models-pytorch model by name.
 
-    Errors: UserError for an unknown name.
+    Args:
+        name: its architecture, such as `unet`.
+        num_classes: channels of the logits.
+        options: its keyword arguments, such as `encoder_name`: "tu-resnet18", or "tu-" and any timm encoder.
+
+    Returns:
+        The model without weights, unless an option `encoder_weights` asks for them.
+
+    Raises:
+        UserError: for an unknown name.
     """
-    import_torchvision()  # which timm imports, and which may need its workaround
     library = _library("segmentation_models_pytorch")
     names = sorted(library.MODEL_ARCHITECTURES_MAPPING)
     if name.lower() not in names:
@@ -107,12 +128,20 @@ def smp_network(name: str, *, num_classes: int = 1, **options: Any) -> nn.Module
     return library.create_model(name, **{"encoder_weights": None, "classes": num_classes} | options)
 
 
-def transformers_network(name: str, *, num_classes: int = 1, **options: Any) -> nn.Module:
-    """A network of Transformers by its model type: for semantic segmentation, as `segformer`, or VideoMAE.
+def transformers_network(name: str, *, num_classes: int = 1, **options: object) -> nn.Module:
+    """A network of Transformers by its model type, for semantic segmentation or for clips.
 
-    options: its configuration. Errors: UserError for an unknown name.
+    Args:
+        name: a model type with a network for semantic segmentation, such as `segformer`; or `videomae`.
+        num_classes: channels of the logits.
+        options: of its configuration, such as `depths`.
+
+    Returns:
+        The network, untrained; VideoMAE as a clip network.
+
+    Raises:
+        UserError: for an unknown name.
     """
-    import_torchvision()
     library = _library("transformers")
     if name == "videomae":
         config = library.VideoMAEConfig(**{"num_labels": num_classes} | options)
@@ -133,21 +162,28 @@ def import_torchvision() -> ModuleType:
     Its networks need none of them, but importing it asks for the names of two. Errors: UserError where it is missing.
     """
     try:
-        return _library("torchvision.models")
+        return _import("torchvision.models")
     except RuntimeError:
         for name in ("nms", "qnms"):
             schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
             torch.library.define(f"torchvision::{name}", schema)
-        return _library("torchvision.models")
+        return _import("torchvision.models")
 
 
 def _library(name: str) -> ModuleType:
+    """A library that imports torchvision, which may need the workaround of `import_torchvision`."""
+    import_torchvision()
+    return _import(name)
+
+
+def _import(name: str) -> ModuleType:
+    """The package of a module, with the module imported. Errors: UserError where it is missing."""
+    package = name.split(".")[0]
     try:
         importlib.import_module(name)
     except ImportError as error:
-        package = name.split(".")[0]
         raise UserError(f"{package} is not installed; pip install 'vidistill[networks]'") from error
-    return importlib.import_module(name.split(".")[0])
+    return importlib.import_module(package)
 
 
 LIBRARIES: dict[str, Callable[..., nn.Module]] = {

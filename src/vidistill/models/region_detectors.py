@@ -1,8 +1,8 @@
 """Faster R-CNN (Ren et al. 2015, arXiv 1506.01497) with a feature pyramid, through torchvision, behind our contract.
 
-torchvision's parts are taken out of it: backbone, proposal head, box head. Its GeneralizedRCNNTransform, which would
-resize and normalise again, stays behind, but for its padding; so do its samplers and its decoding. Its proposals and
-its pooling are replaced, by ones of static shape that need none of torchvision's compiled operators.
+torchvision's backbone, proposal head and box head are taken over. Its GeneralizedRCNNTransform, which would resize and
+normalise again, is left out, but for its padding; so are its samplers and its decoding. Its proposals and its pooling
+are replaced by ones of static shape, which need none of torchvision's compiled operators.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from vidistill.ops.region_pooling import pool_regions
 
 CANDIDATES = 1000  # a level, before suppression
 PROPOSAL_IOU = 0.7
-REGION_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of torchvision's box regression
+REGION_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # that torchvision multiplies its box offsets by
 
 
 class RegionOutputs(Outputs):
-    """Outputs for frames of `size` that still know their network, whose box head can judge other boxes of them."""
+    """Outputs for frames of `size` (height, width), with their network, whose box head can judge other boxes."""
 
     def __init__(self, outputs: Outputs, network: "FasterRCNN", size: tuple[int, int]) -> None:
         super().__init__(outputs)
@@ -34,10 +34,10 @@ class RegionOutputs(Outputs):
 
 
 class FasterRCNN(Detector):
-    """A Faster R-CNN of torchvision by its parts. In training mode it returns `RegionOutputs`.
+    """A Faster R-CNN made of the parts of torchvision's. In training mode it returns `RegionOutputs`.
 
-    num_proposals: P, the same in every frame; fewer are filled up with empty boxes. torchvision takes 1000 where the
-    first paper took 300, our default: the box head's cost grows with it (14 MMAC each).
+    num_proposals: P, the same in every frame; fewer are filled up with empty boxes. The default is the first paper's
+    300, where torchvision has 1000: the box head's cost grows with it (14 MMAC each).
     """
 
     def __init__(self, network: Any, *, num_proposals: int = 300) -> None:
@@ -83,8 +83,8 @@ class FasterRCNN(Detector):
         features = [outputs[name] for name in sorted(n for n in outputs if n.startswith("features."))]
         height = size[0] + -size[0] % PADDED_TO
         strides = [height // level.shape[2] for level in features]
-        pooled = pool_regions(features, boxes, strides=strides)
-        logits, regression = self.box_predictor(self.box_head(pooled.flatten(0, 1)))
+        pooled = pool_regions(features, boxes, strides=strides)  # (B, P, C, 7, 7)
+        logits, regression = self.box_predictor(self.box_head(pooled.flatten(0, 1)))  # (B·P, K + 1), (B·P, 4·(K + 1))
         regression = regression / regression.new_tensor(REGION_WEIGHTS * (self.num_classes + 1))
         return {
             "region_logits": logits.unflatten(0, boxes.shape[:2]),
@@ -93,9 +93,9 @@ class FasterRCNN(Detector):
 
     @torch.no_grad()
     def _proposals(self, outputs: Outputs, level_sizes: list[int], size: tuple[int, int]) -> Tensor:
-        """(B, P, 4) boxes: of each level's best, those that suppression keeps, and of all levels' the best."""
+        """(B, P, 4) boxes: suppression keeps some of each level's best, and the best of all levels' are taken."""
         boxes = clip_boxes(decode_boxes(outputs["regression"].detach(), outputs["anchors"]), size)
-        found, scores = [], []
+        proposals, scores = [], []
         for level_boxes, level_scores in zip(
             boxes.split(level_sizes, dim=1), outputs["logits"].detach()[..., 0].split(level_sizes, dim=1), strict=True
         ):
@@ -103,18 +103,19 @@ class FasterRCNN(Detector):
             best, places = level_scores.topk(count, dim=1)
             candidates = level_boxes.gather(1, places[..., None].expand(-1, -1, 4))
             kept = suppress(candidates, best, torch.zeros_like(places), PROPOSAL_IOU, min(count, self.num_proposals))
-            found.append(candidates.gather(1, kept.clamp(min=0)[..., None].expand(-1, -1, 4)) * (kept >= 0)[..., None])
-            scores.append(best.gather(1, kept.clamp(min=0)).masked_fill(kept < 0, -torch.inf))
-        proposals, score = torch.cat(found, dim=1), torch.cat(scores, dim=1)
+            chosen, is_kept = kept.clamp(min=0), kept >= 0  # -1 fills up
+            proposals.append(candidates.gather(1, chosen[..., None].expand(-1, -1, 4)) * is_kept[..., None])
+            scores.append(best.gather(1, chosen).masked_fill(~is_kept, -torch.inf))
+        score = torch.cat(scores, dim=1)
         count = min(self.num_proposals, score.shape[1])
         chosen = score.topk(count, dim=1).indices
-        proposals = proposals.gather(1, chosen[..., None].expand(-1, -1, 4))
-        return nn.functional.pad(proposals, (0, 0, 0, self.num_proposals - count))
+        best_proposals = torch.cat(proposals, dim=1).gather(1, chosen[..., None].expand(-1, -1, 4))
+        return nn.functional.pad(best_proposals, (0, 0, 0, self.num_proposals - count))
 
 
 def faster_rcnn(
     builder: Callable[..., Any], *, num_classes: int, num_proposals: int = 300, **options: Any
 ) -> FasterRCNN:
-    """A Faster R-CNN of torchvision's builder, of `num_classes` things, untrained unless options ask otherwise."""
+    """The Faster R-CNN of torchvision's builder, for `num_classes` classes, untrained unless options say otherwise."""
     defaults = {"weights": None, "weights_backbone": None, "num_classes": num_classes + 1}
     return FasterRCNN(builder(**defaults | options), num_proposals=num_proposals)

@@ -2,18 +2,19 @@
 
 Source: Feichtenhofer, Fan, Malik & He, "SlowFast Networks for Video Recognition", 2019 (arXiv 1812.03982), the Slow
 pathway alone; 8×8 means eight frames, every eighth of the video. Written from the paper; layers are named as in
-2-D ResNets, so that their weights inflate by name. Depth 18, which the paper has not, looks along time in each block's
-first convolution.
+2-D ResNets, so that their weights inflate by name. Depth 18, which is not in the paper, looks along time in each
+block's first convolution.
 """
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidistill.models.clips import FeatureLayout, linear_classifier
+from vidistill.models.clips import linear_classifier
+from vidistill.models.declares import FeatureLayout
 from vidistill.models.layers import initialise
 
-DEPTHS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
-TEMPORAL_KERNELS = (1, 1, 3, 3)
+DEPTHS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}  # blocks in each stage
+TEMPORAL_KERNELS = (1, 1, 3, 3)  # frames that a stage's blocks look at
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, *, temporal: int = 1, stride: int = 1) -> nn.Conv3d:
@@ -114,17 +115,29 @@ class SlowOnly(nn.Module):
     def __init__(self, num_classes: int, *, depth: int, dropout: float) -> None:
         super().__init__()
         if depth not in DEPTHS:
-            raise ValueError(f"depth is {depth}; there is: {', '.join(map(str, DEPTHS))}")
+            raise ValueError(f"depth must be one of {', '.join(map(str, DEPTHS))}, got {depth}")
         self.backbone = ResNet3d(BasicBlock3d if depth == 18 else Bottleneck3d, DEPTHS[depth])
         self.backbone.apply(initialise)
         self.dropout = nn.Dropout(dropout)
         self.head = linear_classifier(self.backbone.num_features, num_classes)
 
     def forward(self, clips: Tensor) -> Tensor:
-        features = self.backbone(clips.transpose(1, 2))
+        features = self.backbone(clips.transpose(1, 2))  # (B, C, T, h, w)
         return self.head(self.dropout(features.mean(dim=(2, 3, 4))))
 
 
 def slow_only(num_classes: int, *, depth: int = 50, dropout: float = 0.5) -> SlowOnly:
-    """SlowOnly, for 8×8 clips; with depth 50 and 400 classes 32.45 million parameters."""
+    """SlowOnly, for 8×8 clips; with depth 50 and 400 classes 32.45 million parameters.
+
+    Args:
+        num_classes: K.
+        depth: layers of the ResNet, 18 or 50.
+        dropout: ahead of the classifier, 0…1.
+
+    Returns:
+        An untrained network of clips (B, T, 3, H, W), any T, that returns logits (B, K).
+
+    Raises:
+        ValueError: for another depth.
+    """
     return SlowOnly(num_classes, depth=depth, dropout=dropout)

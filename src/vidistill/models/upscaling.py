@@ -1,9 +1,8 @@
-"""What our super-resolution networks share: their promise, sub-pixel upscaling, frames padded to a network's multiple.
+"""What our super-resolution networks share: their contract, bicubic and sub-pixel upscaling, padding to a multiple.
 
-All are `network(windows) -> frames`: windows (B, T, 3, h, w) RGB in 0…1, frames (B, 3, scale·h, scale·w), the centre
-frame super-resolved; not clamped. `window` is T, `scale` 2, 3 or 4, `feature` the path of the module whose input is the
-last high-resolution feature, with `feature_channels` channels. `reach`: as many pixels of the windows away is what an
-output pixel depends on, beside what motion brings from further.
+Each is `network(windows) -> frames`: windows (B, T, 3, h, w), RGB in 0…1; frames (B, 3, scale·h, scale·w), the centre
+frame super-resolved, not clamped. `declares` describes what it declares: `window`, `scale`, `feature`,
+`feature_channels` and `reach`.
 """
 
 from typing import ClassVar
@@ -18,9 +17,10 @@ SCALES = (2, 3, 4)
 
 
 class SuperResolver(nn.Module):
-    """A network's declarations, checked, and its last layer, zero at the start: a new network enlarges, no more [ours].
+    """The base of networks with a window: what they declare, checked, and their last layer.
 
-    Errors: ValueError for a scale that is none of 2, 3, 4, or an even window.
+    That layer starts at zero, so that a new network only enlarges [ours]. Errors: ValueError for a scale other than 2,
+    3 and 4, or an even window.
     """
 
     feature: ClassVar[str] = "output"
@@ -28,9 +28,9 @@ class SuperResolver(nn.Module):
     def __init__(self, *, window: int, scale: int, feature_channels: int, reach: int, output_kernel: int = 3) -> None:
         super().__init__()
         if scale not in SCALES:
-            raise ValueError(f"scale is {scale}; it must be one of {SCALES}")
+            raise ValueError(f"scale must be one of {', '.join(map(str, SCALES))}, got {scale}")
         if window < 1 or window % 2 == 0:
-            raise ValueError(f"window is {window}; a window with a centre frame has an odd number of frames")
+            raise ValueError(f"window must be odd and at least 1, so that it has a centre frame, got {window}")
         self.window = window
         self.scale = scale
         self.feature_channels = feature_channels
@@ -42,7 +42,7 @@ class SuperResolver(nn.Module):
     def centre(self, windows: Tensor) -> Tensor:
         """(B, 3, h, w) the centre frames. Errors: ValueError for windows of another length."""
         if windows.ndim != 5 or windows.shape[1] != self.window:
-            raise ValueError(f"expected windows (B, {self.window}, 3, h, w), not {tuple(windows.shape)}")
+            raise ValueError(f"windows must be (B, {self.window}, 3, h, w), got {tuple(windows.shape)}")
         return windows[:, self.window // 2]
 
 
@@ -54,8 +54,8 @@ def pad_to_multiple(windows: Tensor, multiple: int) -> Tensor:
 
 
 def crop_like(frames: Tensor, reference: Tensor) -> Tensor:
-    """The upper left of `frames`, of the size of `reference`; copied, so that an export holds for every size."""
-    for axis in (-2, -1):
+    """The upper left of `frames`, as large as `reference`; copied, so that an export holds for every size."""
+    for axis in (-2, -1):  # height, width
         kept = torch.arange(reference.shape[axis], device=frames.device)
         frames = frames.index_select(axis, kept)
     return frames
@@ -64,8 +64,8 @@ def crop_like(frames: Tensor, reference: Tensor) -> Tensor:
 def keep_scale(module: nn.Module) -> None:
     """He's start for convolutions before a ReLU, leaky or not; for `network.apply`.
 
-    Without normalisation PyTorch's own start makes what passes forward smaller with every layer, and training stands
-    still for its first hundreds of steps [ours].
+    Without normalisation PyTorch's own start makes activations smaller with every layer, and training makes no progress
+    in its first hundreds of steps [ours].
     """
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -74,7 +74,7 @@ def keep_scale(module: nn.Module) -> None:
 
 
 class SubPixelStage(nn.Module):
-    """A 3×3 convolution and a pixel shuffle: `factor` times the size, `out_channels` channels."""
+    """A 3×3 convolution and a pixel shuffle: (B, in_channels, h, w) to (B, out_channels, factor·h, factor·w)."""
 
     def __init__(self, in_channels: int, out_channels: int, factor: int) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class SubPixelStage(nn.Module):
 
 
 class Bicubic(nn.Module):
-    """`network(windows) -> frames`, windows (B, 1, 3, h, w), nothing learned."""
+    """Bicubic enlargement as a network of windows (B, 1, 3, h, w): what every network must beat. Nothing is learned."""
 
     window = 1
 

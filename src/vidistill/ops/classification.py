@@ -3,41 +3,40 @@
 import numpy as np
 from numpy.typing import NDArray
 
-Scores = NDArray[np.floating]  # (N, K)
-Labels = NDArray[np.floating]  # (N, K), 1 for each class of a video, else 0
+ClassScores = NDArray[np.floating]  # (N, K) of N videos
+ClassLabels = NDArray[np.floating]  # (N, K), 1 for each class of a video, else 0
 
 
-def top_k_accuracy(scores: Scores, labels: Labels, *, k: int) -> float:
-    """The share of videos with one of their classes among the k of largest score; of equal ones the first count."""
+def top_k_accuracy(scores: ClassScores, labels: ClassLabels, *, k: int) -> float:
+    """The share of videos with one of their classes among the k of largest score; of equal scores the first count."""
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return float(np.take_along_axis(labels, best, axis=1).any(axis=1).mean())
 
 
-def mean_class_accuracy(scores: Scores, labels: Labels) -> float:
+def mean_class_accuracy(scores: ClassScores, labels: ClassLabels) -> float:
     """The share of a class's videos whose largest score is its own, mean over the classes that occur."""
     predicted = scores.argmax(axis=1)
     shares = [(predicted[labels[:, c] > 0] == c).mean() for c in range(labels.shape[1]) if labels[:, c].any()]
     return float(np.mean(shares))
 
 
-def mean_average_precision(scores: Scores, labels: Labels) -> float:
+def mean_average_precision(scores: ClassScores, labels: ClassLabels) -> float:
     """Average precision of each class's ranking of the videos, mean over the classes that occur.
 
     AP = Σ (R_n − R_{n−1}) P_n over the thresholds between different scores, without interpolation, so that videos of
     equal score count together.
     """
-    return float(np.mean([_average_precision(*pair) for pair in zip(scores.T, labels.T, strict=True) if pair[1].any()]))
+    values = []
+    for c in np.flatnonzero(labels.any(axis=0)):
+        order = np.argsort(-scores[:, c], kind="stable")
+        ranked, hits = scores[order, c], np.cumsum(labels[order, c] > 0)
+        last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # of each group of equal scores
+        recall, precision = hits[last] / hits[-1], hits[last] / (last + 1)
+        values.append(np.sum(np.diff(recall, prepend=0) * precision))
+    return float(np.mean(values))
 
 
-def _average_precision(scores: NDArray[np.floating], labels: NDArray[np.floating]) -> float:
-    order = np.argsort(-scores, kind="stable")
-    ranked, hits = scores[order], np.cumsum(labels[order] > 0)
-    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # of each group of equal scores
-    recall, precision = hits[last] / hits[-1], hits[last] / (last + 1)
-    return float(np.sum(np.diff(recall, prepend=0) * precision))
-
-
-def confusion(scores: Scores, labels: Labels) -> NDArray[np.int64]:
+def confusion(scores: ClassScores, labels: ClassLabels) -> NDArray[np.int64]:
     """(K, K) videos by their first class (row) and the class of largest score (column)."""
     num_classes = labels.shape[1]
     pairs = labels.argmax(axis=1) * num_classes + scores.argmax(axis=1)

@@ -1,6 +1,7 @@
 """What a network of several frames sees of a video: which frames, which square of them, and at which size."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import cv2
@@ -16,13 +17,19 @@ MARGIN = 8 / 7  # short side ÷ crop when a frame is cut for a test, 256 to 224 
 
 @dataclass(frozen=True)
 class ClipView:
-    """Frames and their size, for one network. Two networks may see one clip differently, which is all that
-    cross-resolution needs.
+    """What a network of clips sees of a video. Two networks may see one clip differently: cross-resolution needs that.
 
-    num_frames: of a clip. sampling: "segments", spread over the whole video, or "dense", every `stride`-th frame.
-    stride: frames from one to the next; of segments, as a stream has them. crop: side of the square that is cut.
-    size: side that the square is resized to for the network, inside the model. detail: side that it is resized to
-    before that, so that it holds no finer detail; None to leave that out.
+    Args:
+        num_frames: Frames of a clip, at least 1.
+        sampling: "segments" spreads the frames over the whole video, "dense" takes every `stride`-th one.
+        stride: Frames from one to the next, at least 1. For "segments": on a stream.
+        crop: Side in pixels of the square that is cut from a frame.
+        size: Side in pixels that the square is resized to for the network, inside the model.
+        detail: Side in pixels that the square is resized to before that, so that it holds no finer detail; None
+            leaves that step out.
+
+    Raises:
+        ValueError: A number is below 1.
     """
 
     num_frames: int = 8
@@ -35,25 +42,32 @@ class ClipView:
     def __post_init__(self) -> None:
         for name in ("num_frames", "stride", "crop", "size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     def cut(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The centred square of a frame (H, W, 3) whose short side is 8/7 of `crop`."""
+        """(crop, crop, 3): the centred square of a frame (H, W, 3) whose short side is 8/7 of `crop`."""
         return cut_square(image, share=1 / MARGIN, place=(0.5, 0.5), size=self.crop)
 
     def __call__(self, clips: Tensor) -> Tensor:
-        """(B, T, 3, S, S) clips of this view, from (B, T·m, 3, H, W) of a longer or larger one.
+        """(B, T, 3, S, S) clips of this view, from (B, T·m, 3, H, W) of a longer or larger one."""
+        return self.resize(self.chosen(clips))
 
-        The middle one of every m frames is taken. Errors: ValueError where T does not divide the clip's frames.
+    def chosen(self, clips: Tensor) -> Tensor:
+        """(B, T, 3, H, W): the middle one of every m frames of (B, T·m, 3, H, W).
+
+        Errors: ValueError where T does not divide the clip's frames.
         """
         length = clips.shape[1]
         if length % self.num_frames:
-            raise ValueError(f"a clip of {length} frames has no {self.num_frames} evenly spaced ones")
+            raise ValueError(
+                f"a clip of {length} frames does not divide into {self.num_frames} evenly spaced ones; "
+                "choose a num_frames that divides its length"
+            )
         every = length // self.num_frames
-        return self.resize(clips[:, every // 2 :: every])
+        return clips[:, every // 2 :: every]
 
     def resize(self, frames: Tensor) -> Tensor:
-        """(…, 3, H, W) frames resized bilinearly, as published, to `detail` and to `size`."""
+        """(…, 3, S, S): frames (…, 3, H, W) resized bilinearly, as published, to `detail` and then to S = `size`."""
         for side in (self.detail, self.size):
             if side is not None and frames.shape[-2:] != (side, side):
                 flat = frames.reshape(-1, *frames.shape[-3:])
@@ -61,32 +75,50 @@ class ClipView:
                 frames = flat.reshape(*frames.shape[:-2], side, side)
         return frames
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class WindowView:
-    """Consecutive frames around the one that a network restores, whole; `window` is their number, odd.
+    """Whole consecutive frames around the one that a network restores.
 
-    Two networks may look at windows of different length around one frame: each takes the middle.
+    Networks may look at windows of different length around one frame: each takes the middle of what is drawn.
+
+    Args:
+        window: Number of frames, odd, at least 1.
+
+    Raises:
+        ValueError: `window` is even or below 1.
     """
 
     window: int
 
     def __post_init__(self) -> None:
         if self.window < 1 or self.window % 2 == 0:
-            raise ValueError(f"window is {self.window}; a window with a centre frame has an odd number of frames")
+            raise ValueError(
+                f"window must be an odd number of frames, so that one is the centre, and at least 1, got {self.window}"
+            )
 
     def cut(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The frame, whole."""
         return image
 
     def __call__(self, windows: Tensor) -> Tensor:
-        """(B, window, 3, h, w) of (B, W, 3, h, w). Errors: ValueError where W is smaller or even."""
+        """Takes the frames in the middle.
+
+        Args:
+            windows: (B, W, 3, h, w), W odd and not less than `window`.
+
+        Returns:
+            (B, window, 3, h, w).
+
+        Raises:
+            ValueError: W is even or less than `window`.
+        """
         length = windows.shape[1]
         if length < self.window or (length - self.window) % 2:
-            raise ValueError(f"windows of {length} frames have no {self.window} in the middle")
+            raise ValueError(
+                f"windows of {length} frames have no middle of {self.window}; expected an odd number, "
+                f"at least {self.window}"
+            )
         first = (length - self.window) // 2
         return windows[:, first : first + self.window]
 
@@ -94,13 +126,16 @@ class WindowView:
 View = ClipView | WindowView
 
 
-def view_of_values(values: dict[str, Any]) -> View:
-    """The view that `asdict` made `values` of."""
+def view_of_values(values: Mapping[str, Any]) -> View:
+    """The view from which `dataclasses.asdict` made `values`."""
     return WindowView(**values) if "window" in values else ClipView(**values)
 
 
 def cut_square(image: NDArray[np.uint8], *, share: float, place: tuple[float, float], size: int) -> NDArray[np.uint8]:
-    """The square of side `share` · short side at `place` (down, right; 0…1 of the room there is), resized to `size`."""
+    """(size, size, 3): a square of a frame (H, W, 3), resized. Its side is `share` of the frame's short side.
+
+    place: how far (down, right) the square lies, 0…1 of what the frame leaves.
+    """
     height, width = image.shape[:2]
     side = max(1, round(min(height, width) * share))
     top, left = (round(room * where) for room, where in zip((height - side, width - side), place, strict=True))

@@ -6,7 +6,7 @@ neither asked for nor counted wrong, precision interpolated at 101 recalls, mean
 
 import contextlib
 import io
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +17,27 @@ PROTOCOL = "COCO API, at most 100 detections a frame, all sizes, mean over the c
 MAX_DETECTIONS = 100
 
 
+class _Annotation(TypedDict, total=False):
+    """A box as COCO's files have it; `score` for a detection, `ignore` for a true box. Ids begin at 1."""
+
+    id: int
+    image_id: int
+    category_id: int
+    bbox: list[float]  # x, y, width, height
+    area: float
+    iscrowd: int
+    ignore: int
+    score: float
+
+
 class AveragePrecision:
     """AP50 and AP@[.5:.95] of the frames added."""
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
         self.num_frames = 0
-        self._truth: list[dict[str, Any]] = []
-        self._found: list[dict[str, Any]] = []
+        self._truth: list[_Annotation] = []
+        self._detections: list[_Annotation] = []
 
     def add(
         self,
@@ -36,13 +49,19 @@ class AveragePrecision:
         found_scores: NDArray[np.float32],
         found_labels: NDArray[np.int64],
     ) -> None:
-        """Adds a frame: its true boxes (N, 4) xyxy with classes from 0, and those that were found, with scores."""
+        """Adds a frame: its N true boxes (N, 4) xyxy with classes (N,) from 0, and the M that were found, with scores.
+
+        crowd: (N,) whether a box is around many objects; None for no such box.
+        """
         self.num_frames += 1
-        for number, record in enumerate(_records(boxes, labels, self.num_frames)):
+        for number, annotation in enumerate(_annotations(boxes, labels, self.num_frames)):
             is_crowd = int(crowd[number]) if crowd is not None else 0
-            self._truth.append(record | {"id": len(self._truth) + 1, "iscrowd": is_crowd, "ignore": is_crowd})
-        for record, score in zip(_records(found_boxes, found_labels, self.num_frames), found_scores, strict=True):
-            self._found.append(record | {"id": len(self._found) + 1, "score": float(score), "iscrowd": 0})
+            self._truth.append({**annotation, "id": len(self._truth) + 1, "iscrowd": is_crowd, "ignore": is_crowd})
+        detections = _annotations(found_boxes, found_labels, self.num_frames)
+        for annotation, score in zip(detections, found_scores, strict=True):
+            self._detections.append(
+                {**annotation, "id": len(self._detections) + 1, "score": float(score), "iscrowd": 0}
+            )
 
     def value(self) -> dict[str, float | None]:
         """`ap50` and `ap`, 0…1; None where no frame had a box to find."""
@@ -56,9 +75,23 @@ class AveragePrecision:
 
     def _precision(self) -> NDArray[np.float64]:
         """(10 overlaps, 101 recalls, classes), −1 where a class does not occur."""
-        COCO, COCOeval = _pycocotools()
-        with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress
-            evaluation = COCOeval(self._coco(COCO, self._truth), self._coco(COCO, self._found), "bbox")
+        try:
+            from pycocotools.coco import COCO
+            from pycocotools.cocoeval import COCOeval
+        except ImportError as error:
+            raise UserError("pycocotools is not installed; pip install 'vidistill[detection]'") from error
+        sides = []
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+            for annotations in (self._truth, self._detections):
+                coco = COCO()
+                coco.dataset = {
+                    "images": [{"id": number} for number in range(1, self.num_frames + 1)],
+                    "annotations": [dict(annotation) for annotation in annotations],  # COCO writes into them
+                    "categories": [{"id": label} for label in range(self.num_classes)],
+                }
+                coco.createIndex()
+                sides.append(coco)
+            evaluation = COCOeval(*sides, "bbox")
             evaluation.params.areaRng = [[0, 1e10]]
             evaluation.params.areaRngLbl = ["all"]
             evaluation.params.maxDets = [MAX_DETECTIONS]
@@ -66,18 +99,8 @@ class AveragePrecision:
             evaluation.accumulate()
         return evaluation.eval["precision"][:, :, :, 0, 0]
 
-    def _coco(self, kind: Any, records: list[dict[str, Any]]) -> Any:
-        coco = kind()
-        coco.dataset = {
-            "images": [{"id": number} for number in range(1, self.num_frames + 1)],
-            "annotations": [dict(record) for record in records],
-            "categories": [{"id": label} for label in range(self.num_classes)],
-        }
-        coco.createIndex()
-        return coco
 
-
-def _records(boxes: NDArray[np.float32], labels: NDArray[np.int64], frame: int) -> list[dict[str, Any]]:
+def _annotations(boxes: NDArray[np.float32], labels: NDArray[np.int64], frame: int) -> list[_Annotation]:
     sizes = boxes[:, 2:].astype(np.float64) - boxes[:, :2]
     xywh = np.concatenate([boxes[:, :2], sizes], axis=1)
     return [
@@ -89,12 +112,3 @@ def _records(boxes: NDArray[np.float32], labels: NDArray[np.int64], frame: int) 
 def _mean(precision: NDArray[np.float64]) -> float | None:
     counted = precision[precision > -1]
     return float(counted.mean()) if counted.size else None
-
-
-def _pycocotools() -> tuple[Any, Any]:
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError as error:
-        raise UserError("pycocotools is not installed; pip install 'vidistill[detection]'") from error
-    return COCO, COCOeval

@@ -1,4 +1,4 @@
-"""Predictions as pictures."""
+"""Predictions drawn over frames."""
 
 import colorsys
 from collections.abc import Sequence
@@ -7,35 +7,33 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Picture = NDArray[np.uint8]  # (H, W, 3) RGB
+Image = NDArray[np.uint8]  # (H, W, 3), RGB, 0…255
 Colour = tuple[int, int, int]
 
 
 def palette_of(num_classes: int, colours: Sequence[Colour] = ()) -> NDArray[np.uint8]:
-    """(256, 3) colours by class id: those given, then well-spread hues; 255 (ignored) is black."""
+    """(256, 3) RGB colours by class id: those given, then hues far apart; 255, the ignored label, is black."""
     table = np.zeros((256, 3), dtype=np.uint8)
     for i in range(min(num_classes, 255)):
-        hue = colorsys.hsv_to_rgb(i * 0.618 % 1, 0.65, 0.95)
+        hue = colorsys.hsv_to_rgb(i * 0.618 % 1, 0.65, 0.95)  # the golden ratio keeps neighbours apart
         table[i] = colours[i] if i < len(colours) else [round(255 * c) for c in hue]
     return table
 
 
-def overlay(
-    image: Picture, labels: NDArray[np.uint8], palette: NDArray[np.uint8], *, strength: float = 0.55
-) -> Picture:
-    """The frame with its classes' colours laid over it."""
+def overlay(image: Image, labels: NDArray[np.uint8], palette: NDArray[np.uint8], *, strength: float = 0.55) -> Image:
+    """The frame with the colours of its classes over it. labels: (H, W); palette: (256, 3); strength: 0…1."""
     mixed = image * (1 - strength) + palette[labels] * strength
     return np.rint(mixed).astype(np.uint8)
 
 
-def difference(image: Picture, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Picture:
-    """The frame in grey with the pixels where the two maps disagree in red."""
+def difference(image: Image, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Image:
+    """The frame in grey, the pixels where the two label maps (H, W) differ in red."""
     grey = image.mean(axis=-1, keepdims=True).repeat(3, axis=-1) * 0.6 + 60
     grey[first != second] = (230, 40, 40)
     return np.rint(grey).astype(np.uint8)
 
 
-def caption(image: Picture, text: str) -> Picture:
+def caption(image: Image, text: str) -> Image:
     """The frame with white text on a dark bar at its top left, sized to the frame."""
     picture = np.ascontiguousarray(image)
     scale = max(0.3, min(image.shape[:2]) / 600)
@@ -45,7 +43,7 @@ def caption(image: Picture, text: str) -> Picture:
     return picture
 
 
-def draw_boxes(image: Picture, boxes: NDArray[np.float32], texts: Sequence[str], colours: NDArray[np.uint8]) -> Picture:
+def draw_boxes(image: Image, boxes: NDArray[np.float32], texts: Sequence[str], colours: NDArray[np.uint8]) -> Image:
     """The frame with boxes (N, 4) xyxy outlined in colours (N, 3), each with its text on a bar of its colour."""
     picture = np.array(image)
     scale = max(0.3, min(image.shape[:2]) / 900)
@@ -58,6 +56,6 @@ def draw_boxes(image: Picture, boxes: NDArray[np.float32], texts: Sequence[str],
         (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
         foot = top if top >= height + base else min(bottom, image.shape[0])  # above the box where there is room
         cv2.rectangle(picture, (left, foot - height - base), (left + width, foot), shade, -1)
-        ink = (0, 0, 0) if sum(shade) > 380 else (255, 255, 255)
+        ink = (0, 0, 0) if sum(shade) > 380 else (255, 255, 255)  # black on a bright bar
         cv2.putText(picture, text, (left, foot - base // 2 - 1), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, 1, cv2.LINE_AA)
     return picture

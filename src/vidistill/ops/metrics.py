@@ -1,4 +1,4 @@
-"""Counts and the figures that follow from them."""
+"""Counts of pixels, and the scores that follow from them."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ IGNORED = 255
 
 
 class ConfusionMatrix:
-    """Pixels by true (row) and predicted (column) class over everything scored. Pixels labelled 255 do not count."""
+    """Pixels by true (row) and predicted (column) class, over all frames added. Pixels labelled 255 do not count."""
 
     def __init__(self, num_classes: int) -> None:
         self.counts: NDArray[np.int64] = np.zeros((num_classes, num_classes), dtype=np.int64)
@@ -22,15 +22,15 @@ class ConfusionMatrix:
         self.counts += np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
     def iou(self) -> NDArray[np.float64]:
-        """Per class: tp / max(1, pos + pred − tp)."""
+        """(K,) intersection over union of each class: tp / max(1, pos + pred − tp)."""
         tp = np.diag(self.counts)
         union = self.counts.sum(axis=0) + self.counts.sum(axis=1) - tp
         return tp / np.maximum(1, union)
 
     def mean_iou(self, *, present_only: bool = False) -> float | None:
-        """Mean over classes, those that never occur counting 0 as the field's protocol has it, or left out.
+        """Mean over the classes; None where nothing was counted.
 
-        None where nothing was counted.
+        A class that never occurs counts 0, as in the field's protocol; with `present_only` it is left out.
         """
         if not self.counts.any():
             return None
@@ -41,7 +41,7 @@ class ConfusionMatrix:
 
 
 class Share:
-    """A share of pixels, counted up."""
+    """A share of pixels, added up frame by frame."""
 
     def __init__(self) -> None:
         self.part = 0
@@ -53,4 +53,5 @@ class Share:
 
     @property
     def value(self) -> float | None:
+        """0…1; None where nothing was counted."""
         return self.part / self.whole if self.whole else None

@@ -1,4 +1,4 @@
-"""From decoded frames to what a network was trained on."""
+"""Decoded frames → the numbers that a network was trained on."""
 
 from dataclasses import asdict, dataclass
 
@@ -8,13 +8,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Per-channel mean and standard deviation of RGB in 0…1; ImageNet's unless the network says otherwise."""
+    """Subtracts a mean and divides by a standard deviation, channel by channel.
+
+    Args:
+        mean: Of red, green and blue in 0…1; ImageNet's by default.
+        std: Likewise.
+    """
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def __call__(self, frames: Tensor) -> Tensor:
-        """(…, 3, H, W) uint8 in 0…255 → float32, normalised."""
+        """(…, 3, H, W) float32, normalised, of frames (…, 3, H, W) uint8 in 0…255."""
         mean = torch.tensor(self.mean, device=frames.device).mul(255).view(3, 1, 1)
         scale = torch.tensor(self.std, device=frames.device).mul(255).reciprocal().view(3, 1, 1)
         return (frames.float() - mean) * scale

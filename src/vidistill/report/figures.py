@@ -6,15 +6,15 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from itertools import cycle
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vidistill.report.table import frame_milliseconds, networks, number, same_device
+from vidistill.report.table import Metric, frame_milliseconds, networks, number, same_device
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,15 +30,7 @@ STYLE: Any = {
     "grid.color": GRID, "axes.grid": True, "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
     "font.size": 10, "legend.frameon": False, "text.parse_math": False, "svg.hashsalt": "vidistill",
 }  # fmt: skip
-DIFFERENCE = "#dc1e1e"
-QUALITIES = {
-    "miou": "mIoU", "ap50": "AP50", "top1": "Top-1 accuracy", "map": "Mean average precision",
-    "psnr": "PSNR, dB", "agreement": "Agreement with the teacher",
-}  # fmt: skip
-NO_LOSSES = (
-    "step", "learning_rate", "samples_per_second", "space_weight", "time_weight", "time_gap", "cell_variance",
-    "cell_frozen", "cache_hits",
-)  # fmt: skip
+NO_LOSSES = ("step", "learning_rate", "samples_per_second", "cache_hits")  # what every run logs beside its losses
 MOST_POINTS = 600  # of a training curve
 PLACES = ((9, 0, "left"), (-9, 0, "right"), (0, 13, "center"), (0, -13, "center"), (9, 13, "left"), (9, -13, "left"))
 
@@ -53,34 +45,39 @@ class Picture:
     caption: str
 
 
-@dataclass(frozen=True)
-class StripRow:
-    """A frame of the strip. images: data URI by column; agreement: share of pixels, None without both predictions."""
+def quality_against_cost(results: dict[str, Any], metrics: Sequence[Metric]) -> list[Picture]:
+    """A scatter for each cost that is known for two networks or more: time on the student's device, then GMAC.
 
-    distance: int | None
-    agreement: float | None
-    images: dict[str, str]
-
-
-def quality_against_cost(results: dict[str, Any]) -> list[Picture]:
-    """A scatter for each cost that is known of two networks or more: time on the student's device, then GMAC."""
-    quality = next((q for q in QUALITIES if len(_known(results, "metrics", q)) > 1), "agreement")
-    scores, found = _known(results, "metrics", quality), networks(results)
-    if quality == "agreement" and "teacher" in found:
+    The quality is the first of the task's that is known for two networks; else the agreement with the teacher.
+    """
+    named = sorted((metric for metric in metrics if metric.name), key=lambda metric: metric.is_agreement)
+    if not named:
+        return []
+    columns = networks(results)
+    metric = next((m for m in named if len(_known(results, "metrics", m.key)) > 1), named[-1])
+    scores = _known(results, "metrics", metric.key)
+    if metric.is_agreement and "teacher" in columns:
         scores = {"teacher": 1.0} | scores
     costs = {"latency_ms": "milliseconds a frame, amortised", "gmacs": "GMAC a frame, amortised"}
     pictures = []
     for key, unit in costs.items():
         cost = _known(results, key, "amortised")
         if key == "latency_ms":
-            cost = {name: x for name, x in cost.items() if same_device(found[name], found.get("student"))}
+            cost = {name: x for name, x in cost.items() if same_device(columns[name], columns.get("student"))}
         points = {name: (cost[name], score) for name, score in scores.items() if name in cost}
         if len(points) > 1:
-            caption = f"{QUALITIES[quality]} against {unit}; up and left is better"
+            side = "up" if metric.better == "higher" else "down"
+            caption = f"{_label(metric)} against {unit}; {side} and left is better"
             alt = caption + ": " + "; ".join(f"{name} {y:.3f} at {x:.4g}" for name, (x, y) in points.items())
-            draw = partial(_scatter, colours=_colours(results), xlabel=unit, ylabel=QUALITIES[quality])
+            draw = partial(_scatter, colours=_colours(results), xlabel=unit, ylabel=_label(metric))
             pictures.append(picture(partial(draw, points=points), alt, caption))
     return pictures
+
+
+def _label(metric: Metric) -> str:
+    """For an axis: the metric's name with its unit; a name in small letters gets a capital."""
+    name = metric.name.capitalize() if metric.name.islower() else metric.name
+    return f"{name}, {metric.unit}" if metric.unit else name
 
 
 def _known(results: dict[str, Any], *keys: str) -> dict[str, float]:
@@ -127,22 +124,22 @@ def _name_points(axes: "Axes", points: dict[str, tuple[float, float]], colours: 
         taken.append(box)
 
 
-def quality_by_distance(results: dict[str, Any]) -> list[Picture]:
-    """Lines over the distance to the key frame, one picture for each quality that is known at more than one."""
+def quality_by_distance(results: dict[str, Any], metrics: Sequence[Metric]) -> list[Picture]:
+    """Lines over the distance to the key frame, one picture for each quality that is known at two or more."""
     pictures = []
-    for key, label in QUALITIES.items():
+    for metric in (metric for metric in metrics if metric.name):
         lines = {}
         for name, scores in networks(results).items():
-            values = (scores.get("metrics") or {}).get(f"{key}_by_distance") or []
+            values = (scores.get("metrics") or {}).get(f"{metric.key}_by_distance") or []
             curve = [_nan(value) for value in values]
             if name != "teacher" and len(curve) > 1 and not np.isnan(curve).all():
                 lines[name] = curve
-        level = number(results, "teacher", "metrics", key)
+        level = number(results, "teacher", "metrics", metric.key)
         if lines:
             words = "; ".join(f"{name} {_span(curve)}" for name, curve in lines.items())
-            alt = f"{label} by distance to the key frame: {words}" + (f"; teacher {level:.3f}" if level else "")
-            caption = f"{label} by distance to the key frame"
-            draw = partial(_lines, lines=lines, colours=_colours(results), level=level, ylabel=label)
+            caption = f"{_label(metric)} by distance to the key frame"
+            alt = f"{caption}: {words}" + (f"; teacher {level:.3f}" if level else "")
+            draw = partial(_lines, lines=lines, colours=_colours(results), level=level, ylabel=_label(metric))
             pictures.append(picture(draw, alt, caption))
     return pictures
 
@@ -210,10 +207,13 @@ def _bars(axes: "Axes", bars: dict[str, list[float | None]], teacher: float | No
     axes.set_xlim(0, 1.12 * axes.get_xlim()[1])
 
 
-def loss_curves(log: list[dict[str, float]]) -> Picture | None:
-    """Every loss that was logged, raw and smoothed, on a log axis; None for fewer than two steps."""
-    found = dict.fromkeys(name for line in log for name in line)
-    names = [name for name in found if name not in NO_LOSSES and not name.startswith("weight_")]
+def loss_curves(log: list[dict[str, float]], observed: Sequence[str] = ()) -> Picture | None:
+    """Every loss that was logged, raw and smoothed, on a log axis; None for fewer than two steps.
+
+    observed: patterns of what the method logs beside its losses.
+    """
+    logged_names = dict.fromkeys(name for line in log for name in line)
+    names = [n for n in logged_names if not any(fnmatchcase(n, pattern) for pattern in (*NO_LOSSES, *observed))]
     curves = logged(log, sorted(names, key="loss".__ne__))
     if not curves:
         return None
@@ -292,44 +292,6 @@ def _svg(text: str) -> str:
 def data_uri(contents: bytes, kind: str) -> str:
     """The contents as an address of themselves."""
     return f"data:{kind};base64,{base64.b64encode(contents).decode()}"
-
-
-def strip(path: Path) -> tuple[list[StripRow], list[tuple[str, str]]]:
-    """The rows of a strip.npz, and the (name, #rrggbb) of each class that occurs in it."""
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    labels = {name: arrays[name] for name in ("teacher", "student") if name in arrays}
-    palette = np.zeros((256, 3), np.uint8)
-    colours = arrays.get("palette", np.zeros((0, 3), np.uint8))
-    palette[: len(colours)] = colours
-    rows = []
-    for i, frame in enumerate(arrays["frames"]):
-        predictions = {name: maps[i] for name, maps in labels.items()}
-        images = {"input": image_uri(frame, "jpeg")} | {n: image_uri(palette[m], "png") for n, m in predictions.items()}
-        agreement = None
-        if len(predictions) == 2:
-            differs = predictions["teacher"] != predictions["student"]
-            agreement = float(1 - differs.mean())
-            images["difference"] = image_uri(_difference(frame, differs), "jpeg")
-        rows.append(StripRow(int(arrays["distances"][i]) if "distances" in arrays else None, agreement, images))
-    occurring = {int(k) for maps in labels.values() for k in np.unique(maps)}
-    names = arrays.get("class_names", np.zeros(0, str))
-    return rows, [(str(name), f"#{bytes(palette[k]).hex()}") for k, name in enumerate(names) if k in occurring]
-
-
-def detection_strip(path: Path) -> list[StripRow]:
-    """The rows of a detections.npz: frames with the boxes of each network on them."""
-    with np.load(path, allow_pickle=False) as file:
-        names, distances, pictures = (file[name] for name in ("names", "distances", "pictures"))
-    return [
-        StripRow(int(distance), None, {str(n): image_uri(p, "jpeg") for n, p in zip(names, row, strict=True)})
-        for distance, row in zip(distances, pictures, strict=True)
-    ]
-
-
-def _difference(frame: NDArray[np.uint8], differs: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    grey = (0.5 * frame.mean(axis=-1, keepdims=True) + 96).astype(np.uint8)  # pale, so that red stands out
-    return np.where(differs[..., None], np.array(bytearray.fromhex(DIFFERENCE[1:]), np.uint8), grey)
 
 
 def image_uri(pixels: NDArray[np.uint8], form: str) -> str:

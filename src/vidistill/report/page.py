@@ -1,9 +1,12 @@
-"""A run's folder → one page that needs nothing else: headline, table, figures, frames, video and protocol."""
+"""A run's folder → one page that needs nothing else: headline, table, figures, frames, video and protocol.
+
+The page knows neither tasks nor methods: what they add, they declare as `PageParts`.
+"""
 
 import json
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -12,9 +15,9 @@ from typing import Any, TypeVar
 import yaml
 
 from vidistill.errors import UserError
-from vidistill.report import cell_figure, clip_figures, crops, figures
+from vidistill.report import figures
 from vidistill.report.figures import Picture
-from vidistill.report.table import headline, networks, number, part_of, results_table, table_rows
+from vidistill.report.table import Metric, headline, networks, number, part_of, results_table, table_rows
 from vidistill.training_log import read_log
 
 MOST_VIDEO_BYTES = 20_000_000
@@ -24,7 +27,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class _Run:
+class RunFolder:
     """What a run's folder holds, as far as it can be read; `notes` says what cannot."""
 
     folder: Path
@@ -59,51 +62,86 @@ def _mapping(value: Any) -> dict[str, Any]:
     return value
 
 
-def write_report(folder: Path) -> Path:
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: its title, and its body as HTML."""
+
+    title: str
+    body: str
+
+
+@dataclass(frozen=True)
+class StripRow:
+    """A row of pictures. images: a data URI for each column; note: a few words below the row's title."""
+
+    title: str
+    images: dict[str, str]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PageParts:
+    """What the task and the method of a run add to its page.
+
+    Args:
+        metrics: the task's, for the headline, the table and the figures.
+        figures: what else is drawn of a run's folder.
+        sections: further sections, above the video.
+        observed: patterns of what the method logs beside its losses, which the loss figure leaves out.
+    """
+
+    metrics: Sequence[Metric] = ()
+    figures: Callable[[RunFolder], list[Picture]] = lambda run: []
+    sections: Callable[[RunFolder], list[Section]] = lambda run: []
+    observed: Sequence[str] = ()
+
+
+def write_report(folder: Path, parts: PageParts) -> Path:
     """Writes the run's `report.html` and returns its path; parts that the folder lacks are left out.
 
-    Errors: UserError where there is no such folder, or it cannot be written to.
+    Raises:
+        UserError: the folder is missing or cannot be written to.
     """
     from vidistill.files import atomic_path  # imports torch
 
     if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder; give the folder that a run wrote")
-    page = _page(_Run(folder))
+        raise UserError(f"{folder}: no such folder; give the folder that a run wrote")
+    page = _page(RunFolder(folder), parts)
     with atomic_path(folder / "report.html") as temporary:
         temporary.write_bytes(page.encode("utf-8", "replace"))
     return folder / "report.html"
 
 
-def _page(run: _Run) -> str:
+def _page(run: RunFolder, parts: PageParts) -> str:
     sections = [
-        _section("Results", _table(run)),
-        _section("Figures", _figures(run)),
-        _section("Frames", _strip(run)),
-        _section("Crops", _crops(run)),
-        _section("Side by side", _video(run)),
-        _section("What was converted", _plan(part_of(run.results, "plan"))),
-        _section("How it was measured", _protocols(run.results)),
-        _section("The run", _settings(run)),
+        Section("Results", _table(run, parts.metrics)),
+        Section("Figures", _figures(run, parts)),
+        *parts.sections(run),
+        Section("Side by side", _video(run)),
+        Section("What was converted", _plan(part_of(run.results, "plan"))),
+        Section("How it was measured", _protocols(run.results)),
+        Section("The run", _settings(run)),
     ]
+    body = "".join(f"<section><h2>{s.title}</h2>\n{s.body}</section>\n" for s in sections if s.body)
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in run.notes)
-    title, sentence = escape(run.name), escape(_sentence(run))
+    title, sentence = escape(run.name), escape(_sentence(run, parts.metrics))
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>' + title + "</title>"
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta name="color-scheme" content="light dark"><style>{STYLE}{crops.STYLE}</style></head>\n'
+        f'<meta name="color-scheme" content="light dark"><style>{STYLE}</style></head>\n'
         f'<body><main>\n<header><h1>{sentence}</h1><p class="facts">{_facts(run)}</p></header>\n'
-        f"{notes}{''.join(sections)}</main></body></html>\n"
+        f"{notes}{body}</main></body></html>\n"
     )
 
 
-def _sentence(run: _Run) -> str:
+def _sentence(run: RunFolder, metrics: Sequence[Metric]) -> str:
     if networks(run.results) or not run.log:
-        return headline(run.results, name=run.name)
+        return headline(run.results, metrics, name=run.name)
     return f"{run.name}: {len(run.log)} steps of training, nothing has been measured yet."
 
 
-def _facts(run: _Run) -> str:
+def _facts(run: RunFolder) -> str:
     method, environment = part_of(run.recipe, "method"), part_of(run.results, "environment")
     interval, threads, seed = method.get("key_frame_interval"), environment.get("threads"), run.recipe.get("seed")
     facts = [
@@ -116,19 +154,16 @@ def _facts(run: _Run) -> str:
     return escape(" · ".join(str(fact) for fact in facts if fact))
 
 
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{title}</h2>\n{body}</section>\n" if body else ""
-
-
-def _details(title: str, body: str) -> str:
+def details(title: str, body: str) -> str:
+    """A part that opens when its title is clicked."""
     return f"<details><summary>{title}</summary>{body}</details>\n"
 
 
-def _table(run: _Run) -> str:
+def _table(run: RunFolder, metrics: Sequence[Metric]) -> str:
     names, body, part = [escape(name) for name in networks(run.results)], "", ""
-    if not results_table(run.results):
+    if not results_table(run.results, metrics):
         return ""
-    for row, cells in table_rows(run.results):
+    for row, cells in table_rows(run.results, metrics):
         rule = ' class="rule"' if row.part != part else ""
         body += f'<tr{rule}><th scope="row">{row.label}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>\n'
         part = row.part
@@ -136,19 +171,16 @@ def _table(run: _Run) -> str:
     table = (
         f'<div class="wide"><table class="results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>\n'
     )
-    return table + _details("As Markdown", f"<pre>{escape(results_table(run.results))}</pre>")
+    return table + details("As Markdown", f"<pre>{escape(results_table(run.results, metrics))}</pre>")
 
 
-def _figures(run: _Run) -> str:
+def _figures(run: RunFolder, parts: PageParts) -> str:
     drawn = [
-        *figures.quality_against_cost(run.results),
-        *figures.quality_by_distance(run.results),
+        *figures.quality_against_cost(run.results, parts.metrics),
+        *figures.quality_by_distance(run.results, parts.metrics),
         figures.latencies(run.results),
-        figures.loss_curves(run.log),
-        cell_figure.memory_cell(run.log),
-        clip_figures.learned_weights(run.log),
-        clip_figures.confusions(run.results),
-        *(run.read("timeline.npz", clip_figures.timelines) or []),
+        figures.loss_curves(run.log, parts.observed),
+        *parts.figures(run),
     ]
     shown = "".join(_figure(picture) for picture in drawn if picture is not None)
     return f'<div class="figures">{shown}</div>' if shown else ""
@@ -162,32 +194,43 @@ def _figure(picture: Picture) -> str:
     )
 
 
-def _strip(run: _Run) -> str:
-    rows, classes = run.read("strip.npz", figures.strip) or ([], [])
-    rows = rows or run.read("detections.npz", figures.detection_strip) or []
+def strip_table(rows: Sequence[StripRow], legend: Sequence[tuple[str, str]] = ()) -> str:
+    """Rows of pictures under one head; legend: (name, #rrggbb) of each colour that occurs in them."""
     if not rows:
         return ""
     body = ""
     for row in rows:
-        where = "key frame" if row.distance == 0 else f"key frame + {row.distance}"
-        where = "frame" if row.distance is None else where
-        more = "" if row.agreement is None else f"<small>agreement {row.agreement:.3f}</small>"
-        images = "".join(f'<td><img src="{uri}" alt="{name}, {where}"></td>' for name, uri in row.images.items())
-        body += f'<tr><th scope="row">{where}{more}</th>{images}</tr>\n'
-    head = "<td></td>" + "".join(f'<th scope="col">{name}</th>' for name in rows[0].images)
-    if "difference" in rows[0].images:
-        classes = [*classes, ("difference: another class than the teacher's", figures.DIFFERENCE)]
-    legend = "".join(f'<li><i style="background:{colour}"></i>{escape(name)}</li>' for name, colour in classes)
+        note = f"<small>{escape(row.note)}</small>" if row.note else ""
+        images = "".join(
+            f'<td><img src="{uri}" alt="{escape(f"{name}, {row.title}")}"></td>' for name, uri in row.images.items()
+        )
+        body += f'<tr><th scope="row">{escape(row.title)}{note}</th>{images}</tr>\n'
+    head = "<td></td>" + "".join(f'<th scope="col">{escape(name)}</th>' for name in rows[0].images)
+    items = "".join(f'<li><i style="background:{colour}"></i>{escape(name)}</li>' for name, colour in legend)
     table = f'<table class="strip"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<div class="wide">{table}</div>\n<ul class="legend">{legend}</ul>'
+    return f'<div class="wide">{table}</div>\n' + (f'<ul class="legend">{items}</ul>' if items else "")
 
 
-def _crops(run: _Run) -> str:
-    found = run.read("crops.npz", crops.read_crops)
-    return "" if found is None else crops.crops_table(found) + crops.slider(found)
+def distance_title(distance: int | None) -> str:
+    """Of a row of pictures: how far its frame is from the key frame."""
+    if distance is None:
+        return "frame"
+    return "key frame" if distance == 0 else f"key frame + {distance}"
 
 
-def _video(run: _Run) -> str:
+def slider(before: tuple[str, str], after: tuple[str, str]) -> str:
+    """(name, data URI) of two pictures of one size, one over the other; the corner of the left one is dragged.
+
+    No script.
+    """
+    return (
+        f'<div class="slider"><img src="{after[1]}" alt="{escape(after[0])}">'
+        f'<div><img src="{before[1]}" alt="{escape(before[0])}"></div></div>\n'
+        f'<p class="facts">Left {escape(before[0])}, right {escape(after[0])}: drag the corner of the left one.</p>'
+    )
+
+
+def _video(run: RunFolder) -> str:
     path = run.folder / "side_by_side.mp4"
     if not path.is_file():
         return ""
@@ -212,13 +255,13 @@ def _plan(plan: dict[str, Any]) -> str:
     students = part_of(plan, "students")
     if students:
         items = "".join(f"<li>{escape(str(count))} × {escape(str(kind))}</li>" for kind, count in students.items())
-        body += _details("Which students", f"<ul>{items}</ul>")
+        body += details("Which students", f"<ul>{items}</ul>")
     if left:
         items = "".join(
             f"<dt>{escape(reason)}</dt><dd>{', '.join(f'<code>{escape(path)}</code>' for path in paths)}</dd>\n"
             for reason, paths in left.items()
         )
-        body += _details(f"What was left as it is: {sum(map(len, left.values()))}, and why", f"<dl>{items}</dl>")
+        body += details(f"What was left as it is: {sum(map(len, left.values()))}, and why", f"<dl>{items}</dl>")
     return body
 
 
@@ -244,13 +287,13 @@ def _undecodable(results: dict[str, Any]) -> str:
     reasons = dict.fromkeys(str(reason) for reasons in found for reason in reasons)
     items = "".join(f"<li>{escape(reason)}</li>" for reason in reasons)
     title = f"What could not be decoded and was not scored: {len(reasons)}"
-    return _details(title, f"<ul>{items}</ul>") if items else ""
+    return details(title, f"<ul>{items}</ul>") if items else ""
 
 
-def _settings(run: _Run) -> str:
+def _settings(run: RunFolder) -> str:
     parts = {"Recipe": run.recipe, "Environment": run.results.get("environment"), "Run": run.results.get("run")}
     texts = {title: yaml.safe_dump(part, sort_keys=False, allow_unicode=True) for title, part in parts.items() if part}
-    return "".join(_details(title, f"<pre>{escape(text)}</pre>") for title, text in texts.items())
+    return "".join(details(title, f"<pre>{escape(text)}</pre>") for title, text in texts.items())
 
 
 GMAC = (
@@ -283,4 +326,8 @@ figure { margin: 0; } img, video { display: block; width: 100%; height: auto; } 
 .strip td, .strip th { padding: 0.2rem; vertical-align: middle; } .strip thead > tr > :first-child { width: 8.5rem; }
 .legend { display: flex; flex-wrap: wrap; gap: 0.3rem 1.1rem; padding: 0; list-style: none; font-size: 0.875rem; }
 .legend i { display: inline-block; width: 0.8em; height: 0.8em; margin-right: 0.4em; border-radius: 2px; }
+.slider { position: relative; width: min(100%, 640px); container-type: inline-size; }
+.slider > div { position: absolute; inset: 0 auto 0 0; width: 50%; min-width: 1.2rem; max-width: 100%; }
+.slider > div { overflow: hidden; resize: horizontal; border-right: 2px solid #fff; }
+.slider > div img { width: 100cqw; max-width: none; }
 """

@@ -3,14 +3,42 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 UNKNOWN = "–"
 
 
 @dataclass(frozen=True)
+class Metric:
+    """A quality that a task measures, as data: how tables, figures, the page's headline and the command line show it.
+
+    Args:
+        key: its name in `metrics` of `results.json`. A list with a value for each distance to the key frame may stand
+            under `<key>_by_distance`.
+        label: in tables.
+        decimals: in tables and sentences.
+        name: short, for figures and sentences; "" keeps the metric out of both.
+        unit: of its values, "" for none.
+        better: which direction is better; "" for a count.
+        sentence: for the headline, with `{student}`, `{teacher}` and `{share}` (student / teacher) as values. The first
+            metric of a task whose sentence can be filled makes the headline.
+        is_agreement: whether it compares the student with the teacher. Such a metric is the headline only where no
+            other one is, and the teacher itself counts as 1.
+    """
+
+    key: str
+    label: str
+    decimals: int = 4
+    name: str = ""
+    unit: str = ""
+    better: Literal["higher", "lower", ""] = "higher"
+    sentence: str = ""
+    is_agreement: bool = False
+
+
+@dataclass(frozen=True)
 class Row:
-    """A row of the table. keys: where its numbers stand under `part`, one cell holds them all."""
+    """A row of the table. keys: where its numbers stand under `part`; one cell holds them all."""
 
     label: str
     part: str
@@ -23,23 +51,8 @@ def _times(label: str, kind: str) -> Row:
     return Row(f"ms, {label}: p50 / p95 / p99", "latency_ms", [(kind, p) for p in ("p50", "p95", "p99")])
 
 
-ROWS = (
-    Row("mIoU", "metrics", [("miou",)], decimals=4),
-    Row("AP50", "metrics", [("ap50",)], decimals=4),
-    Row("AP@[.5:.95]", "metrics", [("ap",)], decimals=4),
-    Row("top-1 accuracy", "metrics", [("top1",)], decimals=4),
-    Row("top-5 accuracy", "metrics", [("top5",)], decimals=4),
-    Row("mean class accuracy", "metrics", [("mean_class_accuracy",)], decimals=4),
-    Row("mean average precision", "metrics", [("map",)], decimals=4),
-    Row("PSNR, dB", "metrics", [("psnr",)], decimals=2),
-    Row("SSIM", "metrics", [("ssim",)], decimals=4),
-    Row("PSNR to the teacher, dB", "metrics", [("agreement_psnr",)], decimals=2),
-    Row("temporal consistency: warped difference, levels", "metrics", [("warped_difference",)], decimals=3),
-    Row("agreement with the teacher", "metrics", [("agreement",)], decimals=4),
-    Row("temporal consistency", "metrics", [("temporal_consistency",)], decimals=4),
-    Row("flip rate", "metrics", [("flip_rate",)], decimals=4),
-    Row("scored / all", "metrics", [("num_scored",), ("num_frames",)], decimals=0),
-    Row("true boxes", "metrics", [("num_boxes",)], decimals=0),
+SCORED = Row("scored / all", "metrics", [("num_scored",), ("num_frames",)], decimals=0)
+COSTS = (
     Row("GMAC, clip", "gmacs", [("clip",)]),
     Row("GMAC, frame of a clip", "gmacs", [("frame",)]),
     Row("GMAC, key frame", "gmacs", [("key",)]),
@@ -58,16 +71,20 @@ ROWS = (
 )
 
 
-# whose part of the teacher's the headline says
-COMPARED = {"miou": "mIoU", "ap50": "AP50", "top1": "top-1 accuracy", "map": "mean average precision"}
+def rows_of(metrics: Sequence[Metric]) -> list[Row]:
+    """The table's rows: qualities, then how much was scored, then costs."""
+    qualities = [Row(metric.label, "metrics", [(metric.key,)], metric.decimals) for metric in metrics if metric.better]
+    counts = [Row(metric.label, "metrics", [(metric.key,)], metric.decimals) for metric in metrics if not metric.better]
+    return [*qualities, SCORED, *counts, *COSTS]
 
 
-def results_table(results: dict[str, Any]) -> str:
-    """Teacher, student and baselines as a Markdown table; "" where there is nothing to show.
+def results_table(results: dict[str, Any], metrics: Sequence[Metric] = ()) -> str:
+    """Teacher, student and baselines as a Markdown table; "" where nothing is known.
 
-    An unknown number is "–". Costs that are unknown of every network are left out, metrics where none was scored.
+    metrics: the task's. An unknown number is "–". Costs that are unknown for every network are left out, and so are
+    metrics that were scored for none.
     """
-    lines = [["", *networks(results)], *([row.label, *cells] for row, cells in table_rows(results))]
+    lines = [["", *networks(results)], *([row.label, *cells] for row, cells in table_rows(results, metrics))]
     if len(lines) == 1:
         return ""
     lines = [[" ".join(cell.split()).replace("|", "\\|") for cell in line] for line in lines]
@@ -77,35 +94,34 @@ def results_table(results: dict[str, Any]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def table_rows(results: dict[str, Any]) -> list[tuple[Row, list[str]]]:
-    """The rows that have something to show, with a cell for each network."""
-    rows, found = [], networks(results).values()
-    for row in ROWS:
-        cells = [[number(scores, row.part, *key) for key in row.keys] for scores in found]
+def table_rows(results: dict[str, Any], metrics: Sequence[Metric]) -> list[tuple[Row, list[str]]]:
+    """The rows of which at least one number is known, with a cell for each network."""
+    rows, columns = [], networks(results).values()
+    for row in rows_of(metrics):
+        cells = [[number(scores, row.part, *key) for key in row.keys] for scores in columns]
         known = [abs(value) * row.scale for cell in cells for value in cell if value is not None]
-        if known:
-            decimals = row.decimals
-            if decimals is None:  # four digits of the largest
-                decimals = min(4, max(1, 3 - math.floor(math.log10(max([*known, 1e-3]) or 1))))
-            rows.append((row, [_cell(cell, row.scale, decimals) for cell in cells]))
+        if not known:
+            continue
+        decimals = row.decimals
+        if decimals is None:  # four digits of the largest
+            decimals = min(4, max(1, 3 - math.floor(math.log10(max([*known, 1e-3]) or 1))))
+        texts = [[UNKNOWN if v is None else f"{v * row.scale:.{decimals}f}" for v in cell] for cell in cells]
+        rows.append((row, [UNKNOWN if set(text) == {UNKNOWN} else " / ".join(text) for text in texts]))
     return rows
 
 
-def _cell(values: Sequence[float | None], scale: float, decimals: int) -> str:
-    if all(value is None for value in values):
-        return UNKNOWN
-    return " / ".join(UNKNOWN if value is None else f"{value * scale:.{decimals}f}" for value in values)
-
-
-def headline(results: dict[str, Any], *, name: str) -> str:
-    """One sentence of the numbers that are known: against the teacher where there is one, else on their own."""
-    found = networks(results)
-    clauses = _compared(found["teacher"], found["student"]) if {"teacher", "student"} <= found.keys() else []
-    clauses = clauses or _alone(found.get("student") or found.get("teacher"))
+def headline(results: dict[str, Any], metrics: Sequence[Metric], *, name: str) -> str:
+    """One sentence of the numbers that are known: against the teacher where one was measured, else on their own."""
+    columns = networks(results)
+    clauses: list[str] = []
+    if {"teacher", "student"} <= columns.keys():
+        clauses = _costs_compared(columns["teacher"], columns["student"])
+        clauses += _quality_compared(columns["teacher"], columns["student"], metrics)
+    clauses = clauses or _alone(columns.get("student") or columns.get("teacher"), metrics)
     return f"{name}: {'; '.join(clauses) or 'nothing has been measured yet'}."
 
 
-def _compared(teacher: dict[str, Any], student: dict[str, Any]) -> list[str]:
+def _costs_compared(teacher: dict[str, Any], student: dict[str, Any]) -> list[str]:
     clauses, amortised = [], []
     teacher_ms = frame_milliseconds(teacher) if same_device(teacher, student) else None
     if delta := _ratio(number(student, "latency_ms", "delta", "p50"), teacher_ms):
@@ -118,21 +134,22 @@ def _compared(teacher: dict[str, Any], student: dict[str, Any]) -> list[str]:
         key, delta_gmacs = number(student, "gmacs", "key"), number(student, "gmacs", "delta")
         frame = "amortised, a frame" if delta or delta_gmacs not in (None, key) else "a frame"
         clauses.append(f"{frame} takes {' and '.join(amortised)}")
-    ours, theirs = number(student, "metrics", "psnr"), number(teacher, "metrics", "psnr")
-    if ours is not None and theirs is not None:
-        clauses.append(f"the student's PSNR is {ours:.2f} dB, the teacher's {theirs:.2f}")
-    agreement = number(student, "metrics", "agreement")
-    more = "" if agreement is None else f" (agreement {agreement:.3f})"
-    for metric, name in COMPARED.items():
-        if kept := _ratio(number(student, "metrics", metric), number(teacher, "metrics", metric), decimals=3):
-            clauses.append(f"the student keeps {kept} of the teacher's {name}{more}")
-            return clauses
-    if agreement is not None and number(student, "metrics", "num_boxes") is not None:
-        clauses.append(f"the student's AP50 with the teacher's confident boxes as the truth is {agreement:.3f}")
-    elif agreement is not None:
-        scored = "pixels" if number(student, "gmacs", "clip") is None else "videos"
-        clauses.append(f"the student agrees with the teacher on {agreement:.3f} of the {scored}")
     return clauses
+
+
+def _quality_compared(teacher: dict[str, Any], student: dict[str, Any], metrics: Sequence[Metric]) -> list[str]:
+    """The first sentence that can be filled, those of agreement last; agreement follows a share in brackets."""
+    with_sentence = sorted((metric for metric in metrics if metric.sentence), key=lambda metric: metric.is_agreement)
+    agreement = next((number(student, "metrics", m.key) for m in metrics if m.is_agreement), None)
+    for metric in with_sentence:
+        ours, theirs = (number(scores, "metrics", metric.key) for scores in (student, teacher))
+        share = _ratio(ours, theirs, decimals=3)
+        if ours is None or (not metric.is_agreement and (theirs is None or not share)):
+            continue
+        clause = metric.sentence.format(student=ours, teacher=theirs, share=share)
+        has_share = "{share}" in metric.sentence and agreement is not None
+        return [f"{clause} (agreement {agreement:.3f})" if has_share else clause]
+    return []
 
 
 def _ratio(part: float | None, whole: float | None, *, decimals: int = 2) -> str:
@@ -141,15 +158,15 @@ def _ratio(part: float | None, whole: float | None, *, decimals: int = 2) -> str
     return f"{part / whole:.{decimals}f}" if part / whole >= 0.1 else f"{part / whole:.2g}"
 
 
-def _alone(scores: dict[str, Any] | None) -> list[str]:
-    miou, ap50, top1, psnr = (number(scores, "metrics", name) for name in ("miou", "ap50", "top1", "psnr"))
-    gmacs = number(scores, "gmacs", "amortised")
-    milliseconds, parameters = frame_milliseconds(scores), number(scores, "parameters")
+def _alone(scores: dict[str, Any] | None, metrics: Sequence[Metric]) -> list[str]:
+    """Quality and cost of one network, without a comparison."""
+    named = [metric for metric in metrics if metric.name and not metric.is_agreement]
+    values = [(metric, number(scores, "metrics", metric.key)) for metric in named]
+    known = [f"{m.name} {v:.{min(m.decimals, 3)}f} {m.unit}".rstrip() for m, v in values if v is not None]
+    gmacs, milliseconds = number(scores, "gmacs", "amortised"), frame_milliseconds(scores)
+    parameters = number(scores, "parameters")
     return [
-        *([] if miou is None else [f"mIoU {miou:.3f}"]),
-        *([] if ap50 is None else [f"AP50 {ap50:.3f}"]),
-        *([] if top1 is None else [f"top-1 accuracy {top1:.3f}"]),
-        *([] if psnr is None else [f"PSNR {psnr:.2f} dB"]),
+        *known[:1],
         *([] if gmacs is None else [f"{gmacs:.3g} GMACs a frame"]),
         *([] if milliseconds is None else [f"{milliseconds:.3g} ms a frame"]),
         *([] if parameters is None else [f"{parameters / 1e6:.3g} million parameters"]),

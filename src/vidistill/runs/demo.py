@@ -4,23 +4,22 @@ import importlib.metadata
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from vidistill.runs.build import build
 from vidistill.students.files import load_student
-from vidistill.config import override, validate
+from vidistill.config import Values, override, validate
 from vidistill.data.video.reader import VideoReader
 from vidistill.errors import UserError
 from vidistill.progress import track
 from vidistill.runs.recipe import Recipe
 from vidistill.runs.run import execute
 from vidistill.stream.stream import Stream
-from vidistill.stream_outputs import open_sink
+from vidistill.stream.sinks import Source, open_sink
 
 TRAINED_PART = 0.7  # of the clip's frames; the rest is scored
 
 
-def run_demo(out: Path, video: Path | None, assignments: Sequence[str]) -> dict[str, Any]:
+def run_demo(out: Path, video: Path | None, assignments: Sequence[str]) -> Values:
     """Distils the teacher that comes with the package on a clip without labels, scores it on the clip's end, streams.
 
     The run folder is as `train` leaves it, and `stream.mp4`. Errors: UserError where the clip is missing or broken.
@@ -67,10 +66,9 @@ def bikes_clip() -> Path:
 
 
 def _stream(out: Path, clip: Path) -> None:
-    student = load_student(out / "student.safetensors")
-    assert student.card is not None
+    student = load_student(out)
     with VideoReader(clip) as reader:
-        file = str(out / "stream.mp4")
-        with open_sink(file, fps=reader.fps, card=student.card, pixel_aspect=reader.pixel_aspect) as sink:
+        source = Source(fps=reader.fps, pixel_aspect=reader.pixel_aspect)
+        with open_sink(str(out / "stream.mp4"), student, source) as sink:
             for output in track(Stream(student)(reader), "streaming", total=reader.num_frames):
                 sink.write(output)

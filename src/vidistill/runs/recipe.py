@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import pydantic
 import yaml
 
-from vidistill.config import (Settings, override, read_yaml, validate)
+from vidistill.config import Settings, Values, call, choose, override, plain, read_yaml, validate
 from vidistill.files import atomic_path
+from vidistill.methods import METHODS, Method
+from vidistill.ops.normalise import Normalisation
 from vidistill.runs.train import OptimSettings
+from vidistill.tasks import TASKS, Task, task_of
 
 
 class ViewSettings(Settings):
@@ -33,20 +36,33 @@ class NetworkSettings(Settings):
 
     name: str | None = None
     library: str = "vidistill"
-    options: dict[str, Any] = {}
+    options: Values = {}
     checkpoint: Path | None = None
     backbone: Path | None = None
     view: ViewSettings = ViewSettings()
 
 
+def _normalisation(values: Values | Normalisation | None) -> Normalisation | None:
+    """None for an empty mapping; a value that is not given keeps ImageNet's."""
+    if not isinstance(values, dict):
+        return values
+    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return call(Normalisation, lists, where="normalisation") if values else None
+
+
+OptionalNormalisation = Annotated[
+    Normalisation | None, pydantic.BeforeValidator(_normalisation), pydantic.PlainSerializer(plain)
+]
+
+
 class TeacherSettings(NetworkSettings):
-    """cache: a folder for what it says of clips, so that a clip that comes again, see `data.clip.draws`, is free.
+    """cache: a folder for its outputs on clips, so that a clip that comes again, see `data.clip.draws`, is free.
 
     normalisation: of its frames; by default as a run of ours trained it, else the run's.
     """
 
     cache: Path | None = None
-    normalisation: dict[str, tuple[float, float, float]] = {}
+    normalisation: OptionalNormalisation = None
 
 
 class StudentSettings(NetworkSettings):
@@ -63,33 +79,87 @@ class DataSettings(Settings):
     clip: how training clips are drawn, the task's `clip_settings`.
     """
 
-    train: list[dict[str, Any]] = []
-    evaluate: list[dict[str, Any]] = []
+    train: list[Values] = []
+    evaluate: list[Values] = []
     labels: Literal["given", "pseudo", "none"] = "given"
-    clip: dict[str, Any] = {}
+    clip: pydantic.SerializeAsAny[Settings] | Values = {}
+
+
+class MeasureSettings(Settings):
+    """Where and how the run's networks are scored and timed, see `vidistill.runtimes.deploy`."""
+
+    runtime: str | None = None
+    precision: str = "float32"
+    threads: int = pydantic.Field(default=0, ge=0)
+
+
+def _method(values: Values | Method) -> Method:
+    if not isinstance(values, dict):
+        return values
+    options = dict(values)
+    name = str(options.pop("name", "supervised"))
+    return call(choose(METHODS, name, where="method"), options, where="method")
+
+
+def _method_values(method: Method) -> Values:
+    return {"name": method.name, **plain(method)}
+
+
+def _task(values: Values | Task) -> Task:
+    return task_of(values) if isinstance(values, dict) else values
 
 
 class Recipe(Settings):
-    """A run, whole. Every number has a default. normalisation: by default what the teacher was trained with, or, of a
-    network by name, what its published weights want where it says so, else ImageNet's.
+    """A run, whole. Every number has a default.
+
+    task, method: the settings of the chosen ones; in YAML `{name, …settings}`. normalisation: by default what the
+    teacher was trained with, or, of a network by name, what its published weights want where it says so, else the
+    task's.
     """
 
-    task: dict[str, Any] = {"name": "segmentation"}
+    model_config = pydantic.ConfigDict(extra="forbid", populate_by_name=True, arbitrary_types_allowed=True)
+
+    task: Annotated[Task, pydantic.BeforeValidator(_task), pydantic.PlainSerializer(Task.to_values)] = pydantic.Field(
+        default_factory=lambda: next(iter(TASKS.values()))()
+    )
     teacher: TeacherSettings | None = None
     student: StudentSettings = StudentSettings()
-    method: dict[str, Any] = {"name": "supervised"}
+    method: Annotated[Method, pydantic.PlainValidator(_method), pydantic.PlainSerializer(_method_values)] = (
+        pydantic.Field(default_factory=METHODS["supervised"])
+    )
     losses: dict[str, pydantic.NonNegativeFloat] = {}
     data: DataSettings = DataSettings()
     optim: OptimSettings = OptimSettings()
-    normalisation: dict[str, tuple[float, float, float]] = {}
+    normalisation: OptionalNormalisation = None
+    measure: MeasureSettings = MeasureSettings()
     tensorboard: bool = False
     seed: int = 0
     out: Path = Path("runs/run")
 
+    @pydantic.model_validator(mode="after")
+    def _clip_of_the_task(self) -> "Recipe":
+        if isinstance(self.data.clip, dict):
+            clip = validate(self.task.clip_settings, self.data.clip, where="data.clip")
+            self.data = self.data.model_copy(update={"clip": clip})
+        return self
+
 
 def load_recipe(path: str | Path, assignments: Sequence[str] = ()) -> Recipe:
-    """A recipe from YAML with key=value overrides. Errors: UserError that names the file and the key."""
+    """A recipe from YAML with key=value overrides.
+
+    path: or a run folder, which holds its own.
+
+    Raises:
+        UserError: it cannot be read, or a key or value is wrong; it names the file and the key.
+    """
+    path = recipe_file(path)
     return validate(Recipe, override(read_yaml(path), assignments), where=str(path))
+
+
+def recipe_file(path: str | Path) -> Path:
+    """The recipe's file, also of a run folder."""
+    path = Path(path)
+    return path / "recipe.yaml" if path.is_dir() else path
 
 
 def save_recipe(recipe: Recipe, path: str | Path) -> None:

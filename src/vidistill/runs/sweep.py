@@ -1,6 +1,5 @@
 """One recipe at several views of its clips, with and without its teacher: how a user chooses a resolution."""
 
-import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -8,20 +7,24 @@ from functools import partial
 from html import escape
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vidistill.runs.build import build
-from vidistill.config import override, read_yaml, validate
-from vidistill.students.student import StatefulNetwork
-from vidistill.methods.supervised import Supervised
+import torch
+
+from vidistill.config import Values
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
-from vidistill.runs.recipe import Recipe
-from vidistill.report.figures import (BASELINES, STUDENT, TEACHER, Picture, picture)
+from vidistill.methods import Method
+from vidistill.methods.supervised import Supervised
+from vidistill.ops.clip_view import ClipView
+from vidistill.report.figures import BASELINES, STUDENT, TEACHER, Picture, picture
 from vidistill.report.page import POLICY, STYLE
 from vidistill.report.table import number
-from vidistill.runs.run import (device_of, execute, refuse_nothing_to_learn, saved_student)
-from vidistill.scoring.clip_results import profile_clip_models
+from vidistill.runs.build import Run, build
+from vidistill.runs.recipe import Recipe, ViewSettings, load_recipe
+from vidistill.runs.run import execute, refuse_nothing_to_learn, saved_student
+from vidistill.runtimes.measure import profile_students
+from vidistill.students.student import Student
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +35,7 @@ COSTS = {"amortised": "milliseconds a frame of a stream", "clip": "GMAC a clip"}
 
 @dataclass(frozen=True)
 class Point:
-    """What one run of a sweep found. series: "with teacher", "alone" or "teacher".
+    """What one run of a sweep measured. series: "with teacher", "alone" or "teacher".
 
     milliseconds: a frame of a stream, of all networks measured side by side when the last has been trained.
     """
@@ -45,12 +48,12 @@ class Point:
     device: str
 
 
-def parse_view(text: str) -> dict[str, int | None]:
+def parse_view(text: str) -> ViewSettings:
     """A view from `size`, or from `size:detail` for frames reduced to `detail` and enlarged to `size`."""
     size, colon, detail = text.partition(":")
     if not size.isdigit() or (colon and not detail.isdigit()):
         raise UserError(f"--views {text}: give a size in pixels as in 112, or size:detail as in 224:112")
-    return {"size": int(size), "detail": int(detail) if colon else None}
+    return ViewSettings(size=int(size), detail=int(detail) if colon else None)
 
 
 def run_sweep(path: Path, views: Sequence[str], assignments: Sequence[str]) -> tuple[list[Point], Path]:
@@ -58,30 +61,30 @@ def run_sweep(path: Path, views: Sequence[str], assignments: Sequence[str]) -> t
 
     Where the recipe leaves given labels out, no student can learn alone: that series is left out, which is printed.
     Every run has a folder in the recipe's `out`, and one that is complete is only scored again; `sweep.json` and
-    `sweep.html` lie beside them. Returns the points and that page. Errors: UserError as a run's, and for no recipe of
-    recognition.
+    `sweep.html` lie beside them. Returns the points and that page.
+
+    Raises:
+        UserError: as a run does, and where the recipe's network does not see clips.
     """
-    values = override(read_yaml(path), assignments)
-    whole = validate(Recipe, copy.deepcopy(values), where=str(path))
-    if whole.task.get("name") != "recognition":
-        raise UserError(f"{path}: a sweep is over views of clips, which only recipes of recognition have")
-    recipes = _recipes(values, views, whole)
+    whole = load_recipe(path, assignments)
+    recipes = _recipes(whole, views, path)
     if whole.data.labels != "given":
         print(f"data.labels is {whole.data.labels}, so a student alone has nothing to learn from: it is left out")
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    models: dict[str, StatefulNetwork] = {}
+    measured: dict[tuple[str, str], tuple[Run, Values]] = {}
+    models: dict[str, Student] = {}
     for (view, series), recipe in recipes.items():
         run = build(recipe)
         results = execute(run)
         assert results is not None
-        found[view, series] = results["student"]
+        measured[view, series] = run, results["student"]
         models.setdefault(view, saved_student(run))  # taught or alone, it costs the same
         if run.teacher is not None:
-            found.setdefault((TAUGHT_BY, TAUGHT_BY), results["teacher"])
+            measured.setdefault((TAUGHT_BY, TAUGHT_BY), (run, results["teacher"]))
             models.setdefault(TAUGHT_BY, run.teacher)
-        interval = run.card.key_frame_interval
-    costs = profile_clip_models(models, interval=interval, device=device_of(next(iter(models.values()))))
-    points = [_point(scores, costs[view], view, series) for (view, series), scores in found.items()]
+    first = next(iter(models.values()))
+    frame = torch.zeros(1, 3, 1, 1, device=first.device)  # networks of clips bring frames of their own
+    costs = profile_students(models, frame, interval=first.card.key_frame_interval)
+    points = [_point(run, scores, costs[view], view, series) for (view, series), (run, scores) in measured.items()]
     with atomic_path(whole.out / "sweep.json") as temporary:
         temporary.write_text(json.dumps([vars(point) for point in points], indent=2))
     with atomic_path(whole.out / "sweep.html") as temporary:
@@ -89,24 +92,31 @@ def run_sweep(path: Path, views: Sequence[str], assignments: Sequence[str]) -> t
     return points, whole.out / "sweep.html"
 
 
-def _recipes(values: dict[str, Any], views: Sequence[str], whole: Recipe) -> dict[tuple[str, str], Recipe]:
+def _recipes(whole: Recipe, views: Sequence[str], path: Path) -> dict[tuple[str, str], Recipe]:
     """Every run's recipe by its view and series. All are built once, so that mistakes come before any training."""
     changes = {view: parse_view(view) for view in views}
     recipes: dict[tuple[str, str], Recipe] = {}
+    normalisation = whole.normalisation
     for view, change in changes.items():
         for series in _series(whole):
-            own = copy.deepcopy(values)
-            own.setdefault("student", {}).setdefault("view", {}).update(change)
-            own["out"] = str(whole.out / f"{view.replace(':', '_')}_{series.replace(' ', '_')}")
+            recipe = whole.model_copy(deep=True)
+            given = recipe.student.view.model_dump(exclude_none=True) | change.model_dump()
+            recipe.student.view = ViewSettings(**given)
+            recipe.normalisation = normalisation
+            recipe.out = whole.out / f"{view.replace(':', '_')}_{series.replace(' ', '_')}"
             if series == ALONE:
-                own["teacher"], own["method"] = None, _without_teacher(whole.method)
-            recipe = validate(Recipe, own, where=f"the sweep at {view}")
+                recipe.teacher, recipe.method = None, _without_teacher(whole.method)
             run = build(recipe)
             refuse_nothing_to_learn(run)
+            if not isinstance(run.training.student.view, ClipView):
+                raise UserError(
+                    f"{path}: a sweep is over the views of a network of clips, and this one sees single frames; give a "
+                    "recipe whose network sees clips"
+                )
             if not run.evaluation or not run.evaluation[0].num_classes:
                 raise UserError("a sweep needs labelled videos to score on; give data.evaluate")
             recipes[view, series] = recipe
-            values["normalisation"] = dict(recipe.normalisation)  # which a student alone must share with a taught one
+            normalisation = run.recipe.normalisation  # which a student alone must share with a taught one
     return recipes
 
 
@@ -117,16 +127,16 @@ def _series(whole: Recipe) -> Sequence[str]:
     return [TAUGHT, ALONE] if whole.data.labels == "given" else [TAUGHT]
 
 
-def _without_teacher(method: dict[str, Any]) -> dict[str, Any]:
-    """Ordinary training, with what the method says of norms and rates."""
-    shared = {option.name for option in fields(Supervised)}
-    return {"name": "supervised", **{name: value for name, value in method.items() if name in shared}}
+def _without_teacher(method: Method) -> Supervised:
+    """Ordinary training, with what the method has of norms and rates."""
+    shared = [option.name for option in fields(Supervised) if hasattr(method, option.name)]
+    return Supervised(**{name: getattr(method, name) for name in shared})
 
 
-def _point(scores: dict[str, Any], costs: dict[str, Any], view: str, series: str) -> Point:
-    quality = number(scores, "metrics", "top1")
-    quality = number(scores, "metrics", "map") if quality is None else quality
-    assert quality is not None
+def _point(run: Run, scores: Values, costs: Values, view: str, series: str) -> Point:
+    """The quality is the first metric that is known of those that can stand in a headline."""
+    known = [number(scores, "metrics", m.key) for m in run.task.metrics if m.name and not m.is_agreement]
+    quality = next(value for value in known if value is not None)
     gmacs, milliseconds = costs["gmacs"]["clip"], costs["latency_ms"]["amortised"]
     return Point(view, series, quality, gmacs, milliseconds, str(costs["device"]))
 

@@ -20,7 +20,7 @@ from vidistill.data.clip import Batch, TrainingSamples
 from vidistill.data.sampling import EpochSampler
 from vidistill.methods import Method
 from vidistill.students.norms import channels_last
-from vidistill.students.student import StatefulNetwork
+from vidistill.students.student import Student
 from vidistill.methods.teacher import FrozenTeacher
 from vidistill.errors import UserError
 from vidistill.ops.normalise import Normalisation
@@ -56,11 +56,11 @@ class OptimSettings(Settings):
     checkpoint_every: int = 100
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Training:
-    """All that a run trains with; `vidistill.build.build` makes it from a recipe."""
+    """All that a run trains with; `vidistill.runs.build.build` makes it from a recipe."""
 
-    student: StatefulNetwork
+    student: Student
     teacher: FrozenTeacher | None
     method: Method
     task: Task
@@ -79,7 +79,7 @@ class Learner(nn.Module):
 
     def __init__(self, training: Training) -> None:
         super().__init__()
-        self.student: StatefulNetwork = training.student
+        self.student: Student = training.student
         self.training_parts = training
 
     def forward(self, batch: Batch, *, progress: float) -> dict[str, Tensor]:
@@ -92,7 +92,7 @@ class Learner(nn.Module):
         return parts.method.losses(self.student, parts.teacher, parts.task, seen, progress=progress)
 
 
-def train(training: Training, *, should_stop: Callable[[int], bool] = lambda step: False) -> StatefulNetwork:
+def train(training: Training, *, should_stop: Callable[[int], bool] = lambda step: False) -> Student:
     """Trains the student to the last step, from the run folder's checkpoint where there is one; returns the student.
 
     Writes `metrics.jsonl` and `checkpoint.pt`. should_stop(step) ends the run early, after a checkpoint.

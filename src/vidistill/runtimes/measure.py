@@ -1,12 +1,13 @@
 """What a network costs: parameters, MACs, measured latency of key and delta frames, peak memory."""
 
+import copy
 import os
 import platform
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,13 +15,99 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from vidistill.config import Values
+from vidistill.ops.clip_view import ClipView, WindowView
 from vidistill.ops.macs import count_macs, without_values
 from vidistill.progress import track
+from vidistill.runtimes import deploy
+from vidistill.students.state import State, without_key_frame
+from vidistill.students.student import Student
 
 K = TypeVar("K")
 
 
-Forward = Callable[..., Any]  # frame, state → outputs, state
+def profile_students(
+    students: dict[str, Student],
+    frames: Tensor,
+    *,
+    interval: int,
+    runtime: str | None = None,
+    precision: str = "float32",
+    threads: int = 0,
+) -> dict[str, Values]:
+    """Parameters, GMACs, latency and peak memory of each student, measured side by side as they run in a runtime.
+
+    Args:
+        frames: (N, 3, H, W) float32, normalised, on the students' device; a network of clips takes its own squares.
+        interval: frames from one key frame to the next.
+        runtime, precision, threads: see `deploy`.
+
+    Returns:
+        By name `gmacs`, `latency_ms`, `frames_per_second`, `parameters`, `peak_memory_mb`, `device`, `precision`,
+        `size`; None for what is unknown of a student that was exported.
+    """
+    own = {name: _frames_for(student, frames) for name, student in students.items()}
+    running = {
+        name: deploy(student, own[name][:1], runtime=runtime, precision=precision, threads=threads)
+        for name, student in students.items()
+    }
+    inputs = {name: own[name].to(model.dtype) for name, model in running.items()}
+    warmup = 3 if runtime == "compiled" else 2
+    latency = measure_latency(running, inputs, key_frame_interval=interval, warmup=warmup)
+    clips = {name: _clip(model, inputs[name]) for name, model in running.items() if isinstance(model.view, ClipView)}
+    clip_times = time_side_by_side({name: partial(running[name], clip) for name, clip in clips.items()})
+    found: dict[str, Values] = {}
+    for name, student in students.items():
+        place = f"{describe_device(frames.device)}, {student.runtime or runtime or 'eager'}"
+        found[name] = {
+            **_costs(student, running[name], inputs[name], interval),
+            "latency_ms": latency[name],
+            "frames_per_second": 1000 / latency[name]["amortised"],
+            "device": place,
+            "precision": precision,
+        }
+        if name in clips:
+            found[name]["latency_ms"] = {"clip": clip_times[name], "amortised": latency[name]["amortised"]}
+    return found
+
+
+def _frames_for(student: Student, frames: Tensor) -> Tensor:
+    """Frames as a stream gives them to the student: those given, or squares of noise for a network of clips."""
+    if not isinstance(student.view, ClipView):
+        return frames.contiguous(memory_format=torch.channels_last)
+    side = student.view.crop
+    noise = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    return noise.to(frames.device).contiguous(memory_format=torch.channels_last)
+
+
+def _clip(model: Student, frames: Tensor) -> Tensor:
+    """(1, T, 3, S, S): a whole clip of what the network sees."""
+    assert isinstance(model.view, ClipView)
+    return frames[:1, None].expand(-1, model.view.num_frames, -1, -1, -1).contiguous()
+
+
+def _costs(student: Student, running: Student, frames: Tensor, interval: int) -> Values:
+    """What needs no clock. The GMACs are those of the student as it is, the memory that of the one that runs."""
+    view, size = student.view, list(frames.shape[-2:])
+    if isinstance(view, WindowView):
+        size = [view.window, 3, *size]
+    if student.runtime is not None:
+        return {"gmacs": None, "parameters": None, "peak_memory_mb": None, "size": size}
+    has_memory = running.runtime is None
+    if isinstance(view, ClipView):
+        clip = _clip(running, frames)
+        return {
+            "gmacs": clip_gmacs(student, clip.to(student.dtype), interval),
+            "parameters": count_parameters(student),
+            "peak_memory_mb": {"clip": peak_memory_mb(running, clip)["key"]} if has_memory else None,
+            "size": list(clip.shape[1:]),
+        }
+    return {
+        "gmacs": stateful_gmacs(student, (frames.shape[-2], frames.shape[-1]), key_frame_interval=interval),
+        "parameters": count_parameters(student),
+        "peak_memory_mb": peak_memory_mb(running, running.whole(frames[:1])) if has_memory else None,
+        "size": size,
+    }
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -28,10 +115,8 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def stateful_gmacs(model: nn.Module, size: Sequence[int], *, key_frame_interval: int) -> dict[str, float]:
-    """GMAC per frame of `size` (height, width) of a model that obeys `outputs, state = model(frame, state)`.
-
-    size: or (frames, 3, height, width) of a window, for a model that is given windows.
+def stateful_gmacs(model: Student, size: tuple[int, int], *, key_frame_interval: int) -> dict[str, float]:
+    """GMAC per frame of `size` (height, width).
 
     key, delta: of such a frame. amortised: the published count, (key + (K−1) delta) / K with K the interval, which
     leaves out the students' run on the key frame. amortised_deployed: with that run, which the folded form computes.
@@ -44,10 +129,9 @@ def stateful_gmacs(model: nn.Module, size: Sequence[int], *, key_frame_interval:
     return {name: count / 1e9 for name, count in counts.items()}
 
 
-def _frame_macs(model: nn.Module, device: str, *, size: Sequence[int]) -> tuple[int, int, int, bool]:
+def _frame_macs(model: Student, device: str, *, size: tuple[int, int]) -> tuple[int, int, int, bool]:
     """MACs of a key frame, the first delta frame and a settled one, and whether there is any state."""
-    dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
-    frame = torch.zeros(1, *(size if len(size) == 4 else (3, *size)), dtype=dtype, device=device)
+    frame = model.whole(torch.zeros(1, 3, *size, dtype=model.dtype, device=device))
     with torch.no_grad():
         _, state = model(frame)
         key = count_macs(model, frame)
@@ -58,32 +142,73 @@ def _frame_macs(model: nn.Module, device: str, *, size: Sequence[int]) -> tuple[
         return key, first, count_macs(model, frame, state), True
 
 
-Runtime = Literal["eager", "compiled", "onnx"]  # torch as it is, torch.compile with frozen weights, ONNX Runtime
+def clip_gmacs(model: Student, clip: Tensor, interval: int) -> dict[str, float]:
+    """GMAC of a network of clips: of a clip (1, T, 3, S, S), of one of its frames, and amortised on a stream whose key
+    frames come `interval` frames apart. A causal network runs one frame on a key frame, any other its whole window.
+    """
 
+    def count(shadow: Student, device: str) -> tuple[int, int]:
+        shadow.expect_key_frames(interval)
+        with torch.inference_mode():
+            _, state = shadow(clip[:, 0].to(device))
+        key = count_macs(shadow, clip[:, 0].to(device), without_key_frame(state))
+        return count_macs(shadow, clip.to(device)), key
 
-def compile_for_inference(model: nn.Module) -> Forward:
-    """torch.compile with the weights frozen, which lets it lay them out for the machine; they may not change after."""
-    return torch.compile(model, options={"freezing": True})
+    whole, key = without_values(count, copy.deepcopy(model))
+    return {"clip": whole / 1e9, "frame": whole / 1e9 / clip.shape[1], "amortised": key / 1e9 / interval}
 
 
 def measure_latency(
-    models: dict[str, Forward], frames: Tensor, *, key_frame_interval: int, cycles: int = 10, warmup: int = 2
-) -> dict[str, dict[str, Any]]:
+    models: dict[str, Student], frames: dict[str, Tensor], *, key_frame_interval: int, cycles: int = 10, warmup: int = 2
+) -> dict[str, Values]:
     """Wall-clock milliseconds per frame of each model, measured side by side: the models take turns, cycle by cycle.
 
-    frames: (N, 3, H, W), or windows, normalised, on the models' device, shown in turn at batch 1. A cycle is a key
-    frame and `key_frame_interval` − 1 delta frames. Returns by model `key`, `first_delta`, `delta`, each with p50, p95
-    and p99, and `amortised`, the median over cycles of a cycle's mean; delta entries are None for a model without
-    state.
+    frames: of each model (N, 3, H, W), normalised, on its device, shown in turn at batch 1. A cycle is a key frame and
+    `key_frame_interval` − 1 delta frames of a stream that has begun. Returns by model `key`, `first_delta`, `delta`,
+    each with p50, p95 and p99, and `amortised`, the median over cycles of a cycle's mean; delta entries are None for a
+    model without key frames.
     """
     times: dict[str, list[list[float]]] = {name: [] for name in models}
     with torch.inference_mode():
+        begun = {name: _begun(model, frames[name][:1], key_frame_interval) for name, model in models.items()}
         for cycle in range(warmup + cycles):
             for name, model in models.items():
-                cycle_times = _time_cycle(model, frames, key_frame_interval)
+                cycle_times = _time_cycle(model, frames[name], begun[name], key_frame_interval)
                 if cycle >= warmup:
                     times[name].append(cycle_times)
     return {name: _summary(np.array(measured) * 1e3) for name, measured in times.items()}
+
+
+def _begun(model: Student, frame: Tensor, interval: int) -> State | None:
+    """What a key frame of a running stream starts from: the recurrent entries of a state; None for most networks."""
+    model.expect_key_frames(interval)
+    state: State | None = None
+    for _ in range(model.delay + 1):
+        _, state = model(frame, state)
+    return without_key_frame(state)
+
+
+def _time_cycle(model: Student, frames: Tensor, state: State | None, interval: int) -> list[float]:
+    measured = []
+    for t in range(interval if model.has_key_frames else 1):  # without key frames, one frame tells all
+        frame = frames[t % len(frames)][None]
+        synchronise()
+        began = time.perf_counter()
+        _, state = model(frame, state or None)
+        synchronise()
+        measured.append(time.perf_counter() - began)
+    return measured
+
+
+def _summary(milliseconds: np.ndarray) -> Values:
+    """milliseconds: (cycles, frames of a cycle)."""
+    frames = milliseconds.shape[1]
+    return {
+        "key": _percentiles(milliseconds[:, 0]),
+        "first_delta": _percentiles(milliseconds[:, 1]) if frames > 1 else None,
+        "delta": _percentiles(milliseconds[:, 2:]) if frames > 2 else None,
+        "amortised": float(np.median(milliseconds.mean(axis=1))),
+    }
 
 
 def median_milliseconds(
@@ -109,31 +234,6 @@ def time_side_by_side(
                 if turn >= warmup:
                     times[name].append(time.perf_counter() - began)
     return {name: _percentiles(np.array(measured) * 1e3) for name, measured in times.items()}
-
-
-def _time_cycle(model: Forward, frames: Tensor, key_frame_interval: int) -> list[float]:
-    state, measured = None, []
-    for t in range(key_frame_interval):
-        frame = frames[t % len(frames)][None]
-        synchronise()
-        began = time.perf_counter()
-        _, state = model(frame, state or None)
-        synchronise()
-        measured.append(time.perf_counter() - began)
-        if not state:
-            break
-    return measured
-
-
-def _summary(milliseconds: np.ndarray) -> dict[str, Any]:
-    """milliseconds: (cycles, frames of a cycle)."""
-    frames = milliseconds.shape[1]
-    return {
-        "key": _percentiles(milliseconds[:, 0]),
-        "first_delta": _percentiles(milliseconds[:, 1]) if frames > 1 else None,
-        "delta": _percentiles(milliseconds[:, 2:]) if frames > 2 else None,
-        "amortised": float(np.median(milliseconds.mean(axis=1))),
-    }
 
 
 def _percentiles(milliseconds: np.ndarray) -> dict[str, float]:
@@ -180,7 +280,7 @@ class PeakMemory(TorchDispatchMode):
         self.alive -= size
 
 
-def peak_memory_mb(model: Forward, frame: Tensor) -> dict[str, float | None]:
+def peak_memory_mb(model: Student, frame: Tensor) -> dict[str, float | None]:
     """Peak MB (10⁶ bytes) of tensors alive during a key and a settled delta frame, state included, weights not."""
     with torch.no_grad(), PeakMemory() as key:
         _, state = model(frame)

@@ -1,12 +1,12 @@
-"""Frames in, results out, in constant memory: `for output in Stream(student)(frames): …`"""
+"""The one frame loop: frames in, results out, in constant memory. `for output in Stream(student)(frames): …`"""
 
+import copy
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import safetensors
@@ -20,25 +20,23 @@ from vidistill.data.resized import resize_image, resized_width
 from vidistill.data.video.reader import Frame
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
+from vidistill.models.outputs import NetworkOutputs
+from vidistill.ops.clip_view import WindowView
+from vidistill.runtimes import deploy
 from vidistill.stream.key_frames import Fixed, KeyFramePolicy, Memory
-from vidistill.students.norms import channels_last, fuse_norms
-from vidistill.students.student import KEY, State, StatefulNetwork, without_key_frame
-from vidistill.tasks import TASKS, Task
+from vidistill.students.state import KEY, State, without_key_frame
+from vidistill.students.student import Student
+from vidistill.tasks import StreamOutput, Task
 
 
 @dataclass(frozen=True)
-class StreamOutput:
-    """What the stream says of one frame. prediction: what the task decodes, (H, W) class ids of a segmentation, (K,)
-    class probabilities of a recognition, (s·H, s·W, 3) the frame of a super-resolution; milliseconds: the network's
-    time.
-    """
+class Running:
+    """How a student runs: device, runtime, precision and threads, see `deploy`; device None for where it is."""
 
-    index: int
-    pts_seconds: float | None
-    image: Image
-    prediction: NDArray[Any]
-    is_key_frame: bool
-    milliseconds: float
+    device: str | torch.device | None = None
+    runtime: str | None = None
+    precision: str = "float32"
+    threads: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,48 +48,53 @@ class _Waiting:
 
 
 class Stream:
-    """Runs a student with a card over frames, one at a time.
+    """Runs a student over frames, one at a time. The student that is given stays as it is: a copy runs.
 
     A student that looks ahead gives its outputs `student.delay` frames late, each with its own frame and time.
+    A frame of another size than the one before starts with a key frame. The stream can be cut: `state_dict()` after any
+    frame, `load_state_dict()` on a new stream, and the frames that follow come out the same.
 
-    key_frames: the policy; the card's fixed interval by default. A frame of another size than the one before starts
-    with a key frame. The stream can be cut: `state_dict()` after any frame, `load_state_dict()` on a new stream, and
-    the frames that follow come out the same.
-    height: the network sees the frames resized to it; its outputs are still told in the frames' own pixels.
-    Errors: UserError for a height where the task has none.
+    Args:
+        student: of any form, or one that was exported.
+        key_frames: the policy; the card's fixed interval by default.
+        height: the network sees the frames resized to it, in pixels; predictions are still in the frames' own pixels.
+        running: where and how it runs.
+        task: how outputs are decoded; the card's by default.
+
+    Raises:
+        UserError: the card names no task, or the task cannot have a height.
     """
 
     def __init__(
         self,
-        student: StatefulNetwork,
+        student: Student,
         *,
         key_frames: KeyFramePolicy | None = None,
         height: int | None = None,
-        device: str | torch.device = "cpu",
+        running: Running | None = None,
+        task: Task | None = None,
     ) -> None:
-        if student.card is None:
-            raise UserError("a stream needs a student with a card; save it with save_student and load it again")
-        card = student.card
-        self.device = torch.device(device)
-        self.student = student.to(self.device).eval()
-        self.task: Task = TASKS[card.task["name"]](**{k: v for k, v in card.task.items() if k != "name"})
+        self.running = running or Running()
+        self.student = student
+        self.task = task or student.task
         if height is not None and not self.task.any_size:
             raise UserError(f"height: a student of {self.task.name} gets its frames as they are; leave it out")
         self.height = height
-        self.normalisation = card.normalisation
-        self.key_frames = key_frames or Fixed(card.key_frame_interval)
-        self.student.expect_key_frames(self.key_frames.interval if isinstance(self.key_frames, Fixed) else 1)
+        self.device = torch.device(self.running.device or student.device)
+        self.key_frames = key_frames or Fixed(student.card.key_frame_interval)
         self.index = 0
+        self._deployed: Student | None = None  # made for the size of the first frame
         self._state: State | None = None
         self._memory: Memory | None = None
         self._size: tuple[int, ...] | None = None
-        self._is_fused = False
         self._waiting: deque[_Waiting] = deque()
 
     def __call__(self, frames: Iterable[Image | Frame], *, ends: bool = True) -> Iterator[StreamOutput]:
-        """An output for every frame, in order. frames: (H, W, 3) uint8 RGB arrays, or what a `VideoReader` yields.
+        """An output for every frame, in order.
 
-        ends: False where more frames will come, as before a state is saved; then late outputs come with those.
+        Args:
+            frames: (H, W, 3) uint8 RGB arrays, or what a `VideoReader` yields.
+            ends: False where more frames will come, as before a state is saved; then late outputs come with those.
         """
         for frame in frames:
             yield from self.push(frame.image, frame.pts_seconds) if isinstance(frame, Frame) else self.push(frame)
@@ -107,31 +110,32 @@ class Stream:
     def push(self, image: Image, pts_seconds: float | None = None) -> list[StreamOutput]:
         """The outputs that the next frame brings: its own, or that of an earlier one, or none yet.
 
-        Errors: UserError for anything but an (H, W, 3) uint8 frame.
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            pts_seconds: the frame's own time.
+
+        Raises:
+            UserError: the image has another shape or type.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise UserError(
-                f"frame {self.index}: a frame is (height, width, 3) uint8 RGB, not {image.shape} {image.dtype}"
-            )
+            raise UserError(f"frame {self.index} must be (height, width, 3) uint8 RGB, got {image.shape} {image.dtype}")
         outputs = self.flush() if image.shape != self._size else []
-        seen = self._seen(image)
-        frame = torch.from_numpy(np.ascontiguousarray(seen)).permute(2, 0, 1)[None].to(self.device)
+        frame = self._planes(self._seen(image))
         if image.shape != self._size:
             self._size, self._memory, self._state = image.shape, None, None
         is_key, self._memory = self.key_frames(frame, self._memory)
         self._waiting.append(_Waiting(math.nan if pts_seconds is None else pts_seconds, image))
         self.index += 1
-        if self.student.delay and not self._has_key_frame():
+        student = self._student_for(frame)
+        if student.delay and not self._has_key_frame():
             is_key = True  # there is none yet from which this one could follow
         began = perf_counter()
-        found = self._run(frame, is_key=is_key)
-        return outputs if found is None else [*outputs, self._output(found, is_key, began)]
-
-    def _seen(self, image: Image) -> Image:
-        """What the network gets of a frame."""
-        if self.height is not None:
-            return resize_image(image, self.height)
-        return image if self.student.view is None else self.student.view.cut(image)
+        state = self._state
+        if is_key and state is not None:
+            state = without_key_frame(state)
+            self._state = None  # the old key frame's memory is free before the new one's is made
+        network_outputs, self._state = student(self._normalised(frame, student), state or None)
+        return outputs if network_outputs is None else [*outputs, self._output(network_outputs, is_key, began)]
 
     @torch.inference_mode()
     def flush(self) -> list[StreamOutput]:
@@ -139,15 +143,84 @@ class Stream:
         if not self._waiting:
             return []
         is_key, began = not self._has_key_frame(), perf_counter()
-        late = self.student.flush(self._state)
+        late = self._deployed.flush(self._state) if self._deployed is not None else []
         each = (perf_counter() - began) / max(1, len(late))
         self._state = self._memory = None
         return [self._output(outputs, is_key, perf_counter() - each) for outputs in late]
 
+    def restart(self) -> None:
+        """Forgets all frames: the next one begins a stream, with index 0."""
+        self.index, self._state, self._memory = 0, None, None
+        self._waiting.clear()
+
+    @torch.inference_mode()
+    def whole(self, frames: NDArray[np.uint8]) -> NetworkOutputs:
+        """The network's outputs of a whole clip (T, H, W, 3) uint8, or of a window around its centre frame.
+
+        A network of windows with key frames sees the clip as a stream, up to its centre frame's output.
+        """
+        planes = torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, -3).to(self.device)  # (T, 3, H, W)
+        student = self._student_for(planes[:1])
+        clip = student.normalisation(planes).to(student.dtype)
+        if not (isinstance(student.view, WindowView) and student.has_key_frames):
+            return student(clip[None])[0]
+        state: State | None = None
+        outputs: list[NetworkOutputs] = []
+        for index, frame in enumerate(clip):
+            is_key = index % self.student.card.key_frame_interval == 0
+            one, state = student(frame[None], (without_key_frame(state) if is_key else state) or None)
+            outputs += [] if one is None else [one]
+        return [*outputs, *student.flush(state)][len(clip) // 2]
+
+    def _seen(self, image: Image) -> Image:
+        """What the network gets of a frame."""
+        if self.height is not None:
+            return resize_image(image, self.height)
+        return image if self.student.view is None else self.student.view.cut(image)
+
+    def _planes(self, image: Image) -> Tensor:
+        """(1, 3, H, W) uint8 on the device."""
+        return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].to(self.device)
+
+    def _normalised(self, frame: Tensor, student: Student) -> Tensor:
+        normalised = student.normalisation(frame).to(student.dtype)
+        return normalised.contiguous(memory_format=torch.channels_last)
+
+    def _student_for(self, frame: Tensor) -> Student:
+        """The student as it runs, made anew where its runtime's graphs are for one size and the size has changed."""
+        if self._deployed is None or not self._fits(frame):
+            running = self.running
+            with torch.inference_mode(mode=False), torch.no_grad():  # or the copy could not be changed any more
+                student = self.student
+                if student.device != self.device:
+                    student = copy.deepcopy(student).to(self.device)
+                example = student.normalisation(frame.clone()).contiguous(memory_format=torch.channels_last)
+                self._deployed = deploy(
+                    student, example, runtime=running.runtime, precision=running.precision, threads=running.threads
+                )
+            self._deployed.expect_key_frames(self._interval)
+            self._deployed_size = tuple(frame.shape[-2:])
+        return self._deployed
+
+    def _fits(self, frame: Tensor) -> bool:
+        assert self._deployed is not None
+        is_fixed = self._deployed.runtime is not None and self.student.runtime is None
+        return not is_fixed or self._deployed_size == tuple(frame.shape[-2:])
+
+    @property
+    def _interval(self) -> int:
+        """Of the key frames; 1 where they may come at any frame."""
+        return self.key_frames.interval if isinstance(self.key_frames, Fixed) else 1
+
+    @property
+    def _spacing(self) -> int:
+        """Of the frames that the state keeps."""
+        return self.student.spacing_for(self._interval)
+
     def _has_key_frame(self) -> bool:
         return any(name.startswith(KEY) for name in self._state or {})
 
-    def _output(self, outputs: Any, is_key: bool, began: float) -> StreamOutput:
+    def _output(self, outputs: NetworkOutputs, is_key: bool, began: float) -> StreamOutput:
         """The output of the frame that has waited longest."""
         index = self.index - len(self._waiting)
         frame = self._waiting.popleft()
@@ -157,19 +230,6 @@ class Stream:
         pts_seconds = None if math.isnan(frame.pts_seconds) else frame.pts_seconds
         return StreamOutput(index, pts_seconds, frame.image, prediction, is_key, (perf_counter() - began) * 1e3)
 
-    def _run(self, frame: Tensor, *, is_key: bool) -> Any:
-        normalised = self.normalisation(frame).contiguous(memory_format=torch.channels_last)
-        if not self._is_fused:
-            fuse_norms(self.student, normalised)
-            channels_last(self.student)
-            self._is_fused = True
-        state = self._state
-        if is_key and state is not None:
-            state = without_key_frame(state)
-            self._state = None  # the old key frame's memory is free before the new one's is made
-        outputs, self._state = self.student(normalised, state or None)
-        return outputs
-
     def state_dict(self) -> dict[str, Tensor]:
         """All that the frames to come depend on, as a flat dict of tensors."""
         tensors = {f"model/{name}": tensor for name, tensor in (self._state or {}).items()}
@@ -177,7 +237,7 @@ class Stream:
         tensors["stream/index"] = torch.tensor(self.index)
         tensors["stream/size"] = torch.tensor(self._size or ())
         tensors["stream/height"] = torch.tensor(self.height or 0)
-        tensors["stream/spacing"] = torch.tensor(self.student.spacing)
+        tensors["stream/spacing"] = torch.tensor(self._spacing)
         if self._waiting:
             tensors["waiting/images"] = torch.from_numpy(np.stack([frame.image for frame in self._waiting]))
             seconds = [frame.pts_seconds for frame in self._waiting]
@@ -185,29 +245,36 @@ class Stream:
         return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Goes on where the stream that gave `tensors` was. Errors: UserError where they are no stream's state."""
+        """Continues where the stream that gave `tensors` was.
+
+        Raises:
+            UserError: they are not a stream's state, or one of another height or other key frames.
+        """
         try:
             index, height = int(tensors["stream/index"]), int(tensors["stream/height"]) or None
             size, spacing = tuple(tensors["stream/size"].tolist()) or None, int(tensors["stream/spacing"])
         except KeyError as error:
-            raise UserError(f"this is not the state of a stream: it lacks {error}") from error
+            raise UserError(f"the tensors are not the state of a stream: {error} is missing") from error
         if height != self.height:
-            raise UserError(f"this is the state of a stream of height {height or 'as given'}; go on with the same one")
-        if spacing != self.student.spacing:
             raise UserError(
-                "this is the state of a stream with other key frames, which kept other frames; take the same"
+                f"the state is of a stream of height {height or 'as given'}, this one has {self.height or 'as given'}; "
+                "continue with the same height"
+            )
+        if spacing != self._spacing:
+            raise UserError(
+                f"the state keeps every {spacing}th frame and this stream every {self._spacing}th, for its key frames "
+                "are others; continue with the same key frames"
             )
         self.index, self._size = index, size
-        state = self._part(tensors, "model/")
-        self._state = {name: _channels_last(tensor) for name, tensor in state.items()} or None
+        self._state = {name: _channels_last(t) for name, t in self._part(tensors, "model/").items()} or None
         self._memory = self._part(tensors, "policy/") or None
         if "waiting/images" in tensors:
             seconds, images = tensors["waiting/pts_seconds"].tolist(), tensors["waiting/images"].numpy()
             self._waiting = deque(_Waiting(*frame) for frame in zip(seconds, images, strict=True))
 
     def _part(self, tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-        found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        return {name: tensor.to(self.device) for name, tensor in found.items()}
+        named = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        return {name: tensor.to(self.device) for name, tensor in named.items()}
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
@@ -222,9 +289,15 @@ def save_state(stream: Stream, path: str | Path) -> None:
 
 
 def load_state(stream: Stream, path: str | Path) -> None:
-    """Puts a stream where the saved one was. Errors: UserError where the file is no stream's state."""
+    """Puts a stream where the saved one was.
+
+    Raises:
+        UserError: the file is not a stream's state.
+    """
     try:
         tensors = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read as a stream's state ({error})") from error
+        raise UserError(
+            f"{path}: cannot be read as a stream's state ({error}); give what --save-state wrote"
+        ) from error
     stream.load_state_dict(tensors)

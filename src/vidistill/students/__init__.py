@@ -1,0 +1,1 @@
+"""How a student runs: the contract, its card and forms, files, windows, norms; `delta` holds the delta form."""

@@ -2,26 +2,24 @@
 
 import errno
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from vidistill.config import Values, choose
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
 from vidistill.models import build_network
 from vidistill.ops.clip_view import WindowView
 from vidistill.students.card import Card
-from vidistill.students.delta.network import convert
-from vidistill.students.delta.plan import Plan
-from vidistill.students.low_rank import factorise
-from vidistill.students.student import StatefulNetwork
-from vidistill.students.windows import LookAhead, stateful
+from vidistill.students.forms import FORMS
+from vidistill.students.student import Student
+from vidistill.students.windows import LookAhead
 
 
-def save_checkpoint(path: str | Path, contents: dict[str, Any]) -> None:
+def save_checkpoint(path: str | Path, contents: Values) -> None:
     """Writes a checkpoint of tensors and plain values atomically."""
     with atomic_path(path) as temporary:
         try:
@@ -30,7 +28,7 @@ def save_checkpoint(path: str | Path, contents: dict[str, Any]) -> None:
             raise OSError(errno.ENOSPC, "disk full") from error
 
 
-def load_checkpoint(path: str | Path, device: str = "cpu") -> dict[str, Any]:
+def load_checkpoint(path: str | Path, device: str = "cpu") -> Values:
     """A checkpoint's contents; only tensors and plain values are read, nothing in the file is executed."""
     try:
         return torch.load(path, map_location=device, weights_only=True)
@@ -42,59 +40,58 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> dict[str, Any]:
         ) from error
 
 
-def save_student(path: str | Path, student: StatefulNetwork, card: Card, *, half: bool = False) -> None:
+def save_student(path: str | Path, student: Student, *, half: bool = False) -> None:
     """The student's weights with its card in the header, as safetensors; half: in half precision."""
-    state = student.state_dict()  # of a module with two parents, two copies
+    inner = student.network if isinstance(student, LookAhead) and isinstance(student.network, Student) else student
+    state = inner.state_dict()  # a module with two parents has two copies
     tensors = {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
     if half:
         tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata={"card": card.to_json()})
+        safetensors.torch.save_file(tensors, temporary, metadata={"card": student.card.to_json()})
 
 
-def load_student(path: str | Path, network: nn.Module | None = None) -> StatefulNetwork:
-    """A saved student, ready to run: `outputs, state = student(frame, state)`, in evaluation mode, with its card.
+def load_student(path: str | Path, network: nn.Module | None = None) -> Student:
+    """A saved student, ready to run: `outputs, state = student(frame, state)`, in evaluation mode.
 
-    network: the network that the student was made from, where it is the user's own; its weights are replaced.
-    Errors: UserError where the file is no student, the network must be given, or the weights do not fit it.
+    Args:
+        path: a .safetensors file that `save_student` wrote, or a run folder that holds student.safetensors.
+        network: the network that the student was made from, where it is the user's own; its weights are replaced.
+
+    Raises:
+        UserError: the file is not a student, the network must be given, or the weights do not fit it.
     """
+    path = student_file(path)
     tensors, card = _read_student(path)
     if network is None:
         if not card.network:
             raise UserError(f"{path}: was made from a network of your own; give it as load_student(path, network=…)")
         network = build_network(**card.network)
-    student = _assemble(network, card, path)
+    student = choose(FORMS, card.form, where=f"{path}: form")(network, card)
     _load_tensors(student, tensors, path)
     if isinstance(card.view, WindowView) and not isinstance(student, LookAhead):
-        student = LookAhead(student, card.view)
-    student.card, student.normalisation = card, card.normalisation
+        student = LookAhead(student, card)
     return student.eval().requires_grad_(False)
 
 
-def _read_student(path: str | Path) -> tuple[dict[str, Tensor], Card]:
+def student_file(path: str | Path) -> Path:
+    """The student's file, also of a run folder."""
+    path = Path(path)
+    return path / "student.safetensors" if path.is_dir() else path
+
+
+def _read_student(path: Path) -> tuple[dict[str, Tensor], Card]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such file") from error
+        raise UserError(f"{path}: no such file; give a student.safetensors or the run folder that holds it") from error
     except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path}: is not a safetensors file ({error})") from error
+        raise UserError(f"{path}: is not a safetensors file ({error}); give a student.safetensors") from error
     if "card" not in metadata:
-        raise UserError(f"{path}: holds weights but no student's card; give it as a checkpoint in a recipe instead")
+        raise UserError(f"{path}: holds weights but not a student's card; give it as a checkpoint in a recipe instead")
     return tensors, Card.from_json(metadata["card"], where=str(path))
-
-
-def _assemble(network: nn.Module, card: Card, path: str | Path) -> StatefulNetwork:
-    try:
-        plan = Plan.from_list(card.plan)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: its plan is of another vidistill ({error!r}); distil it again") from error
-    if card.form == "delta":
-        student = convert(network, plan, start=False)
-        student.folding = "later"
-        return student
-    return factorise(network, plan, start=False) if card.form == "low_rank" else stateful(network, card.view)
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:

@@ -1,91 +1,137 @@
-"""State is an argument: `outputs, state = model(frame, state)`."""
+"""State is an argument: `outputs, state = student(frame, state)`."""
 
-from typing import Any
-
+import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from vidistill.ops.clip_view import View
+from vidistill.errors import UserError
+from vidistill.models.outputs import NetworkOutputs, from_named, named_tensors
+from vidistill.ops.clip_view import ClipView, View, WindowView
 from vidistill.ops.normalise import Normalisation
 from vidistill.students.card import Card
 from vidistill.students.delta.plan import Plan
-
-State = dict[str, Tensor]  # every tensor has the batch first; entries under "key/" live until the next key frame
-
-
-KEY = "key/"
+from vidistill.students.state import KEY, State
+from vidistill.tasks import Task
 
 
-class StatefulNetwork(nn.Module):
-    """`outputs, state = model(frame, state)`, (B, 3, H, W) frames, state=None to start or for a key frame.
+class Student(nn.Module):
+    """`outputs, state = student(frame, state)`, (B, 3, H, W) frames, state=None to start or for a key frame.
 
-    Nothing is left behind on the module between calls. `network` is the network inside. `card` says what a stream or
-    report needs to know of a saved student; None for one that was never saved. `plan`: of its converted layers,
-    if any. `view`: what a network of clips or windows sees, None for a network of single frames. `delay`: how many
-    frames its outputs come late; those of the first `delay` calls of a stream are None. `spacing`: of the frames
-    that its state keeps.
+    Nothing is left behind on the module between calls.
+
+    Attributes:
+        network: the network inside.
+        card: what a stream, a score or a report needs to know of it.
+        delay: how many frames its outputs come late; those of the first `delay` calls of a stream are None.
+        spacing: in frames, of the frames that its state keeps.
+        runtime: a key of `RUNTIMES` for one that runs outside torch; None for one that any runtime takes.
+        training_parts: what trains with the student and is gone when it is finished.
     """
 
     network: nn.Module
-    plan: Plan | None = None
-    view: View | None = None
-    normalisation: Normalisation | None = None  # what its frames want, where that is not the run's
-    card: Card | None = None
     delay: int = 0
     spacing: int = 1
-    training_parts: nn.Module | None  # what trains with the student and is gone when it is finished
+    runtime: str | None = None
+    training_parts: nn.Module | None
 
-    def __init__(self) -> None:
+    def __init__(self, network: nn.Module, card: Card | None = None) -> None:
         super().__init__()
+        self.network = network
+        self.card = card or Card()
         self.training_parts = None
+
+    @property
+    def plan(self) -> Plan | None:
+        """Of its converted blocks."""
+        return self.card.plan
+
+    @property
+    def view(self) -> View | None:
+        """What a network of clips or windows sees; None for a network of single frames."""
+        return self.card.view
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """What its frames want."""
+        return self.card.normalisation
+
+    @property
+    def task(self) -> Task:
+        """What its outputs mean.
+
+        Raises:
+            UserError: its card does not say.
+        """
+        if self.card.task is None:
+            raise UserError("the student's card has no task, so that its outputs mean nothing; give Card(task=…)")
+        return self.card.task
+
+    @property
+    def device(self) -> torch.device:
+        """Where its first parameter is; the CPU for one without any."""
+        return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of its frames."""
+        return next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32)
+
+    @property
+    def has_key_frames(self) -> bool:
+        """Whether some frames are cheaper than others, because they follow from a key frame."""
+        return False
+
+    @property
+    def sees_clips(self) -> bool:
+        """Whether its network sees whole clips, which are cut from frames at a size of their own."""
+        return isinstance(self.view, ClipView)
 
     def seen(self, clips: Tensor) -> Tensor:
         """What the network inside is given of a batch."""
         return clips if self.view is None else self.view(clips)
 
     def whole(self, frame: Tensor) -> Tensor:
-        """What has outputs at once, of one frame: the frame itself, or a window that stands still."""
-        return frame
+        """What has outputs at once, from one frame: the frame itself, or a window that stands still."""
+        if not isinstance(self.view, WindowView) or frame.ndim == 5:
+            return frame
+        return frame[:, None].expand(-1, self.view.window, -1, -1, -1)
+
+    def spacing_for(self, interval: int) -> int:
+        """In frames, how far apart the frames are that its state keeps, where key frames come `interval` apart."""
+        return 1
 
     def expect_key_frames(self, interval: int) -> None:
         """Says that a stream's key frames come `interval` frames apart, or with 1 at any; it may then keep less."""
+        self.spacing = self.spacing_for(interval)
 
-    def flush(self, state: State | None) -> list[Any]:
+    def prepare_for_graphs(self) -> None:
+        """Prepares for tracing as a key and a delta graph, in place: nothing is held, waited for or put off."""
+        if isinstance(self.network, Student):
+            self.network.prepare_for_graphs()
+
+    def flush(self, state: State | None) -> list[NetworkOutputs]:
         """The outputs that are still to come when a stream ends."""
         return []
 
-    def forward(self, frame: Tensor, state: State | None = None) -> tuple[Any, State]:
+    def forward(self, frame: Tensor, state: State | None = None) -> tuple[NetworkOutputs, State]:
         raise NotImplementedError
 
 
-class PerFrame(StatefulNetwork):
+class PerFrame(Student):
     """A network that sees each frame alone, behind the contract of one that keeps state: its state is empty."""
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, frame: Tensor, state: State | None = None) -> tuple[Any, State]:
+    def forward(self, frame: Tensor, state: State | None = None) -> tuple[NetworkOutputs, State]:
         return self.network(frame), {}
 
 
-def without_key_frame(state: State) -> State | None:
-    """What a key frame leaves of a state: the recurrent entries; None where there are none."""
-    kept = {name: tensor for name, tensor in state.items() if not name.startswith(KEY)}
-    return kept or None
+class HeldOutput(Student):
+    """The control that every key-frame scheme must beat: a network on key frames, its output held until the next one.
 
+    What it holds are tensors by their paths in the outputs, so that outputs of any library come back as plain dicts and
+    lists of tensors.
+    """
 
-class HeldOutput(StatefulNetwork):
-    """A network on key frames, its last output on the frames between them, at no cost."""
+    has_key_frames = True
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self._structure: Any = None
-
-    def forward(self, frame: Tensor, state: State | None = None) -> tuple[Any, State]:
-        if state is None:
-            outputs = self.network(frame)
-            leaves, self._structure = tree_flatten(outputs)
-            return outputs, {f"{KEY}held.{i}": leaf for i, leaf in enumerate(leaves)}
-        return tree_unflatten([state[f"{KEY}held.{i}"] for i in range(len(state))], self._structure), state
+    def forward(self, frame: Tensor, state: State | None = None) -> tuple[NetworkOutputs, State]:
+        state = state or named_tensors(self.network(frame), f"{KEY}held")
+        return from_named(state, f"{KEY}held"), state

@@ -1,4 +1,4 @@
-"""A clip network on a stream: it sees the last frames through a window."""
+"""Networks of several frames on a stream: clips through a window or frame by frame, and windows around a frame."""
 
 import math
 from typing import Any
@@ -8,16 +8,30 @@ from torch import Tensor, nn
 
 from vidistill.errors import UserError
 from vidistill.models.clips import size_errors
-from vidistill.models.outputs import logits_of
+from vidistill.models.declares import declared
+from vidistill.models.outputs import NetworkOutputs, logits_of
 from vidistill.ops.clip_view import ClipView, View, WindowView
 from vidistill.ops.tiles import run_in_tiles
-from vidistill.students.student import KEY, PerFrame, State, StatefulNetwork
+from vidistill.students.card import Card
+from vidistill.students.state import KEY, State
+from vidistill.students.student import PerFrame, Student
 
 HELD = f"{KEY}outputs"
 AGE = "age"  # frames since the last one that the window kept
+MEMORY = "network/"
+LOGITS = "logits"
+COUNT = "count"  # how many of the logits are of frames, at most all
+WINDOW = "window"
+TILE_MULTIPLE = 4
 
 
-class Windowed(StatefulNetwork):
+def clip_view_of(card: Card) -> ClipView:
+    """The view of a network of clips."""
+    assert isinstance(card.view, ClipView)
+    return card.view
+
+
+class Windowed(Student):
     """A network of clips (B, T, 3, S, S), behind the contract of one that keeps state.
 
     Of whole clips (B, T, 3, H, W) it gives the outputs and an empty state. Of one frame (B, 3, H, W) at a time it gives
@@ -30,19 +44,24 @@ class Windowed(StatefulNetwork):
     exported graph does, which is given every `view.stride`-th one.
     """
 
-    view: ClipView
+    has_key_frames = True
 
-    def __init__(self, network: nn.Module, view: ClipView) -> None:
-        super().__init__()
-        self.network = network
-        self.view = view
+    def __init__(self, network: nn.Module, card: Card) -> None:
+        super().__init__(network, card)
         self.holds = True
 
-    def expect_key_frames(self, interval: int) -> None:
-        """Keeps no frame that no key frame will look at."""
-        self.spacing = math.gcd(self.view.stride, interval)
+    @property
+    def view(self) -> ClipView:
+        return clip_view_of(self.card)
 
-    def forward(self, frame: Tensor, state: State | None = None) -> tuple[Any, State]:
+    def prepare_for_graphs(self) -> None:
+        self.holds, self.spacing = False, 1
+
+    def spacing_for(self, interval: int) -> int:
+        """So that no frame is kept that no key frame will look at."""
+        return math.gcd(self.view.stride, interval)
+
+    def forward(self, frame: Tensor, state: State | None = None) -> tuple[NetworkOutputs, State]:
         if frame.ndim == 5:
             return self._run(self.view(frame)), {}
         step = self.view.stride // self.spacing if self.holds else 1
@@ -67,25 +86,140 @@ class Windowed(StatefulNetwork):
             return self.network(clips)
 
 
-def stateful(network: nn.Module, view: View | None) -> StatefulNetwork:
-    """The network behind the contract: of single frames, of the clips that `view` describes, or of windows.
+class FrameByFrame(Student):
+    """A network with `step(frame, state) -> (logits, state)`, behind the contract of one that keeps state.
 
-    A causal one of clips that can `step` from frame to frame does so on a stream; any other sees it through a window.
+    Of whole clips (B, T, 3, H, W) it gives the outputs and an empty state. Of one frame (B, 3, H, W) at a time, on key
+    frames, it runs that frame and gives the mean logits of the last `view.num_frames` that ran, those of the clip that
+    they make where the stream began with it; between key frames it holds them. A stream takes a key frame every
+    `view.stride` frames. holds: False to run every frame, as an exported graph does.
     """
-    if view is None:
-        return PerFrame(network)
-    if isinstance(view, WindowView):
-        return LookAhead(network, view)
-    can_step = getattr(network, "causal", False) and hasattr(network, "step")
-    return FrameByFrame(network, view) if can_step else Windowed(network, view)
+
+    has_key_frames = True
+
+    def __init__(self, network: nn.Module, card: Card) -> None:
+        super().__init__(network, card)
+        self.holds = True
+
+    @property
+    def view(self) -> ClipView:
+        return clip_view_of(self.card)
+
+    def prepare_for_graphs(self) -> None:
+        self.holds = False
+
+    def forward(self, frame: Tensor, state: State | None = None) -> tuple[NetworkOutputs, State]:
+        if frame.ndim == 5:
+            return self.network(self.view(frame)), {}
+        if state is not None and HELD in state:
+            return state[HELD], state
+        network: Any = self.network
+        memory = {name.removeprefix(MEMORY): t for name, t in (state or {}).items() if name.startswith(MEMORY)}
+        logits, memory = network.step(self.view.resize(frame), memory or None)
+        if state is None:  # of a fixed size from the start, as an exported graph needs it
+            earlier = logits.new_zeros(len(logits), self.view.num_frames - 1, logits.shape[1])
+            count = logits.new_ones(len(logits), 1)
+        else:
+            earlier, count = state[LOGITS][:, 1:], (state[COUNT] + 1).clamp(max=self.view.num_frames)
+        seen = torch.cat([earlier, logits[:, None]], dim=1)
+        outputs = seen.sum(dim=1) / count
+        held = {HELD: outputs} if self.holds else {}
+        kept = {f"{MEMORY}{name}": tensor for name, tensor in memory.items()}
+        return outputs, {LOGITS: seen, COUNT: count, **kept, **held}
+
+
+class LookAhead(Student):
+    """A network of windows (B, T, 3, h, w) behind the contract of one that keeps state.
+
+    Of whole windows it gives the outputs, each of its centre frame. Of one frame (B, 3, h, w) at a time it gives the
+    outputs of the frame `delay` frames earlier, None until there is one; `flush` gives those of the last `delay`. The
+    first and the last frame stand for those beyond a video's ends, so a stream's outputs equal its windows'.
+
+    network: may itself keep state between key frames; then that state goes with the window.
+    waits: False for an exported graph, which cannot: its first `delay` outputs belong to no frame and are to be
+    dropped. tile: side of the squares that large frames are cut into, see `run_in_tiles`; None for whole frames.
+    """
+
+    def __init__(self, network: nn.Module, card: Card) -> None:
+        super().__init__(network, card)
+        self.delay = self.view.window // 2
+        self.waits = True
+        self.reach = declared(network).reach  # pixels
+        self.tile: int | None = None
+
+    @property
+    def view(self) -> WindowView:
+        assert isinstance(self.card.view, WindowView)
+        return self.card.view
+
+    @property
+    def has_key_frames(self) -> bool:
+        return isinstance(self.network, Student) and self.network.has_key_frames
+
+    def prepare_for_graphs(self) -> None:
+        self.waits = False
+        super().prepare_for_graphs()
+
+    def forward(self, frame: Tensor, state: State | None = None) -> tuple[NetworkOutputs, State]:
+        if frame.ndim == 5:
+            return self._run(self.view(frame), state or {})
+        length = self.view.window
+        if state is None:
+            # as many frames as stand before the centre of the first window, and the centre
+            window = frame[:, None].expand(-1, self.delay + 1 if self.waits else length, -1, -1, -1)
+        else:
+            held = state[WINDOW]
+            window = torch.cat([held[:, held.shape[1] == length :], frame[:, None]], dim=1)
+        if window.shape[1] < length:
+            return None, {WINDOW: window}
+        outputs, kept = self._run(window, state or {})
+        return outputs, {WINDOW: window, **kept}
+
+    def flush(self, state: State | None) -> list[NetworkOutputs]:
+        found = []
+        for _ in range(self.delay if state else 0):
+            assert state is not None
+            outputs, state = self(state[WINDOW][:, -1], state)
+            found.append(outputs)
+        return [outputs for outputs in found if outputs is not None]
+
+    def _run(self, window: Tensor, state: State) -> tuple[NetworkOutputs, State]:
+        if isinstance(self.network, Student):
+            return self.network(window, {name: state[name] for name in state if name != WINDOW} or None)
+        if self.tile is None:
+            return self.network(window), {}
+        overlap = TILE_MULTIPLE * math.ceil(self.reach / TILE_MULTIPLE)
+        return run_in_tiles(self.network, window, tile=self.tile, overlap=overlap), {}
+
+
+def as_student(network: nn.Module, card: Card) -> Student:
+    """The network behind the contract, as `card.view` has it: of single frames, of clips, or of windows.
+
+    A causal network of clips that can `step` from frame to frame does so on a stream; others see a window of it.
+    """
+    if card.view is None:
+        return PerFrame(network, card)
+    if isinstance(card.view, WindowView):
+        return LookAhead(network, card)
+    can_step = declared(network).step is not None and declared(network).causal
+    return FrameByFrame(network, card) if can_step else Windowed(network, card)
+
+
+def set_tile(student: Student, tile: int) -> None:
+    """Has the student cut large frames into squares of `tile`, a multiple of 4. Errors: UserError where it cannot."""
+    if not isinstance(student, LookAhead) or student.has_key_frames:
+        raise UserError("tiles are for super-resolution without key frames; leave --tile out")
+    if tile < 1 or tile % TILE_MULTIPLE:
+        raise UserError(f"--tile {tile}: give a multiple of {TILE_MULTIPLE}, the networks' largest stride")
+    student.tile = tile
 
 
 def require_clips(view: View | None, method: str) -> None:
     """Errors: UserError where a method for networks of clips is given one of single frames or windows."""
     if not isinstance(view, ClipView):
         raise UserError(
-            f"method {method} is for networks of clips, in a recipe with task: {{name: recognition}}; for a network of "
-            "single frames take supervised, low_rank or delta"
+            f"method {method} is for networks of clips, and this one sees single frames or windows; take supervised, "
+            "low_rank or delta"
         )
 
 
@@ -93,8 +227,8 @@ def require_windows(view: View | None, method: str) -> None:
     """Errors: UserError where a method for networks that restore a frame from several is given another."""
     if not isinstance(view, WindowView):
         raise UserError(
-            f"method {method} is for networks that look at windows of frames, in a recipe with task: "
-            "{name: super_resolution}; take supervised"
+            f"method {method} is for networks that restore a frame from a window of frames, which this one does not; "
+            "take supervised"
         )
 
 
@@ -116,122 +250,3 @@ def require_whole_windows(view: View | None, method: str, example: Tensor) -> No
         raise UserError(
             f"data.clip.window is {example.shape[1]} and the student's {view.window}; method {method} needs them alike"
         )
-
-
-MEMORY = "network/"
-LOGITS = "logits"
-COUNT = "count"  # how many of the logits are of frames, at most all
-HELD = f"{KEY}outputs"
-
-
-class FrameByFrame(StatefulNetwork):
-    """A network with `step(frame, state) -> (logits, state)`, behind the contract of one that keeps state.
-
-    Of whole clips (B, T, 3, H, W) it gives the outputs and an empty state. Of one frame (B, 3, H, W) at a time, on key
-    frames, it runs that frame and gives the mean logits of the last `view.num_frames` that ran, those of the clip that
-    they make where the stream began with it; between key frames it holds them. A stream takes a key frame every
-    `view.stride` frames. holds: False to run every frame, as an exported graph does.
-    """
-
-    view: ClipView
-
-    def __init__(self, network: nn.Module, view: ClipView) -> None:
-        super().__init__()
-        self.network = network
-        self.view = view
-        self.holds = True
-
-    def forward(self, frame: Tensor, state: State | None = None) -> tuple[Any, State]:
-        if frame.ndim == 5:
-            return self.network(self.view(frame)), {}
-        if state is not None and HELD in state:
-            return state[HELD], state
-        network: Any = self.network
-        memory = {name.removeprefix(MEMORY): t for name, t in (state or {}).items() if name.startswith(MEMORY)}
-        logits, memory = network.step(self.view.resize(frame), memory or None)
-        if state is None:  # of a fixed size from the start, as an exported graph needs it
-            earlier = logits.new_zeros(len(logits), self.view.num_frames - 1, logits.shape[1])
-            count = logits.new_ones(len(logits), 1)
-        else:
-            earlier, count = state[LOGITS][:, 1:], (state[COUNT] + 1).clamp(max=self.view.num_frames)
-        seen = torch.cat([earlier, logits[:, None]], dim=1)
-        outputs = seen.sum(dim=1) / count
-        held = {HELD: outputs} if self.holds else {}
-        kept = {f"{MEMORY}{name}": tensor for name, tensor in memory.items()}
-        return outputs, {LOGITS: seen, COUNT: count, **kept, **held}
-
-
-WINDOW = "window"
-TILE_MULTIPLE = 4
-REACH = 32  # pixels that an output is taken to depend on, where the network does not say
-
-
-class LookAhead(StatefulNetwork):
-    """A network of windows (B, T, 3, h, w) behind the contract of one that keeps state.
-
-    Of whole windows it gives the outputs, each of its centre frame. Of one frame (B, 3, h, w) at a time it gives the
-    outputs of the frame `delay` frames earlier, None until there is one; `flush` gives those of the last `delay`. The
-    first and the last frame stand for those beyond a video's ends, so a stream's outputs equal its windows'.
-
-    network: may itself keep state between key frames; then that state goes with the window.
-    waits: False for an exported graph, which cannot: its first `delay` outputs belong to no frame and are to be
-    dropped. tile: side of the squares that large frames are cut into, see `run_in_tiles`; None for whole frames.
-    """
-
-    view: WindowView
-
-    def __init__(self, network: nn.Module, view: WindowView) -> None:
-        super().__init__()
-        self.network = network
-        self.view = view
-        self.delay = view.window // 2
-        self.waits = True
-        self.tile: int | None = None
-
-    @property
-    def has_key_frames(self) -> bool:
-        """Whether the network keeps more from frame to frame than the window."""
-        return isinstance(self.network, StatefulNetwork)
-
-    def whole(self, frame: Tensor) -> Tensor:
-        return frame if frame.ndim == 5 else frame[:, None].expand(-1, self.view.window, -1, -1, -1)
-
-    def forward(self, frame: Tensor, state: State | None = None) -> tuple[Any, State]:
-        if frame.ndim == 5:
-            return self._run(self.view(frame), state or {})
-        length = self.view.window
-        if state is None:
-            # as many frames as stand before the centre of the first window, and the centre
-            window = frame[:, None].expand(-1, self.delay + 1 if self.waits else length, -1, -1, -1)
-        else:
-            held = state[WINDOW]
-            window = torch.cat([held[:, held.shape[1] == length :], frame[:, None]], dim=1)
-        if window.shape[1] < length:
-            return None, {WINDOW: window}
-        outputs, kept = self._run(window, state or {})
-        return outputs, {WINDOW: window, **kept}
-
-    def flush(self, state: State | None) -> list[Any]:
-        found = []
-        for _ in range(self.delay if state else 0):
-            assert state is not None
-            outputs, state = self(state[WINDOW][:, -1], state)
-            found.append(outputs)
-        return [outputs for outputs in found if outputs is not None]
-
-    def _run(self, window: Tensor, state: State) -> tuple[Any, State]:
-        if self.has_key_frames:
-            return self.network(window, {name: state[name] for name in state if name != WINDOW} or None)
-        if self.tile is None:
-            return self.network(window), {}
-        overlap = TILE_MULTIPLE * math.ceil(getattr(self.network, "reach", REACH) / TILE_MULTIPLE)
-        return run_in_tiles(self.network, window, tile=self.tile, overlap=overlap), {}
-
-
-def set_tile(student: StatefulNetwork, tile: int) -> None:
-    """Has the student cut large frames into squares of `tile`, a multiple of 4. Errors: UserError where it cannot."""
-    if not isinstance(student, LookAhead) or student.has_key_frames:
-        raise UserError("tiles are for super-resolution without key frames; leave --tile out")
-    if tile < 1 or tile % TILE_MULTIPLE:
-        raise UserError(f"--tile {tile}: give a multiple of {TILE_MULTIPLE}, the networks' largest stride")
-    student.tile = tile

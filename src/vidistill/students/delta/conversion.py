@@ -4,18 +4,19 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any, Literal
+from typing import Literal, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from vidistill.errors import UserError, nearest
+from vidistill.models.declares import declared
 from vidistill.ops.macs import count_macs, layer_macs, without_values
-from vidistill.students.delta.calls import Call
-from vidistill.students.delta.kinds import BlockStudent, make_student, resolve
-from vidistill.students.delta.plan import WHOLE, BlockPlan, Candidate, Plan, StudentSpec
-from vidistill.students.delta.separable import is_convertible_layer
+from vidistill.students.delta.calls import Call, Tree
+from vidistill.students.delta.kinds import BlockStudent, StudentSpec, make_student, resolve
+from vidistill.students.delta.layers import is_convertible_layer
+from vidistill.students.delta.plan import WHOLE, BlockPlan, Candidate, Plan
 
 Granularity = Literal["layer", "block", "stage", "network"]
 FUNCTIONAL = "(functional layers)"
@@ -25,13 +26,18 @@ FUNCTIONAL = "(functional layers)"
 class Selection:
     """What to convert. The defaults are the published ones for segmentation: all but the first and last convolution.
 
-    granularity: "layer", each convolution and linear layer is a block; "block" and "stage", what the network's
-    `granularities` declares, or what `convert` names; "network", the whole network is one block.
-    convert, leave: path patterns; for layers `*` also stands for dots, as in `stage3.*`, for blocks it does not. A
-    pattern that matches nothing is an error. leave_first, leave_last: layers, counted in the order of running.
     Where layers are converted, a network may say itself what it leaves, by patterns in an attribute `leave`, as
     detectors do: these count beside the recipe's, and its first and last layers are then like any others.
-    others: the student of the layers outside larger blocks; without one they are left.
+
+    Args:
+        granularity: "layer", each convolution and linear layer is a block; "block" and "stage", what the network's
+            `granularities` declares, or what `convert` names; "network", the whole network is one block.
+        convert: Path patterns of what is converted; None for all. For layers `*` also stands for dots, as in
+            `stage3.*`, for blocks it does not. A pattern that matches nothing is an error.
+        leave: Path patterns of what is not.
+        leave_first: How many of the first layers are left, counted in the order of running.
+        leave_last: How many of the last layers are left.
+        others: The student of the layers outside larger blocks; without one they are left.
     """
 
     granularity: Granularity = "layer"
@@ -44,10 +50,10 @@ class Selection:
 
 @dataclass
 class Seen:
-    """What one run of the network shows of a module: shapes are those of its calls, without their values."""
+    """What one run of the network shows of a module: its MACs, and its calls and their outputs without values."""
 
     macs: int = 0
-    calls: list[tuple[Call, Any]] = field(default_factory=list)
+    calls: list[tuple[Call, Tree]] = field(default_factory=list)
 
 
 def plan_conversion(network: nn.Module, example: Tensor, selection: Selection, students: Sequence[StudentSpec]) -> Plan:
@@ -58,11 +64,11 @@ def plan_conversion(network: nn.Module, example: Tensor, selection: Selection, s
     """
     modules = dict(network.named_modules())
     layers = {path: module for path, module in modules.items() if _has_kernel(module)}
-    also = _other_paths(network)
+    also = {first: tuple(others) for first, *others in _all_paths(network).values() if others}
     targets = _targets(network, modules, layers, also, selection)
     seen = observe(network, {*layers, *targets}, example)
     order = [path for path in seen if path in layers and seen[path].calls]
-    own_leave = own_patterns(network, selection)
+    own_leave = _own_patterns(network, selection)
     ends = set(order[: selection.leave_first]) | set(order[max(0, len(order) - selection.leave_last) :])
     blocks: list[BlockPlan] = []
     for path in _in_order(order, targets, layers):
@@ -84,7 +90,7 @@ def plan_conversion(network: nn.Module, example: Tensor, selection: Selection, s
 
 
 def _targets(
-    network: nn.Module, modules: dict[str, nn.Module], layers: dict[str, nn.Module], also: dict[str, tuple[str, ...]],
+    network: nn.Module, modules: dict[str, nn.Module], layers: Collection[str], also: dict[str, tuple[str, ...]],
     selection: Selection,
 ) -> list[str]:  # fmt: skip
     """The paths of the blocks that are asked for, by any of their paths."""
@@ -97,19 +103,19 @@ def _targets(
     if selection.granularity == "layer":
         patterns = ["*"] if selection.convert is None else list(selection.convert)
         _check_patterns([*patterns, *selection.leave], [name for path in layers for name in names(path)], fnmatchcase)
-        leave = [*selection.leave, *own_patterns(network, selection)]
+        leave = [*selection.leave, *_own_patterns(network, selection)]
 
         def any_of(path: str, wanted: Sequence[str]) -> bool:
             return any(_any(name, wanted, fnmatchcase) for name in names(path))
 
         return [p for p in layers if any_of(p, patterns) and not any_of(p, leave)]
-    declared = getattr(network, "granularities", {}).get(selection.granularity)
-    if selection.convert is None and declared is None:
+    own = declared(network).granularities.get(selection.granularity)
+    if selection.convert is None and own is None:
         raise UserError(
             f"{type(network).__name__} does not say what its {selection.granularity}s are; name their paths with "
             f"method.convert; {nearest('', [p for p in modules if p])}"
         )
-    patterns = list(declared or ()) if selection.convert is None else list(selection.convert)
+    patterns = list(own or ()) if selection.convert is None else list(selection.convert)
     _check_patterns([*patterns, *selection.leave], [p for p in modules if p], _same_depth)
     paths = [p for p in modules if _any(p, patterns, _same_depth) and not _any(p, selection.leave, _same_depth)]
     for path in paths:
@@ -119,24 +125,19 @@ def _targets(
     return paths
 
 
-def _other_paths(network: nn.Module) -> dict[str, tuple[str, ...]]:
-    """Of each module that several parents hold: its further paths by its first."""
-    return {first: tuple(others) for first, *others in _all_paths(network).values() if others}
-
-
 def _all_paths(network: nn.Module) -> dict[int, list[str]]:
-    """Of each module by its id, in the network's order."""
+    """The paths of each module, several where several parents hold it, by its id, in the network's order."""
     paths: dict[int, list[str]] = {}
     for path, module in network.named_modules(remove_duplicate=False):
         paths.setdefault(id(module), []).append(path)
     return paths
 
 
-def own_patterns(network: nn.Module, selection: Selection) -> tuple[str, ...]:
+def _own_patterns(network: nn.Module, selection: Selection) -> tuple[str, ...]:
     """What the network itself says to leave of its layers; patterns may match nothing in this variant of it."""
     if selection.granularity != "layer" and selection.others is None:
         return ()
-    return tuple(getattr(network, "leave", ()))
+    return declared(network).leave
 
 
 def _is_left(path: str, selection: Selection) -> bool:
@@ -163,13 +164,13 @@ def _is_inside(path: str, outer: str) -> bool:
     return outer == WHOLE or path.startswith(f"{outer}.")
 
 
-def _in_order(order: list[str], targets: list[str], layers: dict[str, nn.Module]) -> list[str]:
+def _in_order(order: list[str], targets: list[str], layers: Collection[str]) -> list[str]:
     """Every layer outside the blocks, and every block where its first layer runs; what never runs comes last."""
-    found: dict[str, None] = {}
+    blocks: dict[str, None] = {}
     for path in [*order, *layers]:
         outer = next((t for t in targets if t not in layers and _is_inside(path, t)), path)
-        found[outer] = None
-    return list(found | dict.fromkeys(targets))
+        blocks[outer] = None
+    return list(blocks | dict.fromkeys(targets))
 
 
 def _unsuitable(
@@ -201,7 +202,8 @@ def _with_candidates(plan: BlockPlan, block: nn.Module, seen: Seen, students: Se
             try:
                 candidates.append(Candidate(resolved, _student_macs(resolved, block, channels, seen)))
             except Exception as error:  # a user's block on another size, or without values, may fail in any way
-                reasons.append(f"its {resolved} cannot run ({str(error).splitlines()[0][:120]})")
+                first_line = (str(error).splitlines() or [type(error).__name__])[0]
+                reasons.append(f"its {resolved} cannot run ({first_line[:120]})")
     is_free = all(spec.rank is None for spec in students)  # a rank that is asked for is meant
     if candidates and is_free and min(candidate.macs for candidate in candidates) >= _block_macs(block, seen):
         candidates, reasons = [], ["the student would cost as much"]
@@ -211,13 +213,13 @@ def _with_candidates(plan: BlockPlan, block: nn.Module, seen: Seen, students: Se
 
 
 def _channels(call: Call) -> int:
-    """Of the call's first tensor: the second axis of an image, the last of anything else; 0 without a tensor."""
+    """The channels of a call's first tensor: the second axis of an image, the last of anything else; 0 without one."""
     tensors = call.tensors()
     return tensors[0].shape[1 if tensors[0].ndim == 4 else -1] if tensors else 0
 
 
 def _student_macs(spec: StudentSpec, block: nn.Module, channels: tuple[int, int], seen: Seen) -> int:
-    """Of a folded frame, all calls together."""
+    """The MACs of a folded frame, all calls of the block together."""
 
     def count(student: BlockStudent, device: str) -> int:
         total = 0
@@ -233,7 +235,7 @@ def _student_macs(spec: StudentSpec, block: nn.Module, channels: tuple[int, int]
 
 
 def _block_macs(block: nn.Module, seen: Seen) -> int:
-    """Of all calls together, counted as its students' are."""
+    """The block's own MACs, all calls together, counted as its students' are."""
 
     def count(block: nn.Module, device: str) -> int:
         calls = [call.map(partial(_zeros, device=device)) for call, _ in seen.calls]
@@ -246,7 +248,7 @@ def _zeros(tensor: Tensor, *, device: str) -> Tensor:
     return torch.zeros_like(tensor, device=device)
 
 
-def _has_kernel(module: nn.Module) -> bool:
+def _has_kernel(module: nn.Module) -> TypeGuard[nn.modules.conv._ConvNd | nn.Linear]:
     return isinstance(module, nn.modules.conv._ConvNd | nn.Linear)
 
 
@@ -256,7 +258,7 @@ def observe(network: nn.Module, paths: Collection[str], example: Tensor) -> dict
     seen: dict[str, Seen] = {}
 
     def hook(path: str) -> Callable[..., None]:
-        def note(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        def note(module: nn.Module, args: tuple[Tree, ...], kwargs: dict[str, Tree], output: Tree) -> None:
             facts = seen.setdefault(path, Seen())
             facts.macs += _layer_macs(module, args, output)
             facts.calls.append((Call(args, kwargs).map(_shape), tree_map_only(Tensor, _shape, output)))
@@ -279,8 +281,11 @@ def _shape(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor, device="meta")
 
 
-def _layer_macs(module: Any, args: tuple[Any, ...], output: Any) -> int:
-    """Of one convolution or linear layer. Its kernel's first axis is the outputs', a transposed one's the inputs'."""
+def _layer_macs(module: nn.Module, args: tuple[Tree, ...], output: Tree) -> int:
+    """The MACs of one call of a convolution or linear layer, 0 of anything else.
+
+    A kernel's first axis is the outputs', a transposed one's the inputs'.
+    """
     if not _has_kernel(module):
         return 0
     is_transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)

@@ -1,18 +1,20 @@
 """A network whose converted blocks predict their change since the key frame."""
 
 import copy
-from typing import Any
+from dataclasses import replace
 
 from torch import Tensor, nn
 
 from vidistill.errors import UserError
-from vidistill.students.delta.calls import Call, leaves_named, map_outputs, name_leaves
+from vidistill.students.card import Card
+from vidistill.students.delta.calls import Call, Tree, leaves_named, map_outputs, name_leaves
 from vidistill.students.delta.conversion import replace_blocks
 from vidistill.students.delta.kinds import BlockStudent
 from vidistill.students.delta.plan import BlockPlan, Plan
-from vidistill.students.delta.search import SearchedStudent, chosen_plan, make_block_student
+from vidistill.students.delta.search import SearchedStudent, make_block_student
 from vidistill.students.delta.tape import Folding, Tape
-from vidistill.students.student import State, StatefulNetwork
+from vidistill.students.state import State
+from vidistill.students.student import Student
 
 WHOLE_SLOT = "whole"
 
@@ -31,7 +33,7 @@ class DeltaBlock(nn.Module):
         self.student = student
         self.tape = tape
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Tree, **kwargs: Tree) -> Tree:
         tape, call = self.tape, Call(args, kwargs)
         slot = tape.slot(self.path or WHOLE_SLOT)
         if tape.is_key_frame:
@@ -39,7 +41,9 @@ class DeltaBlock(nn.Module):
         kept = tape.read(slot)
         if "output" not in kept:
             return self.student.follow(call, kept)
-        key, key_output = _as_call(kept, call), _outputs(kept)
+        inputs, outputs = iter(leaves_named(kept, "input")), leaves_named(kept, "output")
+        key = call.map(lambda tensor: next(inputs))  # the key frame's call: this one with the tensors that were kept
+        key_output = outputs[0] if len(outputs) == 1 else outputs
         if tape.folding == "later":
             folded = self.student.fold(key, key_output)
             tape.keep(slot, folded)
@@ -49,7 +53,7 @@ class DeltaBlock(nn.Module):
             tape.changes |= {f"{slot}/{name}": tensor for name, tensor in name_leaves("output", change).items()}
         return map_outputs(lambda dz, z: z + dz, change, key_output)
 
-    def _key(self, slot: str, call: Call) -> Any:
+    def _key(self, slot: str, call: Call) -> Tree:
         output = self.block(*call.args, **call.kwargs)
         if self.tape.folding == "at once":
             self.tape.keep(slot, self.student.fold(call, output))
@@ -58,18 +62,7 @@ class DeltaBlock(nn.Module):
         return output
 
 
-def _as_call(kept: State, call: Call) -> Call:
-    """The key frame's call: this one with the tensors that were kept."""
-    inputs = iter(leaves_named(kept, "input"))
-    return call.map(lambda tensor: next(inputs))
-
-
-def _outputs(kept: State) -> Tensor | list[Tensor]:
-    outputs = leaves_named(kept, "output")
-    return outputs[0] if len(outputs) == 1 else outputs
-
-
-class DeltaNetwork(StatefulNetwork):
+class DeltaNetwork(Student):
     """`outputs, state = network(frame, state)`; without a state the frame is a key frame.
 
     folding: "never", the form that trains: the state keeps each block's input and output of the key frame. "later",
@@ -77,14 +70,20 @@ class DeltaNetwork(StatefulNetwork):
     much. "at once": the key frame does.
     """
 
-    def __init__(self, network: nn.Module, plan: Plan, tape: Tape, *, folding: Folding = "never") -> None:
-        super().__init__()
-        self.network = network
-        self.plan: Plan = plan
+    has_key_frames = True
+
+    def __init__(
+        self, network: nn.Module, plan: Plan, tape: Tape, card: Card | None = None, *, folding: Folding = "never"
+    ) -> None:
+        super().__init__(network, replace(card or Card(), form="delta", plan=plan))
         self.tape = tape
         self.folding: Folding = folding
 
-    def forward(self, frame: Tensor, state: State | None = None) -> tuple[Any, State]:
+    @property
+    def plan(self) -> Plan:
+        return self.card.plan or Plan(())
+
+    def forward(self, frame: Tensor, state: State | None = None) -> tuple[Tree, State]:
         with self.tape.bound(state, self.folding) as written:
             outputs = self.network(frame)
             if state is not None:
@@ -97,12 +96,17 @@ class DeltaNetwork(StatefulNetwork):
                 )
             return outputs, written
 
+    def prepare_for_graphs(self) -> None:
+        self.folding = "at once"
+
     def blocks(self) -> dict[str, DeltaBlock]:
         """The converted blocks by the path they had in the network."""
         return {module.path: module for module in self.network.modules() if isinstance(module, DeltaBlock)}
 
 
-def convert(network: nn.Module, plan: Plan, *, start: bool = True) -> DeltaNetwork:
+def convert(
+    network: nn.Module, plan: Plan, card: Card | None = None, *, start: bool = True, folding: Folding = "never"
+) -> DeltaNetwork:
     """A delta network on a copy of `network`, its students started from the blocks' weights unless `start` is False.
 
     Errors: UserError where the plan is for another network.
@@ -119,11 +123,11 @@ def convert(network: nn.Module, plan: Plan, *, start: bool = True) -> DeltaNetwo
             student.start(block)
         return DeltaBlock(entry.path, block, student, tape)
 
-    return DeltaNetwork(replace_blocks(network, plan, make), plan, tape)
+    return DeltaNetwork(replace_blocks(network, plan, make), plan, tape, card, folding=folding)
 
 
 def set_costs(network: DeltaNetwork, costs: dict[str, Tensor]) -> None:
-    """Tells every searched block what its candidates cost; costs: by path, one value a candidate."""
+    """Tells every searched block what its candidates cost. costs: by path, (candidates,)."""
     for path, block in network.blocks().items():
         if isinstance(block.student, SearchedStudent):
             block.student.costs.copy_(costs[path])
@@ -138,4 +142,5 @@ def keep_chosen(network: DeltaNetwork) -> None:
             choices[path] = block.student.choice
             block.student = block.student.chosen
     entries = network.plan.blocks
-    network.plan = Plan(tuple(chosen_plan(e, choices[e.path]) if e.path in choices else e for e in entries))
+    plan = Plan(tuple(e.choosing(choices[e.path]) if e.path in choices else e for e in entries))
+    network.card = replace(network.card, plan=plan)

@@ -2,47 +2,53 @@
 
 Source: Habibian et al., "Delta Distillation for Efficient Video Processing", ECCV 2022 (arXiv 2203.09594): a gate per
 block, sampled by a hard straight-through Gumbel relaxation with τ = 2/3, started at −1, and a cost loss. More than two
-candidates, the copy at full cost not among them or twice, measured latency as the cost, and a last part of the run in
-which the choice is settled and trains undisturbed are ours.
+candidates, none or several of them at full cost, measured latency as the cost, and a last part of the run in which
+the choice is settled and trains undisturbed are ours.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
-from vidistill.students.delta.calls import Call, map_outputs
-from vidistill.students.delta.kinds import BlockStudent, make_student
-from vidistill.students.delta.plan import BlockPlan, Candidate, StudentSpec
-from vidistill.students.student import State
+from vidistill.students.delta.calls import Call, Tree, map_outputs
+from vidistill.students.delta.kinds import CANDIDATES, BlockStudent, StudentSpec, make_student
+from vidistill.students.delta.plan import BlockPlan
+from vidistill.students.state import State
 
 TEMPERATURE = 2 / 3
-START = -1.0  # the copy's gate; the cheap candidates' are 0
+START = -1.0  # the gate of a candidate at full cost; the cheap candidates' are 0
 TRAVEL = 12.0  # how far Adam may move a gate in a whole search at a constant rate
-
-CANDIDATES = (
-    StudentSpec("copy"), StudentSpec("separable"), StudentSpec("separable", reduction=8),
-    StudentSpec("copy", scale=0.5), StudentSpec("nothing"),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Search:
     """What is searched, and for which cost.
 
-    candidates: of every block that can have them. cost: "macs", or "latency" from a table measured on this machine for
-    `runtime`, `precision` and `size` (height, width; by default that of the training clips), kept in `table`.
-    until: the part of the run that searches; in the rest the chosen candidates alone are trained.
-    gate_learning_rate: by default such that a gate can travel the same way in a run of any length, for an optimiser
-    whose steps do not depend on the gradient's size.
+    Args:
+        candidates: The students among which every block that can have them chooses, two different ones or more.
+        cost: "macs", or "latency" from a table measured on this machine for `runtime`, `precision` and `size`.
+        size: (height, width) at which the latency is measured; by default that of the training clips.
+        runtime: How the candidates run when they are measured.
+        precision: The tensors' precision when they are measured.
+        table: The file that keeps the latencies.
+        until: The part of the run that searches, above 0 and at most 1; in the rest the chosen candidates alone are
+            trained.
+        gate_learning_rate: By default such that a gate can travel the same way in a run of any length, for an
+            optimiser whose steps do not depend on the gradient's size.
+
+    Raises:
+        ValueError: Where `until` lies outside its range, or there are too few candidates.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     candidates: Sequence[StudentSpec] = CANDIDATES
     cost: Literal["macs", "latency"] = "macs"
@@ -55,9 +61,13 @@ class Search:
 
     def __post_init__(self) -> None:
         if not 0 < self.until <= 1:
-            raise ValueError(f"search.until={self.until}: the part of the run that searches lies in (0, 1]")
-        if len(set(self.candidates)) < 2:
-            raise ValueError("search.candidates: give two different ones or more, among which the run can choose")
+            raise ValueError(f"search.until must be above 0 and at most 1, got {self.until}")
+        different = len(set(self.candidates))
+        if different < 2:
+            raise ValueError(
+                f"search.candidates must hold two different ones or more, among which the run can choose, "
+                f"got {different}"
+            )
 
     def rate(self, steps: int) -> float:
         """The gates' learning rate in a run of so many steps."""
@@ -71,15 +81,15 @@ class SearchedStudent(BlockStudent):
     candidate of the largest gate acts alone.
     """
 
-    costs: Tensor  # of each candidate, as a part of the whole network's blocks at full cost
+    costs: Tensor  # (candidates,), each as a part of the whole network's blocks at full cost
 
-    def __init__(self, candidates: Sequence[BlockStudent], specs: Sequence[StudentSpec]) -> None:
+    def __init__(self, candidates: Sequence[BlockStudent]) -> None:
         super().__init__()
         self.candidates = nn.ModuleList(candidates)
-        is_full = torch.tensor([spec.kind == "copy" and spec.scale == 1 for spec in specs])
-        self.gates = nn.Parameter(torch.where(is_full, START, 0.0))
-        self.register_buffer("costs", torch.zeros(len(specs)), persistent=False)
-        self._sample: Tensor | None = None
+        is_full_cost = torch.tensor([candidate.is_full_cost for candidate in candidates])
+        self.gates = nn.Parameter(torch.where(is_full_cost, START, 0.0))  # (candidates,)
+        self.register_buffer("costs", torch.zeros(len(candidates)), persistent=False)
+        self._sample: Tensor | None = None  # (candidates,), one-hot
 
     def draw(self) -> None:
         """Chooses this step's candidate: one-hot, with the gradient of the relaxed choice."""
@@ -93,7 +103,7 @@ class SearchedStudent(BlockStudent):
         self._sample = None
 
     def cost(self) -> Tensor:
-        """The cost of this step's candidate."""
+        """(), the cost of this step's candidate."""
         assert self._sample is not None
         return (self._sample * self.costs).sum()
 
@@ -109,7 +119,7 @@ class SearchedStudent(BlockStudent):
     def students(self) -> list[BlockStudent]:
         return [student for student in self.candidates if isinstance(student, BlockStudent)]
 
-    def change(self, key: Call, now: Call, key_output: Any) -> Any:
+    def change(self, key: Call, now: Call, key_output: Tree) -> Tree:
         sample = self._sample
         if sample is None or not torch.is_grad_enabled():
             return self.chosen.change(key, now, key_output)
@@ -117,14 +127,14 @@ class SearchedStudent(BlockStudent):
         for index, (part, student) in enumerate(zip(sample, self.students(), strict=True)):
             with torch.set_grad_enabled(index == drawn):  # the others count 0: only the gates learn of them
                 change = student.change(key, now, key_output)
-            weighted = _times(part, change)
+            weighted = tree_map_only(Tensor, partial(torch.mul, part), change)
             total = weighted if total is None else map_outputs(torch.add, total, weighted)
         return total
 
-    def fold(self, key: Call, key_output: Any) -> State:
+    def fold(self, key: Call, key_output: Tree) -> State:
         return self.chosen.fold(key, key_output)
 
-    def follow(self, now: Call, folded: State) -> Any:
+    def follow(self, now: Call, folded: State) -> Tree:
         return self.chosen.follow(now, folded)
 
     def start(self, block: nn.Module) -> None:
@@ -136,18 +146,7 @@ class SearchedStudent(BlockStudent):
             student.set_training()
 
 
-def _times(factor: Tensor, tree: Any) -> Any:
-    return tree_map_only(Tensor, lambda tensor: factor * tensor, tree)
-
-
 def make_block_student(entry: BlockPlan, block: nn.Module) -> BlockStudent:
     """The student of a plan's block, or all its candidates where there is more than one."""
-    specs = [candidate.student for candidate in entry.candidates]
-    students = [make_student(spec, block, entry.channels) for spec in specs]
-    return students[0] if len(students) == 1 else SearchedStudent(students, specs)
-
-
-def chosen_plan(entry: BlockPlan, choice: int) -> BlockPlan:
-    """The plan of a block whose search has ended."""
-    candidate: Candidate = entry.candidates[choice]
-    return replace(entry, candidates=(candidate,))
+    students = [make_student(candidate.student, block, entry.channels) for candidate in entry.candidates]
+    return students[0] if len(students) == 1 else SearchedStudent(students)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vidistill.errors import UserError
-from vidistill.students.student import KEY, State
+from vidistill.students.state import KEY, State
 
 Folding = Literal["never", "later", "at once"]
 

@@ -1,45 +1,46 @@
-"""A stream's boxes in the forms that other programs read: COCO-VID and MOT. Every box has its score."""
+"""Boxes in the forms that other programs read, COCO-VID and MOT: of a stream, and as labels. Each has its score."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
+import numpy as np
+
+from vidistill.data.clip import Image
 from vidistill.data.datasets.coco_video import CocoContents
 from vidistill.data.datasets.mot import box_text
 from vidistill.data.image_files import images_in
 from vidistill.data.sequences.boxes import Boxes
-from vidistill.files import atomic_path, relative_path
-from vidistill.stream.sinks import Sink
-from vidistill.stream.stream import StreamOutput
+from vidistill.files import atomic_path, relative_path, require_new
+from vidistill.tasks.contract import LabelFiles, Naming, Prediction, ResultFile, StreamOutput
 
 
-class CocoVideoFile(Sink):
-    """COCO-VID, of one video, which `data.coco_video` reads back with the frames of `source`.
+class CocoVideoFile(ResultFile):
+    """COCO-VID of one video, which `data.coco_video` reads back with the frames of `source`.
 
     Frames are counted as they come. The few numbers of each box wait in memory for the file's end.
     """
 
-    def __init__(self, path: Path, class_names: Sequence[str], source: str) -> None:
-        super().__init__()
+    def __init__(self, path: Path, naming: Naming, source: str) -> None:
         self.path = path
-        self.contents = CocoContents(class_names)
+        self.contents = CocoContents(naming.class_names)
         self._frame_names = add_video(self.contents, source, path.parent)
 
     def write(self, output: StreamOutput) -> None:
         height, width = output.image.shape[:2]
         self.contents.add_frame(self._frame_names, (height, width), Boxes.of_rows(output.prediction))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         if kind is None:
             self.contents.write(self.path)
 
 
 def add_video(contents: CocoContents, source: str, folder: Path) -> Sequence[str]:
-    """Adds the video or folder of frames `source`, told relative to `folder`; returns the names of its frames' files,
-    none where it is a video.
+    """Adds the video or folder of frames `source`, by its path relative to `folder`.
+
+    Returns the names of its frames' files, none where it is a video.
     """
     name = Path(source).name or source
     if Path(source).is_dir():
@@ -49,15 +50,15 @@ def add_video(contents: CocoContents, source: str, folder: Path) -> Sequence[str
     return ()
 
 
-class MotFile(Sink):
+class MotFile(ResultFile):
     """MOTChallenge's form of detections: frame from 1, -1 for no track, left, top, width, height, score, class from 1.
 
     Pixels count from 1, as its annotations' do. `data.mot` reads the lines as ground truth.
     """
 
-    def __init__(self, path: Path, class_names: Sequence[str], source: str) -> None:
-        super().__init__()
+    def __init__(self, path: Path, naming: Naming, source: str) -> None:
         self.path = path
+        self._stack = ExitStack()
         self._file: IO[str]
 
     def write(self, output: StreamOutput) -> None:
@@ -68,3 +69,36 @@ class MotFile(Sink):
         temporary = self._stack.enter_context(atomic_path(self.path))
         self._file = self._stack.enter_context(open(temporary, "w", encoding="utf-8"))
         return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.__exit__(*exception)  # type: ignore[arg-type]
+
+
+class CocoVideoLabels(LabelFiles):
+    """COCO-VID of several videos where they are, which `data.coco_video` reads.
+
+    out: a .json file, or a folder for `annotations.json`.
+    """
+
+    def __init__(self, out: Path, kept: Mapping[str, int]) -> None:
+        self.path = out if out.suffix == ".json" else out / "annotations.json"
+        require_new(self.path)
+        self._new_ids = {old: new for new, old in enumerate(kept.values())}
+        self._contents = CocoContents(tuple(kept))
+
+    def begin(self, video: str) -> None:
+        self._frame_names = add_video(self._contents, video, self.path.parent)
+
+    def add(self, image: Image, prediction: Prediction) -> None:
+        boxes = Boxes.of_rows(prediction)
+        boxes = boxes.chosen(np.isin(boxes.labels, list(self._new_ids)))
+        labels = np.array([self._new_ids[label] for label in boxes.labels.tolist()], np.int64)
+        size = image.shape[0], image.shape[1]
+        self._contents.add_frame(self._frame_names, size, replace(boxes, labels=labels))
+
+    def __enter__(self) -> "CocoVideoLabels":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if kind is None:
+            self._contents.write(self.path)

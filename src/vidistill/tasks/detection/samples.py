@@ -44,9 +44,6 @@ class BoxedClipSettings(Settings):
     noise: float = pydantic.Field(default=1.5, ge=0)
     motion: dict[str, float] = pydantic.Field(default_factory=dict)
 
-    def samples(self, datasets: Sequence[VideoDataset], *, use_labels: bool) -> "BoxedClips":
-        return BoxedClips(datasets, self, use_labels=use_labels)
-
 
 @dataclass(frozen=True)
 class BoxedClip:

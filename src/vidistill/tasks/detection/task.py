@@ -1,15 +1,21 @@
 """Object detection: boxes with a class and a score."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vidistill.data.clip import TrainingSamples, VideoDataset
-from vidistill.models.detectors import Outputs, detections
+from vidistill.data.clip import FrameSequence, Image, TrainingSamples, VideoDataset
+from vidistill.data.sequences.boxes import boxes_of
+from vidistill.models.detectors import Detector, Outputs, detections
 from vidistill.ops.boxes import CLASS, NOT_ANNOTATED, boxes_in, is_annotated, make_rows, stack_rows
-from vidistill.ops.normalise import Normalisation
+from vidistill.ops.clip_view import View
+from vidistill.report.page import RunFolder, Section
+from vidistill.tasks.contract import ClassTask, Naming
+from vidistill.tasks.detection.files import CocoVideoFile, CocoVideoLabels, MotFile
 from vidistill.tasks.detection.losses import (
     BoxLoss,
     Target,
@@ -20,75 +26,56 @@ from vidistill.tasks.detection.losses import (
     region_losses,
     with_true_boxes,
 )
-from vidistill.tasks.detection.samples import BoxedClipSettings
+from vidistill.tasks.detection.samples import BoxedClips, BoxedClipSettings
+from vidistill.tasks.detection.score import METRICS, BoxedFrame, DetectionScores
+from vidistill.tasks.detection.show import DetectionLook, DetectionPictures, read_strip
 
 
-class Detection:
-    """Losses of one- and two-stage detectors against boxes and against a teacher, see `detection_losses`.
+@dataclass(frozen=True, kw_only=True)
+class Detection(ClassTask):
+    """Losses of one- and two-stage detectors against boxes and against a teacher, see `detection.losses`.
 
-    Labels and predictions are rows of boxes, see `ops.box_rows`. Networks are those of `models.detectors`.
-    box_loss: of one-stage detectors, `giou` for FCOS. focal_gamma: of their focal loss, EfficientDet's; 2 for RetinaNet
-    and FCOS. score_threshold, iou_threshold, max_detections: of what is decoded, see `models.detectors.detections`.
-    confidence: frames without annotation get the teacher's boxes whose score reaches this (pseudo-labels); None for
-    none of that.
+    Labels and predictions are rows of boxes, see `ops.boxes`. Networks are those of `models.detectors`.
+
+    Args:
+        num_classes, confidence: see `ClassTask`; pseudo-labels are boxes in frames that are not annotated.
+        box_loss: of one-stage detectors; `giou` for FCOS.
+        focal_gamma: of their focal loss, EfficientDet's; 2 for RetinaNet and FCOS.
+        score_threshold, iou_threshold, max_detections: of what is decoded, see `models.detectors.detections`.
     """
 
-    name = "detection"
+    name: ClassVar = "detection"
+    metrics: ClassVar = METRICS
     clip_settings: ClassVar = BoxedClipSettings
-    has_classes: ClassVar = True
-    any_size: ClassVar = True
-    degraded: ClassVar = ""
-    normalisation: ClassVar = Normalisation()
+    result_files: ClassVar = {".json": CocoVideoFile, ".txt": MotFile}
     default_losses: ClassVar[dict[str, float]] = {
         "class": 1.0, "box": 1.0, "centreness": 1.0,
         "objectness": 1.0, "proposal_box": 1.0, "region_class": 1.0, "region_box": 1.0,
         "teacher_class": 1.0, "teacher_box": 1.0, "teacher_region_class": 1.0, "teacher_region_box": 1.0,
     }  # fmt: skip
 
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        box_loss: BoxLoss = "smooth_l1",
-        focal_gamma: float = 1.5,
-        score_threshold: float = 0.05,
-        iou_threshold: float = 0.5,
-        max_detections: int = 100,
-        confidence: float | None = None,
-    ) -> None:
-        if num_classes < 1:
-            raise ValueError("detection needs at least one class")
-        for name, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} is between 0 and 1, not {value}")
-        if focal_gamma < 0:
-            raise ValueError(f"focal_gamma is at least 0, not {focal_gamma}")
-        if max_detections < 1:
-            raise ValueError(f"max_detections is at least 1, not {max_detections}")
-        if confidence is not None and not 0 <= confidence <= 1:
-            raise ValueError(f"confidence is a probability, not {confidence}")
-        self.num_classes = num_classes
-        self.box_loss = box_loss
-        self.focal_gamma = focal_gamma
-        self.score_threshold = score_threshold
-        self.iou_threshold = iou_threshold
-        self.max_detections = max_detections
-        self.confidence = confidence
+    box_loss: BoxLoss = "smooth_l1"
+    focal_gamma: float = 1.5
+    score_threshold: float = 0.05
+    iou_threshold: float = 0.5
+    max_detections: int = 100
 
-    @property
-    def network_options(self) -> dict[str, Any]:
-        return {"num_classes": self.num_classes}
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("score_threshold", "iou_threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
+        if self.focal_gamma < 0:
+            raise ValueError(f"focal_gamma must be at least 0, got {self.focal_gamma}")
+        if self.max_detections < 1:
+            raise ValueError(f"max_detections must be at least 1, got {self.max_detections}")
 
     def samples(
         self, settings: BoxedClipSettings, datasets: Sequence[VideoDataset], *, use_labels: bool
     ) -> TrainingSamples:
-        return settings.samples(datasets, use_labels=use_labels)
+        return BoxedClips(datasets, settings, use_labels=use_labels)
 
-    def examples(self, clips: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Every frame by itself."""
-        return clips.flatten(0, 1), labels.flatten(0, 1)
-
-    def supervise(self, outputs: Outputs, labels: Tensor, teacher_outputs: Any = None) -> dict[str, Tensor]:
+    def supervise(self, outputs: Outputs, labels: Tensor, teacher_outputs: Outputs | None = None) -> dict[str, Tensor]:
         """The losses of the network's kind, means over frames; a frame that is not annotated counts 0.
 
         labels: (B, M, 6) rows. A frame annotated with no box trains the background. A network with proposals that is in
@@ -160,6 +147,31 @@ class Detection:
             max_detections=self.max_detections,
         )
         return [make_rows(one["boxes"], one["labels"], one["scores"]) for one in found]
+
+    def frames(self, sequence: FrameSequence) -> Iterator[tuple[Image, BoxedFrame]]:
+        for index, image in enumerate(sequence.images()):
+            yield image, BoxedFrame(image, boxes_of(sequence, index))
+
+    def scores(self, *, interval: int, view: View | None) -> DetectionScores:
+        return DetectionScores(self.num_classes, interval)
+
+    def look(self, naming: Naming) -> DetectionLook:
+        return DetectionLook(naming)
+
+    def pictures(self, naming: Naming, *, interval: int, length: int) -> DetectionPictures:
+        return DetectionPictures(naming, interval=interval, length=length)
+
+    def report_sections(self, run: RunFolder) -> list[Section]:
+        return [Section("Frames", run.read("detections.npz", read_strip) or "")]
+
+    def is_for(self, network: nn.Module) -> bool:
+        return isinstance(network, Detector)
+
+    def as_labeller(self, score: float) -> "Detection":
+        return replace(self, score_threshold=score)
+
+    def label_files(self, out: Path, kept: Mapping[str, int]) -> CocoVideoLabels:
+        return CocoVideoLabels(out, kept)
 
 
 def _target(rows: Tensor) -> Target:

@@ -48,9 +48,6 @@ class ClassifiedClipSettings(Settings):
             raise ValueError("give [least, most] with 0 < least <= most <= 1")
         return scale
 
-    def samples(self, datasets: Sequence[VideoDataset], *, use_labels: bool) -> "ClassifiedClips":
-        return ClassifiedClips(datasets, self, use_labels=use_labels)
-
 
 class ClassifiedClips(Dataset[tuple[SampleKey, NDArray[np.uint8], NDArray[np.float32]]]):
     """One sample a video: a square clip, and its classes as a row of 0 and 1, all 0 where it has none.

@@ -1,76 +1,72 @@
 """Action recognition: one class, or several, for a whole clip."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vidistill.data.clip import TrainingSamples, VideoDataset
-from vidistill.models.outputs import logits_of
-from vidistill.ops.normalise import Normalisation
-from vidistill.tasks.recognition.samples import ClassifiedClipSettings
+from vidistill.data.clip import FrameSequence, Image, TrainingSamples, VideoDataset
+from vidistill.data.sequences.classified import classes_of
+from vidistill.errors import UserError
+from vidistill.models.outputs import NetworkOutputs, logits_of
+from vidistill.ops.clip_view import ClipView, View
+from vidistill.report.figures import Picture
+from vidistill.report.page import RunFolder
+from vidistill.tasks.contract import ClassTask, Naming, WholeClips
+from vidistill.tasks.recognition.samples import ClassifiedClips, ClassifiedClipSettings
+from vidistill.tasks.recognition.score import METRICS, LabelledVideo, RecognitionScores, views_of
+from vidistill.tasks.recognition.show import RecognitionLook, ShownFrame, TimelinePictures, confusions, timelines
+
+MOST_VIDEOS, MOST_FRAMES = 4, 90  # videos strung together in a run's pictures, frames of each
 
 
-class Recognition:
+@dataclass(frozen=True, kw_only=True)
+class Recognition(ClassTask):
     """Cross-entropy against labels, Kullback-Leibler divergence against a teacher, class probabilities as prediction.
 
-    multi_label: a clip may have several classes, and mean average precision is what counts. temperature: of the
-    divergence, Hinton et al. 2015. num_clips, num_crops (1 or 3), average: the views that a video is scored on, and
-    whether their probabilities or their logits ("score") are averaged. confidence: the teacher's class labels clips
-    without any where its probability reaches this (pseudo-labels); None for none of that.
+    Args:
+        num_classes, confidence: see `ClassTask`; pseudo-labels are of clips without a class.
+        multi_label: a clip may have several classes, and mean average precision is what counts.
+        temperature: of the divergence, Hinton et al. 2015.
+        num_clips, num_crops: the views that a video is scored on; 1 or 3 crops.
+        average: whether the views' probabilities ("prob") or logits ("score") are averaged.
     """
 
-    name = "recognition"
+    name: ClassVar = "recognition"
+    metrics: ClassVar = METRICS
     clip_settings: ClassVar = ClassifiedClipSettings
-    has_classes: ClassVar = True
     any_size: ClassVar = False
-    degraded: ClassVar = ""
-    normalisation: ClassVar = Normalisation()
-    default_losses: ClassVar[dict[str, float]] = {}
 
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        multi_label: bool = False,
-        temperature: float = 1.0,
-        num_clips: int = 1,
-        num_crops: Literal[1, 3] = 1,
-        average: Literal["prob", "score"] = "prob",
-        confidence: float | None = None,
-    ) -> None:
-        if num_classes < 1:
-            raise ValueError("recognition needs at least one class")
-        if temperature <= 0:
-            raise ValueError(f"temperature is above 0, not {temperature}")
-        if num_clips < 1:
-            raise ValueError(f"num_clips is at least 1, not {num_clips}")
-        if confidence is not None and not 0 <= confidence <= 1:
-            raise ValueError(f"confidence is a probability, not {confidence}")
-        self.num_classes = num_classes
-        self.multi_label = multi_label
-        self.temperature = temperature
-        self.num_clips = num_clips
-        self.num_crops = num_crops
-        self.average = average
-        self.confidence = confidence
+    multi_label: bool = False
+    temperature: float = 1.0
+    num_clips: int = 1
+    num_crops: Literal[1, 3] = 1
+    average: Literal["prob", "score"] = "prob"
 
-    @property
-    def network_options(self) -> dict[str, Any]:
-        return {"num_classes": self.num_classes}
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_clips < 1:
+            raise ValueError(f"num_clips must be at least 1, got {self.num_clips}")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
 
     def samples(
         self, settings: ClassifiedClipSettings, datasets: Sequence[VideoDataset], *, use_labels: bool
     ) -> TrainingSamples:
-        return settings.samples(datasets, use_labels=use_labels)
+        return ClassifiedClips(datasets, settings, use_labels=use_labels)
 
     def examples(self, clips: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Every clip whole."""
+        """Every clip whole: (B, T, 3, S, S) and (B, K)."""
         return clips, labels
 
-    def supervise(self, outputs: Any, labels: Tensor, teacher_outputs: Any = None) -> dict[str, Tensor]:
+    def supervise(
+        self, outputs: NetworkOutputs, labels: Tensor, teacher_outputs: NetworkOutputs | None = None
+    ) -> dict[str, Tensor]:
         """`task`: cross-entropy, mean over clips; a clip of several classes has as target the same share of each.
 
         labels: (B, K), 1 for each class of the clip, all 0 where it is unlabelled, which counts 0. Data without labels
@@ -89,23 +85,69 @@ class Recognition:
         pseudo = F.one_hot(classes, labels.shape[1]) * (sure >= confidence)[:, None]
         return torch.where(labels.any(dim=1, keepdim=True), labels, pseudo.to(labels.dtype))
 
-    def compare(self, student_outputs: Any, teacher_outputs: Any) -> dict[str, Tensor]:
+    def compare(self, student_outputs: NetworkOutputs, teacher_outputs: NetworkOutputs) -> dict[str, Tensor]:
         """`teacher`: T² · KL(teacher ‖ student) at temperature T, mean over clips; 0 for equal outputs."""
         teacher = (logits_of(teacher_outputs).detach().float() / self.temperature).log_softmax(dim=1)
         student = (logits_of(student_outputs).float() / self.temperature).log_softmax(dim=1)
         gap = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
         return {"teacher": gap * self.temperature**2}
 
-    def scores(self, outputs: Any) -> Tensor:
-        """(B, K): what is averaged over views, probabilities or logits."""
-        logits = logits_of(outputs).float()
-        return logits.softmax(dim=1) if self.average == "prob" else logits
-
-    def averaged(self, scores: Tensor) -> Tensor:
-        """(K,) probabilities of a video, of the scores (V, K) of its views."""
-        mean = scores.mean(dim=0)
-        return mean if self.average == "prob" else mean.softmax(dim=0)
-
-    def decode(self, outputs: Any, *, size: tuple[int, int], seen: tuple[int, int] | None = None) -> Tensor:
+    def decode(self, outputs: NetworkOutputs, *, size: tuple[int, int], seen: tuple[int, int] | None = None) -> Tensor:
         """(B, K) class probabilities; a frame's size does not matter."""
         return logits_of(outputs).float().softmax(dim=1)
+
+    def frames(self, sequence: FrameSequence) -> Iterator[tuple[Image, ShownFrame]]:
+        for image in sequence.images():
+            yield image, ShownFrame(image, classes_of(sequence))
+
+    def clips(self, sequence: FrameSequence, view: View | None) -> WholeClips[LabelledVideo]:
+        assert isinstance(view, ClipView)
+        frames = views_of(sequence, view, num_clips=self.num_clips, num_crops=self.num_crops)
+        return WholeClips(frames, LabelledVideo(sequence.name, classes_of(sequence)))
+
+    def scores(self, *, interval: int, view: View | None) -> RecognitionScores:
+        assert isinstance(view, ClipView)
+        return RecognitionScores(
+            self._probabilities, self.protocol(view), num_classes=self.num_classes, multi_label=self.multi_label
+        )
+
+    def _probabilities(self, outputs: Sequence[NetworkOutputs]) -> Tensor:
+        """(K,) of a video, averaged over its views' outputs (1, K)."""
+        logits = torch.cat([logits_of(one).float() for one in outputs])
+        return logits.softmax(dim=1).mean(dim=0) if self.average == "prob" else logits.mean(dim=0).softmax(dim=0)
+
+    def protocol(self, view: ClipView) -> str:
+        """How a video is seen, in words."""
+        how = "one frame of each equal segment" if view.sampling == "segments" else f"frames {view.stride} apart"
+        averaged = "probabilities" if self.average == "prob" else "logits"
+        return (
+            f"{self.num_clips} clip{'s' * (self.num_clips > 1)} of {view.num_frames} frames ({how}), "
+            f"{self.num_crops} square crop{'s' * (self.num_crops > 1)} of {view.crop} px seen at {view.size} px, "
+            f"{averaged} averaged over the views"
+        )
+
+    def look(self, naming: Naming) -> RecognitionLook:
+        return RecognitionLook(naming)
+
+    def shown(self, sequences: Sequence[FrameSequence]) -> tuple[int, Iterator[tuple[Image, ShownFrame]]]:
+        """The first frames of a video of each class, of a few classes; a video is shown up to where it breaks."""
+        return MOST_VIDEOS * MOST_FRAMES, self._different(sequences)
+
+    def _different(self, sequences: Sequence[FrameSequence]) -> Iterator[tuple[Image, ShownFrame]]:
+        seen: set[tuple[int, ...]] = set()
+        for sequence in sequences:
+            if len(seen) == MOST_VIDEOS:
+                return
+            if classes_of(sequence) not in seen:
+                # scoring decodes only the frames that it samples, so that it may have met none of the broken ones
+                with suppress(UserError):
+                    for frame in islice(self.frames(sequence), MOST_FRAMES):
+                        seen.add(classes_of(sequence))
+                        yield frame
+
+    def pictures(self, naming: Naming, *, interval: int, length: int) -> TimelinePictures:
+        return TimelinePictures(naming, self.num_classes)
+
+    def report_figures(self, run: RunFolder) -> list[Picture]:
+        matrix = confusions(run.results)
+        return [*([matrix] if matrix else []), *(run.read("timeline.npz", timelines) or [])]

@@ -1,4 +1,4 @@
-"""Semantic segmentation: a class for every pixel."""
+"""Semantic segmentation: a class for every pixel. Its training clips are `data.dense_clips`, as depth's are."""
 
 from vidistill.tasks.segmentation.task import Segmentation
 

@@ -1,68 +1,64 @@
 """Semantic segmentation: a class for every pixel."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vidistill.data.clip import IGNORED, TrainingSamples, VideoDataset
-from vidistill.data.dense_clips import FrameClipSettings
-from vidistill.models.outputs import logits_of
-from vidistill.ops.normalise import Normalisation
+from vidistill.data.clip import IGNORED, FrameSequence, Image, TrainingSamples, VideoDataset
+from vidistill.data.dense_clips import DenseClips, DenseClipSettings
+from vidistill.models.outputs import NetworkOutputs, logits_of
+from vidistill.ops.clip_view import View
+from vidistill.report.page import RunFolder, Section
+from vidistill.tasks.contract import ClassTask, Naming
+from vidistill.tasks.segmentation.score import METRICS, FrameTruth, SegmentationScores
+from vidistill.tasks.segmentation.show import LabelMapFolder, SegmentationLook, SegmentationPictures, read_strip
 
 
 def resize(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Logits bilinearly resized to (height, width)."""
+    """Logits (B, K, h, w) bilinearly resized to (height, width)."""
     if logits.shape[-2:] == size:
         return logits
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
-class Segmentation:
+@dataclass(frozen=True, kw_only=True)
+class Segmentation(ClassTask):
     """Cross-entropy against labels, Kullback-Leibler divergence against a teacher, the arg-max as prediction.
 
-    class_weights: one factor per class for the cross-entropy, to help the rare ones; None for equal weights.
-    confidence: where a frame has no label at all, the teacher's class takes its place in every pixel whose probability
-    reaches this (pseudo-labels, 0…1); None for none of that.
+    Args:
+        num_classes, confidence: see `ClassTask`; pseudo-labels are of frames without any labelled pixel.
+        class_weights: one factor per class for the cross-entropy, to help the rare ones; None for equal weights.
+        unsure_below: a pixel whose class is less probable than this, 0…1, is predicted as 255, unknown.
     """
 
-    name = "segmentation"
-    clip_settings: ClassVar = FrameClipSettings
-    has_classes: ClassVar = True
-    any_size: ClassVar = True
-    degraded: ClassVar = ""
-    normalisation: ClassVar = Normalisation()
-    default_losses: ClassVar[dict[str, float]] = {}
+    name: ClassVar = "segmentation"
+    metrics: ClassVar = METRICS
+    clip_settings: ClassVar = DenseClipSettings
+    image_files: ClassVar = "masks"
 
-    def __init__(
-        self, *, num_classes: int, class_weights: Sequence[float] | None = None, confidence: float | None = None
-    ) -> None:
-        if num_classes < 1:
-            raise ValueError("segmentation needs at least one class")
-        if class_weights is not None and len(class_weights) != num_classes:
-            raise ValueError(f"{len(class_weights)} class_weights for {num_classes} classes")
-        if confidence is not None and not 0 <= confidence <= 1:
-            raise ValueError(f"confidence is a probability, not {confidence}")
-        self.num_classes = num_classes
-        self.confidence = confidence
-        self.class_weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+    class_weights: Sequence[float] | None = None
+    unsure_below: float = 0.0
 
-    @property
-    def network_options(self) -> dict[str, Any]:
-        return {"num_classes": self.num_classes}
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.class_weights is not None and self.num_classes and len(self.class_weights) != self.num_classes:
+            raise ValueError(f"{len(self.class_weights)} class_weights for {self.num_classes} classes; give one each")
+        if not 0 <= self.unsure_below <= 1:
+            raise ValueError(f"unsure_below must be a probability from 0 to 1, got {self.unsure_below}")
 
     def samples(
-        self, settings: FrameClipSettings, datasets: Sequence[VideoDataset], *, use_labels: bool
+        self, settings: DenseClipSettings, datasets: Sequence[VideoDataset], *, use_labels: bool
     ) -> TrainingSamples:
-        return settings.samples(datasets, use_labels=use_labels)
+        return DenseClips(datasets, settings, use_labels=use_labels)
 
-    def examples(self, clips: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Every frame by itself."""
-        return clips.flatten(0, 1), labels.flatten(0, 1)
-
-    def supervise(self, outputs: Any, labels: Tensor, teacher_outputs: Any = None) -> dict[str, Tensor]:
+    def supervise(
+        self, outputs: NetworkOutputs, labels: Tensor, teacher_outputs: NetworkOutputs | None = None
+    ) -> dict[str, Tensor]:
         """`task`: cross-entropy, mean over a frame's labelled pixels, then over frames (0 for a frame without any).
 
         labels: (B, H, W) int64, 255 ignored. The mean is per frame first, so that splitting a batch among processes
@@ -76,21 +72,20 @@ class Segmentation:
             return {"task": logits_of(outputs).float().sum() * 0.0}
         num_frames, labels, is_labelled = len(labels), labels[has_labels], is_labelled[has_labels]
         logits = resize(logits_of(outputs)[has_labels], (labels.shape[-2], labels.shape[-1]))
-        weights = None if self.class_weights is None else self.class_weights.to(logits.device)
+        weights = None if self.class_weights is None else logits.new_tensor(self.class_weights, dtype=torch.float32)
         per_pixel = F.cross_entropy(logits.float(), labels, weight=weights, ignore_index=IGNORED, reduction="none")
         per_frame = per_pixel.sum(dim=(1, 2)) / is_labelled.sum(dim=(1, 2))
         return {"task": per_frame.sum() / num_frames}
 
     @staticmethod
-    def with_pseudo_labels(labels: Tensor, teacher: Any, confidence: float) -> Tensor:
-        """The labels, those of frames without any taken from the teacher where it is confident."""
+    def with_pseudo_labels(labels: Tensor, teacher: NetworkOutputs, confidence: float) -> Tensor:
+        """The labels (B, H, W), those of frames without any taken from the teacher where it is confident."""
         logits = resize(logits_of(teacher).detach().float(), (labels.shape[-2], labels.shape[-1]))
-        sure, classes = logits.softmax(dim=1).max(dim=1)
-        pseudo = torch.where(sure >= confidence, classes, IGNORED)
+        pseudo = _confident_classes(logits, confidence)
         is_unlabelled = (labels == IGNORED).all(dim=2).all(dim=1)
         return torch.where(is_unlabelled[:, None, None], pseudo, labels)
 
-    def compare(self, student_outputs: Any, teacher_outputs: Any) -> dict[str, Tensor]:
+    def compare(self, student_outputs: NetworkOutputs, teacher_outputs: NetworkOutputs) -> dict[str, Tensor]:
         """`teacher`: KL(teacher ‖ student) of the class distributions, mean over pixels; 0 for equal outputs."""
         teacher = logits_of(teacher_outputs).detach().float()
         student = resize(logits_of(student_outputs).float(), (teacher.shape[-2], teacher.shape[-1]))
@@ -98,7 +93,40 @@ class Segmentation:
         per_pixel = F.kl_div(student.log_softmax(dim=1), target, reduction="none", log_target=True).sum(dim=1)
         return {"teacher": per_pixel.mean()}
 
-    def decode(self, outputs: Any, *, size: tuple[int, int], seen: tuple[int, int] | None = None) -> Tensor:
+    def decode(self, outputs: NetworkOutputs, *, size: tuple[int, int], seen: tuple[int, int] | None = None) -> Tensor:
         """(B, height, width) uint8 class ids: arg-max of the logits resized bilinearly to `size`."""
+        logits = resize(logits_of(outputs), size)
+        if self.unsure_below > 0:
+            return _confident_classes(logits.float(), self.unsure_below).to(torch.uint8)
         # on CPU, torch's max over channels is many times faster than its argmax
-        return resize(logits_of(outputs), size).max(dim=1).indices.to(torch.uint8)
+        return logits.max(dim=1).indices.to(torch.uint8)
+
+    def frames(self, sequence: FrameSequence) -> Iterator[tuple[Image, FrameTruth]]:
+        before: Image | None = None
+        for index, image in enumerate(sequence.images()):
+            yield image, FrameTruth(image, before, sequence.labels(index))
+            before = image
+
+    def scores(self, *, interval: int, view: View | None) -> SegmentationScores:
+        return SegmentationScores(self.num_classes, interval)
+
+    def look(self, naming: Naming) -> SegmentationLook:
+        return SegmentationLook(naming)
+
+    def pictures(self, naming: Naming, *, interval: int, length: int) -> SegmentationPictures:
+        return SegmentationPictures(naming, self.num_classes, interval=interval, length=length)
+
+    def report_sections(self, run: RunFolder) -> list[Section]:
+        return [Section("Frames", run.read("strip.npz", read_strip) or "")]
+
+    def as_labeller(self, score: float) -> "Segmentation":
+        return replace(self, unsure_below=score)
+
+    def label_files(self, out: Path, kept: Mapping[str, int]) -> LabelMapFolder:
+        return LabelMapFolder(out, kept)
+
+
+def _confident_classes(logits: Tensor, least: float) -> Tensor:
+    """(B, H, W) int64 of logits (B, K, H, W): the class, 255 where its probability is below `least`."""
+    probability, classes = logits.softmax(dim=1).max(dim=1)
+    return torch.where(probability >= least, classes, IGNORED)

@@ -1,0 +1,22 @@
+"""PyTorch as it is: norms fused, kernels channels last."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from vidistill.runtimes.contract import DTYPES, Runtime
+from vidistill.students.norms import channels_last, fused_copy
+from vidistill.students.student import Student
+
+
+class Eager(Runtime):
+    """Runs operation by operation. threads counts for all of torch in this process."""
+
+    name: ClassVar = "eager"
+    precisions: ClassVar = tuple(DTYPES)
+
+    def __call__(self, student: Student, example: Tensor, *, precision: str = "float32", threads: int = 0) -> Student:
+        if threads:
+            torch.set_num_threads(threads)
+        return channels_last(fused_copy(student, example.to(student.dtype)).to(DTYPES[precision]))
