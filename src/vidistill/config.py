@@ -1,5 +1,6 @@
 """YAML and key=value → validated settings. An unknown key is an error that shows the nearest name; no YAML is code."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,8 +12,8 @@ import yaml
 from vidistill.errors import UserError, nearest
 
 T = TypeVar("T")
-Values = dict[str, Any]  # plain values by name, as YAML and JSON hold them
 S = TypeVar("S", bound="Settings")
+Values = dict[str, Any]  # plain values by name, as YAML and JSON hold them
 
 
 class Settings(pydantic.BaseModel):
