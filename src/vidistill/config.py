@@ -12,8 +12,8 @@ import yaml
 from vidistill.errors import UserError, nearest
 
 T = TypeVar("T")
-Values = dict[str, Any]  # plain values by name, as YAML and JSON hold them
 S = TypeVar("S", bound="Settings")
+Values = dict[str, Any]  # plain values by name, as YAML and JSON hold them
 
 
 class Settings(pydantic.BaseModel):
