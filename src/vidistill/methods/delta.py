@@ -5,7 +5,6 @@ docs/delta.md for the equations and for where we differ.
 """
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -69,8 +68,8 @@ class Delta:
     student: StudentSpec = field(default_factory=StudentSpec)
     search: Search | None = None
     granularity: Granularity = "layer"
-    convert: Sequence[str] | None = None
-    leave: Sequence[str] = ()
+    convert: tuple[str, ...] | None = None
+    leave: tuple[str, ...] = ()
     leave_first: int = 1
     leave_last: int = 1
     others: StudentSpec | None = None

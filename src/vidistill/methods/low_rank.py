@@ -1,6 +1,5 @@
 """The delta student's cheap layers alone, on every frame: the baseline without key frames."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -39,8 +38,8 @@ class LowRank(Supervised):
     reduction: int = 4
     policy: Policy = "out"
     rank: int | None = None
-    convert: Sequence[str] | None = None
-    leave: Sequence[str] = ()
+    convert: tuple[str, ...] | None = None
+    leave: tuple[str, ...] = ()
     leave_first: int = 1
     leave_last: int = 1
     student_learning_rate_factor: float = 10.0
