@@ -14,8 +14,9 @@ def clip(height: int = 4, width: int = 6, *, value: int = 0) -> Clip:
     return Clip(frames, np.full((2, height, width), value, dtype=np.uint8))
 
 
-def any_clips() -> DenseClips:
-    return DenseClips([synthetic(num_sequences=1, num_frames=2, size=(16, 16))], DenseClipSettings())
+@pytest.fixture
+def clips() -> DenseClips:
+    return DenseClips([synthetic(num_sequences=1, num_frames=1)], DenseClipSettings())
 
 
 def test_a_key_decides_its_draws() -> None:
@@ -26,9 +27,9 @@ def test_a_key_decides_its_draws() -> None:
     assert len(set(draws)) == 4
 
 
-def test_collate_puts_channels_first_and_keeps_the_order() -> None:
+def test_collate_puts_channels_first_and_keeps_the_order(clips: DenseClips) -> None:
     keys = [SampleKey(0, 0, 5), SampleKey(0, 0, 2)]
-    batch = any_clips().collate([(keys[0], clip(value=1)), (keys[1], clip(value=255))])
+    batch = clips.collate([(keys[0], clip(value=1)), (keys[1], clip(value=255))])
     assert batch.student.shape == (2, 2, 3, 4, 6)
     assert batch.student.dtype == torch.uint8
     assert batch.student[0, 1, 2, 3, 4] == clip(value=1).frames[1, 3, 4, 2]
@@ -37,10 +38,10 @@ def test_collate_puts_channels_first_and_keeps_the_order() -> None:
     assert batch.keys == keys
 
 
-def test_clips_of_several_sizes_make_no_batch() -> None:
+def test_clips_of_several_sizes_make_no_batch(clips: DenseClips) -> None:
     key = SampleKey(0, 0, 0)
     with pytest.raises(UserError, match=r"several sizes.*data\.clip\.crop"):
-        any_clips().collate([(key, clip()), (key, clip(5, 6))])
+        clips.collate([(key, clip()), (key, clip(5, 6))])
 
 
 @pytest.mark.parametrize("same", [True, False])
