@@ -64,7 +64,7 @@ class Method(Protocol):
         """
         ...
 
-    def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
+    def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[Values]:
         """The student's trained parameters as optimiser groups, for a run of so many steps."""
         ...
 

@@ -20,7 +20,7 @@ TASKS: dict[str, type[Task]] = {  # the first is a recipe's default
     "detection": Detection,
 }
 
-DATASETS: dict[str, Any] = COMMON_DATASETS | {
+DATASETS: Values = COMMON_DATASETS | {
     name: builder for task in TASKS.values() for name, builder in task.datasets.items()
 }
 

@@ -4,10 +4,10 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from vidistill.config import Values
 from vidistill.data.clip import FrameSequence, VideoDataset
 from vidistill.data.sampling import FrameRange, frame_slice
 from vidistill.data.sequences.boxes import BoxedSequence, Boxes, all_boxes
@@ -18,7 +18,7 @@ from vidistill.data.video.reader import VIDEO_SUFFIXES
 from vidistill.errors import UserError
 from vidistill.files import atomic_path, relative_path
 
-Record = dict[str, Any]  # an object of the JSON file
+Record = Values  # an object of the JSON file
 
 PARTS = ("videos", "images", "annotations", "categories")
 
