@@ -1,7 +1,7 @@
 """How a student learns: what a method promises, and `METHODS`. A new method is a file here and one line below."""
 
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """The tasks: `TASKS` is the only place where one is registered. A new task is a folder here and one line below."""
 
-from typing import Any
-
 from vidistill.config import Values, call, choose
 from vidistill.data.datasets import DATASETS as COMMON_DATASETS
 from vidistill.report.table import Metric
