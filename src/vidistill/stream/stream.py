@@ -84,6 +84,7 @@ class Stream:
         self.key_frames = key_frames or Fixed(student.card.key_frame_interval)
         self.index = 0
         self._deployed: Student | None = None  # made for the size of the first frame
+        self._deployed_size: tuple[int, int] | None = None
         self._state: State | None = None
         self._memory: Memory | None = None
         self._size: tuple[int, ...] | None = None
