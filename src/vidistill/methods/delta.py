@@ -103,12 +103,7 @@ class Delta:
         return settings
 
     def prepare(
-        self,
-        network: nn.Module,
-        example: Tensor,
-        *,
-        card: Card | None = None,
-        teacher: FrozenTeacher | None = None,
+        self, network: nn.Module, example: Tensor, *, card: Card | None = None, teacher: FrozenTeacher | None = None
     ) -> DeltaNetwork:
         card = card or Card()
         refuse_clips(card.view, self.name)

@@ -46,12 +46,7 @@ class LowRank(Supervised):
     student_learning_rate_factor: float = 10.0
 
     def prepare(
-        self,
-        network: nn.Module,
-        example: Tensor,
-        *,
-        card: Card | None = None,
-        teacher: FrozenTeacher | None = None,
+        self, network: nn.Module, example: Tensor, *, card: Card | None = None, teacher: FrozenTeacher | None = None
     ) -> Student:
         card = card or Card()
         refuse_clips(card.view, self.name)

@@ -142,12 +142,7 @@ class SpaceTime(Supervised):
             raise ValueError(f"pool must be at least 1 (1 for none), got {self.pool}")
 
     def prepare(
-        self,
-        network: nn.Module,
-        example: Tensor,
-        *,
-        card: Card | None = None,
-        teacher: FrozenTeacher | None = None,
+        self, network: nn.Module, example: Tensor, *, card: Card | None = None, teacher: FrozenTeacher | None = None
     ) -> Student:
         require_windows((card or Card()).view, self.name)
         student = super().prepare(network, example, card=card)

@@ -23,7 +23,7 @@ from vidistill.students.card import Card
 from vidistill.students.norms import fused_copy
 from vidistill.students.state import KEY, State, without_key_frame
 from vidistill.students.student import Student
-from vidistill.students.windows import HELD, WINDOW, LookAhead
+from vidistill.students.windows import HELD, LookAhead
 
 NEXT = "next/"  # ahead of the name of a state tensor that the next frame needs anew
 OUTPUT = "output"
@@ -181,14 +181,6 @@ class ExportedStudent(Student):
                 "leave the key frames out, or stream the student before its export"
             )
         return interval if isinstance(self.view, ClipView) else 1
-
-    def flush(self, state: State | None) -> list[NetworkOutputs]:
-        late = []
-        for _ in range(self.delay if state else 0):
-            assert state is not None
-            outputs, state = self(state[WINDOW][:, -1], state)
-            late.append(outputs)
-        return [outputs for outputs in late if outputs is not None]
 
     def _whole(self, clip: Tensor) -> NetworkOutputs:
         """The outputs of a clip (1, T, 3, H, W) or window, frame by frame."""
