@@ -69,4 +69,4 @@ def test_train_and_profile_an_own_network(folder: Path) -> None:
 def test_a_missing_file_is_one_sentence(folder: Path) -> None:
     found = vidistill(folder, "train", "recipe.yaml", "--import", "nowhere.py")
     assert found.returncode == 1
-    assert found.stderr == "error: --import nowhere.py: there is no such file\n"
+    assert found.stderr == "error: --import nowhere.py: no such file; give a Python file of yours\n"
