@@ -21,9 +21,9 @@ from vidistill.ops.clip_view import ClipView, WindowView
 from vidistill.runtimes.contract import Exported, Runtime
 from vidistill.students.card import Card
 from vidistill.students.norms import fused_copy
-from vidistill.students.state import KEY, State, without_key_frame
+from vidistill.students.state import KEY, WINDOW, State, without_key_frame
 from vidistill.students.student import Student
-from vidistill.students.windows import AGE, HELD, WINDOW, LookAhead
+from vidistill.students.windows import AGE, HELD, LookAhead
 
 NEXT = "next/"  # ahead of the name of a state tensor that the next frame needs anew
 OUTPUT = "output"
@@ -151,6 +151,7 @@ class ExportedStudent(Student):
         self._delta = None if delta is None else open_session(delta, threads=threads)
         self._paths = paths
         self._frame_shape = tuple(self._key.get_inputs()[0].shape)
+        self._has_window = any(value.name == WINDOW for value in self._key.get_outputs())
         if isinstance(card.view, WindowView) and not takes_windows:
             self.delay = card.view.window // 2
 
@@ -181,10 +182,6 @@ class ExportedStudent(Student):
         logits = logits_of(outputs) if held is None else held
         return logits, {**kept, HELD: logits, AGE: torch.tensor([0])}
 
-    @property
-    def _has_window(self) -> bool:
-        return any(value.name == WINDOW for value in self._key.get_outputs())
-
     def spacing_for(self, interval: int) -> int:
         """A window of clips gets every `stride`-th frame, so that key frames come a multiple of that apart."""
         if not (isinstance(self.view, ClipView) and self._has_window):
@@ -195,14 +192,6 @@ class ExportedStudent(Student):
                 f"that, got {interval}; leave the key frames out, or stream the student before its export"
             )
         return self.view.stride
-
-    def flush(self, state: State | None) -> list[NetworkOutputs]:
-        late = []
-        for _ in range(self.delay if state else 0):
-            assert state is not None
-            outputs, state = self(state[WINDOW][:, -1], state)
-            late.append(outputs)
-        return [outputs for outputs in late if outputs is not None]
 
     def _whole(self, clip: Tensor) -> NetworkOutputs:
         """The outputs of a clip (1, T, 3, H, W) or window, frame by frame."""
