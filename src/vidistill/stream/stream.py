@@ -121,19 +121,14 @@ class Stream:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise UserError(f"frame {self.index} must be (height, width, 3) uint8 RGB, got {image.shape} {image.dtype}")
         outputs = self.flush() if image.shape != self._size else []
-        if self.height is not None:
-            seen = resize_image(image, self.height)
-        else:
-            seen = image if self.student.view is None else self.student.view.cut(image)
-        frame = (
-            torch.from_numpy(np.ascontiguousarray(seen)).permute(2, 0, 1)[None].to(self.device)
-        )  # (1, 3, H, W) uint8
+        frame = self._planes(image)
         if image.shape != self._size:
             self._size, self._memory, self._state = image.shape, None, None
         is_key, self._memory = self.key_frames(frame, self._memory)
         self._waiting.append(_Waiting(math.nan if pts_seconds is None else pts_seconds, image))
         self.index += 1
         student = self._student_for(frame)
+        student.expect_key_frames(self._interval)
         if student.delay and not self._has_key_frame():
             is_key = True  # there is none yet from which this one could follow
         began = perf_counter()
@@ -150,8 +145,9 @@ class Stream:
         """The outputs that are still to come; the stream then begins anew."""
         if not self._waiting:
             return []
+        student = self._student_for(self._planes(self._waiting[0].image))
         is_key, began = not self._has_key_frame(), perf_counter()
-        late = self._deployed.flush(self._state) if self._deployed is not None else []
+        late = student.flush(self._state)
         each = (perf_counter() - began) / max(1, len(late))
         self._state = self._memory = None
         return [self._output(outputs, is_key, perf_counter() - each) for outputs in late]
@@ -172,13 +168,24 @@ class Stream:
         clip = student.normalisation(planes).to(student.dtype)
         if not (isinstance(student.view, WindowView) and student.has_key_frames):
             return student(clip[None])[0]
+        memory: Memory | None = None
         state: State | None = None
-        outputs: list[NetworkOutputs] = []
-        for index, frame in enumerate(clip):
-            is_key = index % self.student.card.key_frame_interval == 0
-            one, state = student(frame[None], (without_key_frame(state) if is_key else state) or None)
-            outputs += [] if one is None else [one]
-        return [*outputs, *student.flush(state)][len(clip) // 2]
+        late: list[NetworkOutputs] = []
+        for frame, normalised in zip(planes, clip, strict=True):
+            is_key, memory = self.key_frames(frame[None], memory)
+            outputs, state = student(normalised[None], (without_key_frame(state) if is_key else state) or None)
+            late += [] if outputs is None else [outputs]
+            if len(late) > len(clip) // 2:  # the centre frame's
+                return late[-1]
+        return [*late, *student.flush(state)][len(clip) // 2]
+
+    def _planes(self, image: Image) -> Tensor:
+        """(1, 3, H, W) uint8 on the device: what the network sees of an image."""
+        if self.height is not None:
+            seen = resize_image(image, self.height)
+        else:
+            seen = image if self.student.view is None else self.student.view.cut(image)
+        return torch.from_numpy(np.ascontiguousarray(seen)).permute(2, 0, 1)[None].to(self.device)
 
     def _student_for(self, frame: Tensor) -> Student:
         """The student as it runs, made anew where its runtime's graphs are for one size and the size has changed."""
@@ -195,7 +202,6 @@ class Stream:
                 self._deployed = deploy(
                     student, example, runtime=running.runtime, precision=running.precision, threads=running.threads
                 )
-            self._deployed.expect_key_frames(self._interval)
             self._deployed_size = size
         return self._deployed
 
