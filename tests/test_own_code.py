@@ -63,7 +63,7 @@ def test_train_and_profile_an_own_network(folder: Path) -> None:
     assert profiled.returncode == 0, profiled.stderr
     forgotten = vidistill(folder, "profile", "run", "--size", "48x32")
     assert forgotten.returncode == 1
-    assert "one of your own comes with --import" in forgotten.stderr
+    assert "import one of your own with --import" in forgotten.stderr
 
 
 def test_a_missing_file_is_one_sentence(folder: Path) -> None:

@@ -245,7 +245,7 @@ def test_what_super_resolution_cannot_use_is_said_before_training() -> None:
     build(restoring())
     given = restoring().data.model_dump()
     short = {"name": "synthetic", "num_frames": 2, "size": [32, 48]}
-    with pytest.raises(UserError, match="synthetic_0000: has 2 frames and 3 are looked at together"):
+    with pytest.raises(UserError, match="synthetic_0000: has 2 frames, expected at least the window of 3"):
         build(restoring(data=given | {"evaluate": [short]}))
     with pytest.raises(UserError, match="synthetic_0000: a patch of 17 does not fit frames of 24×16"):
         build(restoring(data=given | {"clip": {"window": 3, "patch": 17}}))

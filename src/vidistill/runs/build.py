@@ -154,7 +154,9 @@ def _resolved_task(recipe: Recipe, labelled: VideoDataset | None, saved: Student
         values = {"num_classes": _num_classes(recipe, task, labelled, saved), "confidence": confidence}
         task = task_of(task.to_values() | values)
     elif is_pseudo:
-        raise UserError(f"data.labels: pseudo is for tasks with classes, and {task.name} has none; choose given or none")
+        raise UserError(
+            f"data.labels: pseudo is for tasks with classes, and {task.name} has none; choose given or none"
+        )
     if saved is not None:
         require_same_frames(saved.task, task, where="teacher.checkpoint")
     return task

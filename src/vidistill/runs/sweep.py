@@ -200,8 +200,8 @@ def draw_points(axes: "Axes", *, places: list[tuple[Point, float]], label: str) 
 def _joined(chosen: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
     """Points (x, y, name) with one name where several lie on one another, to a twentieth of the widest x."""
     width = max(x for x, _, _ in chosen)
-    found: dict[tuple[int, float], tuple[float, float, str]] = {}
+    named: dict[tuple[int, float], tuple[float, float, str]] = {}
     for x, y, name in chosen:
         place = (round(20 * x / width), y)
-        found[place] = (x, y, f"{found[place][2]}, {name}" if place in found else name)
-    return list(found.values())
+        named[place] = (x, y, f"{named[place][2]}, {name}" if place in named else name)
+    return list(named.values())

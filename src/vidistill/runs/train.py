@@ -14,17 +14,17 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from vidistill.students.files import load_checkpoint, save_checkpoint
-from vidistill.config import Settings
+from vidistill.config import Settings, Values
 from vidistill.data.clip import Batch, TrainingSamples
 from vidistill.data.sampling import EpochSampler
-from vidistill.methods import Method
-from vidistill.students.norms import channels_last
-from vidistill.students.student import Student
-from vidistill.methods.teacher import FrozenTeacher
 from vidistill.errors import UserError
+from vidistill.methods import Method
+from vidistill.methods.teacher import FrozenTeacher
 from vidistill.ops.normalise import Normalisation
 from vidistill.progress import track
+from vidistill.students.files import load_checkpoint, save_checkpoint
+from vidistill.students.norms import channels_last
+from vidistill.students.student import Student
 from vidistill.tasks import Task
 from vidistill.training_log import TrainingLog
 
@@ -102,7 +102,7 @@ def train(training: Training, *, should_stop: Callable[[int], bool] = lambda ste
     AcceleratorState._reset_state()  # accelerate's settings outlive a run: a second one may want another precision
     may_rest = DistributedDataParallelKwargs(find_unused_parameters=True)  # candidates not chosen, a frozen memory
     accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),  # said, or several processes would each train alone
+        cpu=not torch.accelerator.is_available(),  # stated, or several processes would each train alone
         mixed_precision=optim.precision,
         gradient_accumulation_steps=optim.accumulate,
         kwargs_handlers=[may_rest],
@@ -249,7 +249,7 @@ def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def _snapshot(training: Training, optimizer: Any, step: int) -> dict[str, Any]:
+def _snapshot(training: Training, optimizer: Any, step: int) -> Values:
     return {
         "step": step,
         "student": training.student.state_dict(),

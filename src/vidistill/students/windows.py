@@ -176,12 +176,12 @@ class LookAhead(Student):
         return outputs, {WINDOW: window, **kept}
 
     def flush(self, state: State | None) -> list[NetworkOutputs]:
-        found = []
+        late = []
         for _ in range(self.delay if state else 0):
             assert state is not None
             outputs, state = self(state[WINDOW][:, -1], state)
-            found.append(outputs)
-        return [outputs for outputs in found if outputs is not None]
+            late.append(outputs)
+        return [outputs for outputs in late if outputs is not None]
 
     def _run(self, window: Tensor, state: State) -> tuple[NetworkOutputs, State]:
         if isinstance(self.network, Student):

@@ -252,14 +252,6 @@ class Task(ABC):
         seen: the size in which the network got the frame, where that is another.
         """
 
-    def with_pseudo_labels_from(self, confidence: float | None) -> Self:
-        """The task with the teacher's predictions as pseudo-labels where they are this sure; None for none of that."""
-        if confidence is None:
-            return self
-        raise UserError(
-            f"data.labels: pseudo is for tasks with classes, and {self.name} has none; choose given or none"
-        )
-
     def stand_in(self, settings: Any) -> Values:
         """A data source that needs no files, on which a recipe's clips can be drawn."""
         return {"name": "synthetic"}
