@@ -42,12 +42,14 @@ class NetworkSettings(Settings):
     view: ViewSettings = ViewSettings()
 
 
-def _normalisation(values: Values | Normalisation | None) -> Normalisation | None:
-    """None for an empty mapping; a value that is not given keeps ImageNet's."""
+def _normalisation(values: Values | Normalisation | None, info: pydantic.ValidationInfo) -> Normalisation | None:
+    """None for an empty mapping. A value that is not given keeps the task's; for a teacher's own frames, ImageNet's."""
     if not isinstance(values, dict):
         return values
+    task = info.data.get("task")  # which stands beside a recipe's normalisation, but not beside a teacher's
+    where, usual = ("teacher.normalisation", Normalisation()) if task is None else ("normalisation", task.normalisation)
     lists = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return call(Normalisation, lists, where="normalisation") if values else None
+    return call(Normalisation, usual.to_dict() | lists, where=where) if values else None
 
 
 OptionalNormalisation = Annotated[
