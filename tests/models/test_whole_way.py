@@ -7,10 +7,12 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
 from vidistill.data.datasets.synthetic import synthetic
 from vidistill.methods.delta import Delta
-from vidistill.models import build_network
+from vidistill.models import MODELS, build_network
+from vidistill.models.libraries import import_torchvision
 from vidistill.models.outputs import logits_of
 from vidistill.runs.build import build
 from vidistill.runs.recipe import Recipe
@@ -26,10 +28,25 @@ SIZE = (64, 80)
 NETWORKS = [
     {"name": "ddrnet_23_slim"},
     {"library": "torchvision", "name": "lraspp_mobilenet_v3_large"},
-    {"library": "torchvision", "name": "deeplabv3_resnet50"},
+    {"name": "deeplabv3_bottlenecks"},
     {"library": "segmentation_models_pytorch", "name": "unet", "options": {"encoder_name": "tu-resnet18"}},
     {"library": "transformers", "name": "segformer"},
 ]
+
+
+def deeplabv3_bottlenecks(num_classes: int) -> nn.Module:
+    """torchvision's DeepLabV3 on a ResNet of one bottleneck a stage, two of them dilated; a network of one's own."""
+    resnet = import_torchvision().models.resnet
+    segmentation = import_torchvision().models.segmentation.deeplabv3
+    backbone = resnet.ResNet(resnet.Bottleneck, [1, 1, 1, 1], replace_stride_with_dilation=[False, True, True])
+    return segmentation._deeplabv3_resnet(backbone, num_classes, aux=None)
+
+
+@pytest.fixture(autouse=True)
+def _own_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "deeplabv3_bottlenecks", deeplabv3_bottlenecks)
+
+
 LAYERS = {"student": {"policy": "min"}}
 WHOLE = {"student": {"kind": "copy", "scale": 0.5}, "granularity": "network"}
 METHODS = [LAYERS] * len(NETWORKS) + [WHOLE, WHOLE]
