@@ -63,10 +63,10 @@ def test_train_and_profile_an_own_network(folder: Path) -> None:
     assert profiled.returncode == 0, profiled.stderr
     forgotten = vidistill(folder, "profile", "run", "--size", "48x32")
     assert forgotten.returncode == 1
-    assert "one of your own comes with --import" in forgotten.stderr
+    assert "import one of your own with --import" in forgotten.stderr
 
 
 def test_a_missing_file_is_one_sentence(folder: Path) -> None:
     found = vidistill(folder, "train", "recipe.yaml", "--import", "nowhere.py")
     assert found.returncode == 1
-    assert found.stderr == "error: --import nowhere.py: there is no such file\n"
+    assert found.stderr == "error: --import nowhere.py: no such file; give a Python file of yours\n"

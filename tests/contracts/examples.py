@@ -12,6 +12,7 @@ from vidistill.data.clip import Batch
 from vidistill.methods.teacher import FrozenTeacher
 from vidistill.ops.boxes import make_rows, not_annotated, stack_rows
 from vidistill.ops.clip_view import ClipView, View, WindowView
+from vidistill.students.card import Card
 from vidistill.tasks import TASKS, Task
 
 CLASSES = 4
@@ -35,6 +36,9 @@ class Kind:
 
     def make_task(self) -> Task:
         return TASKS[self.task](num_classes=CLASSES)
+
+    def card(self) -> Card:
+        return Card(task=self.make_task(), view=self.view)
 
     def teacher(self) -> FrozenTeacher:
         return FrozenTeacher(self.teacher_network(), self.teacher_view)

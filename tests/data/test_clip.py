@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from vidistill.data.clip import Batch, Clip, SampleKey, VideoDataset
-from vidistill.data.dense_clips import TrainingClips
+from vidistill.data.datasets.synthetic import synthetic
+from vidistill.data.dense_clips import DenseClips, DenseClipSettings
 from vidistill.data.sequences.images import ImageSequence
 from vidistill.errors import UserError
 
@@ -11,6 +12,11 @@ from vidistill.errors import UserError
 def clip(height: int = 4, width: int = 6, *, value: int = 0) -> Clip:
     frames = np.arange(2 * height * width * 3, dtype=np.uint8).reshape(2, height, width, 3) + np.uint8(value)
     return Clip(frames, np.full((2, height, width), value, dtype=np.uint8))
+
+
+@pytest.fixture
+def clips() -> DenseClips:
+    return DenseClips([synthetic(num_sequences=1, num_frames=1)], DenseClipSettings())
 
 
 def test_a_key_decides_its_draws() -> None:
@@ -21,9 +27,9 @@ def test_a_key_decides_its_draws() -> None:
     assert len(set(draws)) == 4
 
 
-def test_collate_puts_channels_first_and_keeps_the_order() -> None:
+def test_collate_puts_channels_first_and_keeps_the_order(clips: DenseClips) -> None:
     keys = [SampleKey(0, 0, 5), SampleKey(0, 0, 2)]
-    batch = TrainingClips.collate([(keys[0], clip(value=1)), (keys[1], clip(value=255))])
+    batch = clips.collate([(keys[0], clip(value=1)), (keys[1], clip(value=255))])
     assert batch.student.shape == (2, 2, 3, 4, 6)
     assert batch.student.dtype == torch.uint8
     assert batch.student[0, 1, 2, 3, 4] == clip(value=1).frames[1, 3, 4, 2]
@@ -32,10 +38,10 @@ def test_collate_puts_channels_first_and_keeps_the_order() -> None:
     assert batch.keys == keys
 
 
-def test_clips_of_several_sizes_make_no_batch() -> None:
+def test_clips_of_several_sizes_make_no_batch(clips: DenseClips) -> None:
     key = SampleKey(0, 0, 0)
     with pytest.raises(UserError, match=r"several sizes.*data\.clip\.crop"):
-        TrainingClips.collate([(key, clip()), (key, clip(5, 6))])
+        clips.collate([(key, clip()), (key, clip(5, 6))])
 
 
 @pytest.mark.parametrize("same", [True, False])

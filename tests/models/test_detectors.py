@@ -19,7 +19,7 @@ from vidistill.models.libraries import import_torchvision
 from vidistill.models.region_detectors import FasterRCNN
 from vidistill.ops.boxes import decode_boxes, overlaps
 from vidistill.ops.macs import count_macs, on_meta
-from vidistill.students.delta.plan import StudentSpec
+from vidistill.students.delta.kinds import StudentSpec
 
 SMALL = ["efficientdet_d0", "faster_rcnn_mobilenet_v3", "torchvision:ssdlite320_mobilenet_v3_large"]
 # what of each has a student in the tests: some of it, for whole networks take seconds to plan

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from vidistill.runs.build import build
-from vidistill.students.files import load_student
 from vidistill.config import Values, override, validate
 from vidistill.data.video.reader import VideoReader
 from vidistill.errors import UserError
 from vidistill.progress import track
+from vidistill.runs.build import build
 from vidistill.runs.recipe import Recipe
 from vidistill.runs.run import execute
-from vidistill.stream.stream import Stream
 from vidistill.stream.sinks import Source, open_sink
+from vidistill.stream.stream import Stream
+from vidistill.students.files import load_student
 
 TRAINED_PART = 0.7  # of the clip's frames; the rest is scored
 

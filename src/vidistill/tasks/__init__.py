@@ -1,7 +1,5 @@
 """The tasks: `TASKS` is the only place where one is registered. A new task is a folder here and one line below."""
 
-from typing import Any
-
 from vidistill.config import Values, call, choose
 from vidistill.data.datasets import DATASETS as COMMON_DATASETS
 from vidistill.report.table import Metric
@@ -22,7 +20,7 @@ TASKS: dict[str, type[Task]] = {  # the first is a recipe's default
     "depth": Depth,
 }
 
-DATASETS: dict[str, Any] = COMMON_DATASETS | {
+DATASETS: Values = COMMON_DATASETS | {
     name: builder for task in TASKS.values() for name, builder in task.datasets.items()
 }
 

@@ -10,7 +10,7 @@ import pytest
 from tests.data.example_files import assert_problems, cut_short, groups, write_image, write_video
 from vidistill.data.clip import FrameSequence
 from vidistill.data.datasets.videos import videos
-from vidistill.data.dense_clips import ClipSettings, TrainingClips
+from vidistill.data.dense_clips import DenseClips, DenseClipSettings
 from vidistill.data.sequences.videos import OpenReaders
 from vidistill.data.video.reader import VideoReader
 from vidistill.errors import UserError
@@ -115,7 +115,7 @@ def test_broken_videos_are_listed_and_raise_when_used(mixed: Path) -> None:
         with pytest.raises(UserError, match=r"text\.mp4"):
             use()
     with pytest.raises(UserError, match=r"clip_10\.mp4"):
-        TrainingClips([dataset], ClipSettings())
+        DenseClips([dataset], DenseClipSettings())
     torn = next(sequence for sequence in dataset.sequences if sequence.name == "long.avi")
     with pytest.raises(UserError, match=r"long\.avi"):
         list(torn.images())
@@ -125,7 +125,7 @@ def test_a_range_that_a_video_does_not_reach(mixed: Path) -> None:
     dataset = videos(mixed / "more" / "far", frames=(6, 9))
     assert_problems(dataset, (mixed / "more" / "far" / "clip_1.mkv", "has 6 frames, frames [6, 9) selects none"))
     with pytest.raises(UserError, match="none of"):
-        TrainingClips([dataset], ClipSettings())
+        DenseClips([dataset], DenseClipSettings())
 
 
 @pytest.mark.parametrize("frames", [(3, 3), (5, 2), (-2, 4)])

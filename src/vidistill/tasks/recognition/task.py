@@ -41,6 +41,7 @@ class Recognition(ClassTask):
     metrics: ClassVar = METRICS
     clip_settings: ClassVar = ClassifiedClipSettings
     any_size: ClassVar = False
+    whole_videos: ClassVar = True
 
     multi_label: bool = False
     temperature: float = 1.0
@@ -95,6 +96,16 @@ class Recognition(ClassTask):
     def decode(self, outputs: NetworkOutputs, *, size: tuple[int, int], seen: tuple[int, int] | None = None) -> Tensor:
         """(B, K) class probabilities; a frame's size does not matter."""
         return logits_of(outputs).float().softmax(dim=1)
+
+    def check_videos(self, sequences: Sequence[FrameSequence], views: Sequence[View | None]) -> None:
+        """Refuses a video of a class that the network does not know."""
+        for sequence in sequences:
+            highest = max(classes_of(sequence), default=0)
+            if highest >= self.num_classes:
+                raise UserError(
+                    f"{sequence.name}: has the class {highest}, the network knows {self.num_classes} classes, from 0; "
+                    "score it on videos of its own classes"
+                )
 
     def frames(self, sequence: FrameSequence) -> Iterator[tuple[Image, ShownFrame]]:
         for image in sequence.images():

@@ -148,7 +148,7 @@ def test_a_coco_file_of_a_video_is_read_back_with_the_video(path: Path, tmp_path
     contents = json.loads((tmp_path / "boxes" / "annotations.json").read_text())
     contents["images"] += [contents["images"][3] | {"id": 9, "frame_id": 4}]
     (tmp_path / "boxes" / "annotations.json").write_text(json.dumps(contents))
-    with pytest.raises(UserError, match="has 4 frames, and frame_ids go to 4"):
+    with pytest.raises(UserError, match="has 4 frames, expected 5 by its frame_ids"):
         coco_video(tmp_path / "boxes")
     (tmp_path / "clip.mp4").unlink()
     with pytest.raises(UserError, match="no such video"):

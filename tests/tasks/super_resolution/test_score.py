@@ -84,7 +84,7 @@ def test_models_of_different_windows_are_scored_on_the_same_frames() -> None:
     assert found["same"]["agreement_psnr"] is None, "of equal frames it is infinite, which is no number"
     assert 10 < found["student"]["agreement_psnr"] < 100
     assert found["student"]["warped_difference"] > 0
-    with pytest.raises(UserError, match="clip0: has 4 frames and 5 are looked at together"):
+    with pytest.raises(UserError, match="clip0: has 4 frames, expected at least the window of 5"):
         evaluate_super_resolution(models, [moving(4, 0)], setting, interval=1)
     with pytest.raises(UserError, match=r"clip0: has frames of 40×10 pixels; SSIM looks at squares of 11"):
         evaluate_super_resolution(models, [moving(5, 0, (10, 40))], setting, interval=1)
@@ -118,7 +118,7 @@ def test_videos_that_cannot_be_scored_are_refused_beforehand() -> None:
 
     fine = moving(5, 0)
     check(fine, HighResolutionSequence(fine, 2))
-    with pytest.raises(UserError, match="clip1: has 4 frames and 5 are looked at together"):
+    with pytest.raises(UserError, match="clip1: has 4 frames, expected at least the window of 5"):
         check(fine, moving(4, 1))
     with pytest.raises(UserError, match=r"clip1: has frames of 40×10 pixels; SSIM looks at squares of 11"):
         check(fine, moving(5, 1, (10, 40)))
