@@ -142,5 +142,6 @@ def relative_difference(first: NDArray[np.floating], second: NDArray[np.floating
     As the flow-based warping error of video depth (Wang et al., "Neural Video Depth Stabilizer", ICCV 2023), but
     relative.
     """
-    carried = second[flow.rows, flow.columns].astype(np.float64)
-    return float((np.abs(first - carried) / first)[flow.visible].mean())
+    ours = first[flow.visible].astype(np.float64)
+    carried = second[flow.rows, flow.columns][flow.visible]
+    return float((np.abs(ours - carried) / ours).mean())
