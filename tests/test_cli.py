@@ -192,7 +192,7 @@ MISTAKES = [
     (["stream", "{}/run", "{}/clip.mp4", "--out", "{}/set"], "already exists"),
     (["stream", "{}/run", "{}/clip.mp4", "--out", "{}/x.mp4", "--key-frames", "often"], "often"),
     (["stream", "{}/clip.mp4", "{}/clip.mp4", "--out", "{}/x.mp4"], "not a safetensors file"),
-    (["evaluate", "{}/run", "--data", "camvid,root={}/nowhere"], "no such folder"),
+    (["evaluate", "{}/run", "--data", "camvid,root={}/nowhere"], "folder not found"),
     (["evaluate", "{}/run", "--data", "camvd,root=x"], "did you mean camvid"),
     (["profile", "{}/run", "--size", "large"], "WIDTHxHEIGHT"),
     (["profile", "{}/run", "--runtime", "tensorrt"], "eager, compiled, onnx"),

@@ -318,7 +318,9 @@ def profile(
         print(json.dumps(measured, indent=2))
         return
     print(results_table({**measured, "baselines": {}}))
-    print(f"{_size_in_words(measured['student']['size'])}, {precision}, {measured['student']['device']}")
+    *clip, high, wide = measured["student"]["size"]
+    words = f"clips of {clip[0]} frames, " if clip else ""
+    print(f"{words}{wide}x{high}, {precision}, {measured['student']['device']}")
 
 
 @app.command()
@@ -426,12 +428,6 @@ def _frame_size(text: str) -> tuple[int, int]:
     if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
         raise UserError(f"--size {text}: give WIDTHxHEIGHT, as in 640x360")
     return int(height), int(width)
-
-
-def _size_in_words(size: Sequence[int]) -> str:
-    """Of a frame (height, width), or of a clip (frames, 3, height, width)."""
-    *clip, height, width = size
-    return f"clips of {clip[0]} frames, {width}x{height}" if clip else f"{width}x{height}"
 
 
 def _device_named(name: str) -> "torch.device":

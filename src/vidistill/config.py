@@ -12,8 +12,8 @@ import yaml
 from vidistill.errors import UserError, nearest
 
 T = TypeVar("T")
-Values = dict[str, Any]  # plain values by name, as YAML and JSON hold them
 S = TypeVar("S", bound="Settings")
+Values = dict[str, Any]  # plain values by name, as YAML and JSON hold them
 
 
 class Settings(pydantic.BaseModel):
@@ -22,7 +22,7 @@ class Settings(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", populate_by_name=True)
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
+def read_yaml(path: str | Path) -> Values:
     """A YAML file as a dict. Errors: UserError where it is missing or is not a mapping."""
     try:
         with open(path, encoding="utf-8") as file:
@@ -37,7 +37,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return values
 
 
-def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+def override(values: Values, assignments: Sequence[str]) -> Values:
     """`values` with each `a.b=value` set; the value is read as YAML, a number in the path is an index into a list."""
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
@@ -75,7 +75,7 @@ def call(factory: Callable[..., T], options: Mapping[str, object], *, where: str
         raise UserError(f"{where}: {error}") from None
 
 
-def check_options(factory: Callable[..., object], options: Mapping[str, object], *, where: str) -> dict[str, Any]:
+def check_options(factory: Callable[..., object], options: Mapping[str, object], *, where: str) -> Values:
     """The options as `factory` takes them, in their types. Errors: UserError as `validate`."""
     try:
         checked = _options_of(factory).model_validate(options)
@@ -87,7 +87,7 @@ def check_options(factory: Callable[..., object], options: Mapping[str, object],
 def _options_of(factory: Callable[..., object]) -> type[pydantic.BaseModel]:
     """Settings with the factory's parameters, of a function or a class."""
     hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)  # type: ignore[misc]
-    fields: dict[str, Any] = {
+    fields: Values = {
         name: (hints.get(name, Any), ... if parameter.default is parameter.empty else parameter.default)
         for name, parameter in inspect.signature(factory).parameters.items()
     }
@@ -102,7 +102,7 @@ def choose(registry: Mapping[str, T], name: str, *, where: str) -> T:
     return registry[name]
 
 
-def pick(registry: Mapping[str, T], values: Mapping[str, Any], *, where: str) -> tuple[T, dict[str, Any]]:
+def pick(registry: Mapping[str, T], values: Mapping[str, Any], *, where: str) -> tuple[T, Values]:
     """The entry of a registry that `{name: …, option: …}` names, and the options. Errors: as `choose`."""
     options = dict(values)
     return choose(registry, str(options.pop("name", "")), where=where), options

@@ -165,6 +165,27 @@ class Boxes(Kind):
         return (2, 3 * CLASSES, 6)
 
 
+class Depths(Kind):
+    """Of networks that give one channel, with labels in metres of which some are unknown."""
+
+    def make_task(self) -> Task:
+        return TASKS[self.task]()
+
+    def batch(self, num_frames: int) -> Batch:
+        frames = torch.randn(2, num_frames, 3, *self.size)
+        metres = torch.empty(2, num_frames, *self.size).uniform_(-5, 40).clamp(min=0)  # 0 is unknown
+        return Batch(frames, frames, metres)
+
+    def output_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        return (1, 1, (size[0] + 1) // 2, (size[1] + 1) // 2)
+
+    def outputs(self) -> Tensor:
+        return torch.randn(2, 1, 6, 7)
+
+    def no_labels(self) -> Tensor:
+        return torch.zeros(2, 12, 14)
+
+
 KINDS = {
     "frames": Kind("segmentation", (17, 22), lambda: TinySegmenter(CLASSES), lambda: TinySegmenter(CLASSES)),
     "clips": Kind(
@@ -180,10 +201,11 @@ KINDS["windows"] = Windows(
     "super_resolution", (12, 16), TinyWindows, lambda: TinyWindows(width=12), WindowView(3), WindowView(3)
 )
 KINDS["boxes"] = Boxes("detection", (17, 22), lambda: TinyDetector(CLASSES), lambda: TinyDetector(CLASSES))
+KINDS["depths"] = Depths("depth", (17, 22), lambda: TinySegmenter(1), lambda: TinySegmenter(1))
 FITS = {
-    "supervised": ("frames", "clips", "windows", "boxes"),
-    "low_rank": ("frames", "windows", "boxes"),
-    "delta": ("frames", "windows", "boxes"),
+    "supervised": ("frames", "clips", "windows", "boxes", "depths"),
+    "low_rank": ("frames", "windows", "boxes", "depths"),
+    "delta": ("frames", "windows", "boxes", "depths"),
     "cross_resolution": ("clips",),
     "collaborative": ("clips",),
     "space_time": ("windows",),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.networks import TinyWindows
-from tests.tasks.test_super_resolution_samples import clips_of, numbered
+from tests.tasks.super_resolution.test_samples import clips_of, numbered
 from vidistill.data.clip import Batch
 from vidistill.errors import UserError
 from vidistill.methods.space_time import BALANCED_BATCHES, SpaceTime, cell_variance, figures, run_with_feature

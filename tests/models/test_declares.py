@@ -106,6 +106,8 @@ def test_every_attribute_is_documented_and_read() -> None:
     documented = [*Declares.__annotations__, *(name for name in vars(Declares) if name == "step")]
     assert sorted(documented) == sorted(DEFAULTS)
     assert sorted(set(vars(Declared)) & set(DEFAULTS)) == sorted(DEFAULTS)
+    page = (Path(__file__).parents[2] / "docs" / "your_network.md").read_text(encoding="utf-8")
+    assert [name for name in DEFAULTS if f"`{name}`" not in page] == []
 
 
 def test_a_network_need_declare_nothing() -> None:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vidistill.config import Values
 from vidistill.ops.clip_view import View
 
 Image = NDArray[np.uint8]  # (H, W, 3), RGB, 0…255
@@ -65,10 +66,15 @@ class VideoDataset:
 
 @dataclass(frozen=True)
 class LabelForm:
-    """How dense labels are stored. unknown: the value of a pixel without a label."""
+    """How dense labels are stored.
+
+    unknown: the value of a pixel without a label. is_distance: a picture enlarged s times shows what would be s times
+    nearer, so a view divides its values by s (Eigen, Puhrsch & Fergus 2014).
+    """
 
     dtype: type[np.generic]
     unknown: float
+    is_distance: bool = False
 
 
 CLASS_IDS = LabelForm(np.uint8, IGNORED)
@@ -131,6 +137,6 @@ class TrainingSamples(Protocol):
         """Zeros of the shape of what is drawn, a batch of one: (1, 3, H, W) frames or (1, T, 3, H, W) clips."""
         ...
 
-    def view_of(self, changes: dict[str, Any]) -> View | None:
+    def view_of(self, changes: Values) -> View | None:
         """What a network sees of a clip, with a recipe's changes; None for networks of single frames."""
         ...

@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pydantic
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vidistill.config import Settings, call
+from vidistill.config import Settings, Values, call
 from vidistill.data.augment import CameraMotion, Matrix, RandomView, change_colour, warp_clip
 from vidistill.data.clip import (
     CLASS_IDS,
@@ -115,7 +114,7 @@ def example_frame(anchors: Sequence[tuple[FrameSequence, int]], crop: tuple[int,
     return torch.zeros(1, 3, *sequence.image(index).shape[:2])
 
 
-def refuse_view(changes: dict[str, Any]) -> None:
+def refuse_view(changes: Values) -> None:
     """Errors: UserError for a recipe that gives a network of single frames a view."""
     if changes:
         raise UserError(f"view {sorted(changes)}: only networks of clips have one; leave it out")
@@ -164,7 +163,7 @@ class DenseClips(Dataset[tuple[SampleKey, Clip]]):
         """(1, 3, H, W) zeros of the frames' size."""
         return example_frame(self.anchors, self.view.crop)
 
-    def view_of(self, changes: dict[str, Any]) -> None:
+    def view_of(self, changes: Values) -> None:
         """Networks of single frames see all of each. Errors: UserError for a recipe that says otherwise."""
         refuse_view(changes)
 
@@ -197,7 +196,12 @@ class DenseClips(Dataset[tuple[SampleKey, Clip]]):
                 base, self.motion, size, num_frames=len(clip.frames), max_gap=self.settings.max_gap, rng=rng
             )
         warped = warp_clip(clip, matrices, self.view.crop or size, unknown=self.form.unknown)
+        labels = warped.labels
+        if self.form.is_distance:
+            # (T, 1, 1) source pixels to one of the view's, along a side
+            steps = np.sqrt([abs(np.linalg.det(matrix[:2, :2])) for matrix in matrices])[:, None, None]
+            labels = (labels * steps).astype(self.form.dtype)
         frames = change_colour(warped.frames, self.view.colour, rng)
         if is_still:
             frames = add_noise(frames, self.settings.noise, rng)
-        return Clip(frames, warped.labels)
+        return Clip(frames, labels)

@@ -1,4 +1,4 @@
-"""Which sequences and frames are used, of which frames a clip is made, and in which order samples come.
+"""Choosing sequences and frames, the frames of a clip, and the order of samples.
 
 Every draw is a function of (seed, epoch, sample).
 """

@@ -1,7 +1,7 @@
 """How a student learns: what a method promises, and `METHODS`. A new method is a file here and one line below."""
 
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 from torch import Tensor, nn
 
@@ -64,7 +64,7 @@ class Method(Protocol):
         """
         ...
 
-    def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
+    def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[Values]:
         """The student's trained parameters as optimiser groups, for a run of so many steps."""
         ...
 

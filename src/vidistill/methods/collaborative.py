@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vidistill.config import Values
 from vidistill.data.clip import Batch
 from vidistill.errors import UserError
 from vidistill.methods.features import StagePair, adapted, aligned, make_adapters
@@ -183,7 +184,7 @@ class Collaborative(StageMethod):
             losses["parameters"] = parameter_gap(student.network, teacher.network, [stage.pair for stage in stages])
         return parts["weights"](losses) if self.weighting == "learned" else losses
 
-    def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
+    def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[Values]:
         groups = super().parameter_groups(student, learning_rate, steps=steps)
         own = set() if self._weights is None else {id(p) for p in self._weights.parameters()}
         for group in groups:

@@ -5,15 +5,14 @@ docs/delta.md for the equations and for where we differ.
 """
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from vidistill.config import choose
+from vidistill.config import Values, choose
 from vidistill.data.clip import Batch
 from vidistill.errors import UserError
 from vidistill.methods.delta_reference import Reference, captured_features, delta_gaps, feature_blocks, feature_gap
@@ -69,8 +68,8 @@ class Delta:
     student: StudentSpec = field(default_factory=StudentSpec)
     search: Search | None = None
     granularity: Granularity = "layer"
-    convert: Sequence[str] | None = None
-    leave: Sequence[str] = ()
+    convert: tuple[str, ...] | None = None
+    leave: tuple[str, ...] = ()
     leave_first: int = 1
     leave_last: int = 1
     others: StudentSpec | None = None
@@ -104,12 +103,7 @@ class Delta:
         return settings
 
     def prepare(
-        self,
-        network: nn.Module,
-        example: Tensor,
-        *,
-        card: Card | None = None,
-        teacher: FrozenTeacher | None = None,
+        self, network: nn.Module, example: Tensor, *, card: Card | None = None, teacher: FrozenTeacher | None = None
     ) -> DeltaNetwork:
         card = card or Card()
         refuse_clips(card.view, self.name)
@@ -135,7 +129,7 @@ class Delta:
             block.student.requires_grad_(True)
         return student
 
-    def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
+    def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[Values]:
         cheap = {id(p) for block in _delta(student).blocks().values() for p in block.student.parameters()}
         gates = [searched.gates for searched in _searched(student)]
         own = {id(gate) for gate in gates}
@@ -242,10 +236,10 @@ class Delta:
         network.folding = "later"
         return network.eval().requires_grad_(False)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Values:
         return {"first": {name: list(values) for name, values in self._first.items()}}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Values) -> None:
         self._first = {name: list(values) for name, values in state["first"].items()}
 
 

@@ -1,11 +1,11 @@
 """The delta student's cheap layers alone, on every frame: the baseline without key frames."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
+from vidistill.config import Values
 from vidistill.methods.supervised import Supervised
 from vidistill.methods.teacher import FrozenTeacher
 from vidistill.students.card import Card
@@ -39,19 +39,14 @@ class LowRank(Supervised):
     reduction: int = 4
     policy: Policy = "out"
     rank: int | None = None
-    convert: Sequence[str] | None = None
-    leave: Sequence[str] = ()
+    convert: tuple[str, ...] | None = None
+    leave: tuple[str, ...] = ()
     leave_first: int = 1
     leave_last: int = 1
     student_learning_rate_factor: float = 10.0
 
     def prepare(
-        self,
-        network: nn.Module,
-        example: Tensor,
-        *,
-        card: Card | None = None,
-        teacher: FrozenTeacher | None = None,
+        self, network: nn.Module, example: Tensor, *, card: Card | None = None, teacher: FrozenTeacher | None = None
     ) -> Student:
         card = card or Card()
         refuse_clips(card.view, self.name)
@@ -60,7 +55,7 @@ class LowRank(Supervised):
         spec = StudentSpec(reduction=self.reduction, policy=self.policy, rank=self.rank)  # the default is separable
         return factorise(network, plan_conversion(network, example, selection, [spec]), card)
 
-    def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
+    def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[Values]:
         assert student.plan is not None
         bottlenecks = [student.network.get_submodule(entry.path) for entry in student.plan.converted]
         cheap = {id(p) for bottleneck in bottlenecks for p in bottleneck.parameters()}

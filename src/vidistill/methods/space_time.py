@@ -6,7 +6,7 @@ equations and for where we differ.
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from vidistill.config import Values
 from vidistill.data.clip import Batch
 from vidistill.errors import UserError
 from vidistill.methods.features import tapped
@@ -141,12 +142,7 @@ class SpaceTime(Supervised):
             raise ValueError(f"pool must be at least 1 (1 for none), got {self.pool}")
 
     def prepare(
-        self,
-        network: nn.Module,
-        example: Tensor,
-        *,
-        card: Card | None = None,
-        teacher: FrozenTeacher | None = None,
+        self, network: nn.Module, example: Tensor, *, card: Card | None = None, teacher: FrozenTeacher | None = None
     ) -> Student:
         require_windows((card or Card()).view, self.name)
         student = super().prepare(network, example, card=card)
@@ -244,10 +240,10 @@ class SpaceTime(Supervised):
     def figures(log: list[dict[str, float]]) -> list[Picture]:
         return figures(log)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Values:
         return {"sums": dict(self._sums), "batches": self._batches, "frozen": self._frozen}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Values) -> None:
         self._sums, self._batches, self._frozen = dict(state["sums"]), state["batches"], state["frozen"]
 
 

@@ -42,12 +42,7 @@ class StageMethod(Supervised, ABC):
     stages: int | list[tuple[str, str]] | None = None
 
     def prepare(
-        self,
-        network: nn.Module,
-        example: Tensor,
-        *,
-        card: Card | None = None,
-        teacher: FrozenTeacher | None = None,
+        self, network: nn.Module, example: Tensor, *, card: Card | None = None, teacher: FrozenTeacher | None = None
     ) -> Student:
         require_clips((card or Card()).view, self.name)
         if teacher is None:

@@ -3,11 +3,12 @@
 import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from vidistill.config import Values
 from vidistill.data.clip import Batch
 from vidistill.methods.teacher import FrozenTeacher
 from vidistill.report.figures import Picture
@@ -47,16 +48,11 @@ class Supervised:
         return copy.deepcopy(self)
 
     def prepare(
-        self,
-        network: nn.Module,
-        example: Tensor,
-        *,
-        card: Card | None = None,
-        teacher: FrozenTeacher | None = None,
+        self, network: nn.Module, example: Tensor, *, card: Card | None = None, teacher: FrozenTeacher | None = None
     ) -> Student:
         return as_student(network, replace(card or Card(), form="per_frame", plan=None))
 
-    def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[dict[str, Any]]:
+    def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[Values]:
         norms = [module for module in student.modules() if isinstance(module, NORMS)]
         in_norms = {id(parameter) for norm in norms for parameter in norm.parameters(recurse=False)}
         groups: dict[tuple[float, bool], list[nn.Parameter]] = {}  # by learning rate factor and whether it decays
@@ -99,8 +95,8 @@ class Supervised:
         student.training_parts = None
         return student.eval().requires_grad_(False)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Values:
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Values) -> None:
         pass

@@ -62,7 +62,7 @@ def size_errors(network: nn.Module, clips: Tensor) -> Iterator[None]:
                 raise
             raise UserError(
                 f"a batch of {len(clips)} clips of {num_frames} frames of {height}×{width} leaves a normalisation one "
-                "value per channel, which has no spread; raise optim.batch_size, or the size"
+                "value, which has no spread; raise optim.batch_size, or the size"
             ) from error
         try:
             smallest = smallest_size(network, num_frames=num_frames)

@@ -44,8 +44,9 @@ class Declares(Protocol):
     "channels_last" (B, T', h, w, C). Read with `stages`. Default: "frames"."""
 
     classifier: str
-    """Path of the layer that gives the class logits, for the method cross_resolution an `nn.Linear`. Read by that
-    method, and by a recipe's `backbone` for weights with another number of classes. Default: none."""
+    """Path of the layer that gives the class logits, for the method cross_resolution an `nn.Linear` (torchvision's S3D
+    has a 1×1×1 convolution). Read by that method, and by a recipe's `backbone`, whose weights may be of other classes.
+    Default: none."""
 
     clip_shape: tuple[int, int, int] | None
     """(T, H, W), frames and pixels, of the only clips that it takes. Read where a clip does not fit. Default: None,

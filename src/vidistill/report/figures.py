@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vidistill.config import Values
 from vidistill.report.table import Metric, frame_milliseconds, networks, number, same_device
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Picture:
     caption: str
 
 
-def quality_against_cost(results: dict[str, Any], metrics: Sequence[Metric]) -> list[Picture]:
+def quality_against_cost(results: Values, metrics: Sequence[Metric]) -> list[Picture]:
     """A scatter for each cost that is known for two networks or more: time on the student's device, then GMAC.
 
     The quality is the first of the task's that is known for two networks; else the agreement with the teacher.
@@ -80,12 +81,12 @@ def _label(metric: Metric) -> str:
     return f"{name}, {metric.unit}" if metric.unit else name
 
 
-def _known(results: dict[str, Any], *keys: str) -> dict[str, float]:
+def _known(results: Values, *keys: str) -> dict[str, float]:
     values = {name: number(scores, *keys) for name, scores in networks(results).items()}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _colours(results: dict[str, Any]) -> dict[str, str]:
+def _colours(results: Values) -> dict[str, str]:
     baselines = [name for name in networks(results) if name not in ("teacher", "student")]
     return {"teacher": TEACHER, "student": STUDENT} | dict(zip(baselines, cycle(BASELINES), strict=False))
 
@@ -124,7 +125,7 @@ def _name_points(axes: "Axes", points: dict[str, tuple[float, float]], colours: 
         taken.append(box)
 
 
-def quality_by_distance(results: dict[str, Any], metrics: Sequence[Metric]) -> list[Picture]:
+def quality_by_distance(results: Values, metrics: Sequence[Metric]) -> list[Picture]:
     """Lines over the distance to the key frame, one picture for each quality that is known at two or more."""
     pictures = []
     for metric in (metric for metric in metrics if metric.name):
@@ -169,7 +170,7 @@ def _lines(
     axes.legend()
 
 
-def latencies(results: dict[str, Any]) -> Picture | None:
+def latencies(results: Values) -> Picture | None:
     """The student's bars by kind of frame, with the teacher's frame as a line where both ran on one device.
 
     None for a student without delta frames.
@@ -281,7 +282,7 @@ def picture(draw: Callable[["Axes"], None], alt: str, caption: str) -> Picture:
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
-    dark = re.sub("|".join(DARK), lambda found: DARK[found.group()], svg)
+    dark = re.sub("|".join(DARK), lambda colour: DARK[colour.group()], svg)
     return Picture(_svg(svg), _svg(dark), alt, caption)
 
 

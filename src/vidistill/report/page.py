@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from vidistill.config import Values
 from vidistill.errors import UserError
 from vidistill.report import figures
 from vidistill.report.figures import Picture
@@ -57,7 +58,7 @@ class RunFolder:
         return f"{name} by {method} distillation" if is_taught and method not in name else name
 
 
-def _mapping(value: Any) -> dict[str, Any]:
+def _mapping(value: Any) -> Values:
     if not isinstance(value, dict):
         raise ValueError("it holds no keys and values")
     return value
@@ -244,7 +245,7 @@ def _video(run: RunFolder) -> str:
     )
 
 
-def _plan(plan: dict[str, Any]) -> str:
+def _plan(plan: Values) -> str:
     converted, blocks, share = (number(plan, key) for key in ("converted", "blocks", "share"))
     left: dict[str, list[str]] = {}
     for layer in filter(None, plan.get("left") or []):
@@ -266,26 +267,26 @@ def _plan(plan: dict[str, Any]) -> str:
     return body
 
 
-def _protocols(results: dict[str, Any]) -> str:
-    said: dict[str, list[str]] = {}
+def _protocols(results: Values) -> str:
+    sentences: dict[str, list[str]] = {}
     for name, scores in networks(results).items():
         size = "×".join(map(str, scores.get("size") or []))
         timed = ", ".join(str(fact) for fact in (scores.get("device"), scores.get("precision"), size) if fact)
         for sentence in (part_of(scores, "metrics").get("protocol"), timed and f"Timed on {timed}."):
             if sentence:
-                said.setdefault(str(sentence), []).append(name)
-    if not said:
+                sentences.setdefault(str(sentence), []).append(name)
+    if not sentences:
         return ""
-    items = [f"<b>{escape(', '.join(names))}:</b> {escape(sentence)}" for sentence, names in said.items()]
+    items = [f"<b>{escape(', '.join(names))}:</b> {escape(sentence)}" for sentence, names in sentences.items()]
     gmacs = [[number(scores, "gmacs", key) for key in ("delta", "key")] for scores in networks(results).values()]
     if any(delta not in (None, key) for delta, key in gmacs):
         items.append(GMAC)
     return "".join(f"<p>{item}</p>\n" for item in items) + _undecodable(results)
 
 
-def _undecodable(results: dict[str, Any]) -> str:
-    found = [part_of(scores, "metrics").get("undecodable") or [] for scores in networks(results).values()]
-    reasons = dict.fromkeys(str(reason) for reasons in found for reason in reasons)
+def _undecodable(results: Values) -> str:
+    undecodable = [part_of(scores, "metrics").get("undecodable") or [] for scores in networks(results).values()]
+    reasons = dict.fromkeys(str(reason) for reasons in undecodable for reason in reasons)
     items = "".join(f"<li>{escape(reason)}</li>" for reason in reasons)
     title = f"What could not be decoded and was not scored: {len(reasons)}"
     return details(title, f"<ul>{items}</ul>") if items else ""

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from vidistill.config import Values
+
 UNKNOWN = "–"
 
 
@@ -78,7 +80,7 @@ def rows_of(metrics: Sequence[Metric]) -> list[Row]:
     return [*qualities, SCORED, *counts, *COSTS]
 
 
-def results_table(results: dict[str, Any], metrics: Sequence[Metric] = ()) -> str:
+def results_table(results: Values, metrics: Sequence[Metric] = ()) -> str:
     """Teacher, student and baselines as a Markdown table; "" where nothing is known.
 
     metrics: the task's. An unknown number is "–". Costs that are unknown for every network are left out, and so are
@@ -94,7 +96,7 @@ def results_table(results: dict[str, Any], metrics: Sequence[Metric] = ()) -> st
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def table_rows(results: dict[str, Any], metrics: Sequence[Metric]) -> list[tuple[Row, list[str]]]:
+def table_rows(results: Values, metrics: Sequence[Metric]) -> list[tuple[Row, list[str]]]:
     """The rows of which at least one number is known, with a cell for each network."""
     rows, columns = [], networks(results).values()
     for row in rows_of(metrics):
@@ -110,7 +112,7 @@ def table_rows(results: dict[str, Any], metrics: Sequence[Metric]) -> list[tuple
     return rows
 
 
-def headline(results: dict[str, Any], metrics: Sequence[Metric], *, name: str) -> str:
+def headline(results: Values, metrics: Sequence[Metric], *, name: str) -> str:
     """One sentence of the numbers that are known: against the teacher where one was measured, else on their own."""
     columns = networks(results)
     clauses: list[str] = []
@@ -121,7 +123,7 @@ def headline(results: dict[str, Any], metrics: Sequence[Metric], *, name: str) -
     return f"{name}: {'; '.join(clauses) or 'nothing has been measured yet'}."
 
 
-def _costs_compared(teacher: dict[str, Any], student: dict[str, Any]) -> list[str]:
+def _costs_compared(teacher: Values, student: Values) -> list[str]:
     clauses, amortised = [], []
     teacher_ms = frame_milliseconds(teacher) if same_device(teacher, student) else None
     if delta := _ratio(number(student, "latency_ms", "delta", "p50"), teacher_ms):
@@ -137,7 +139,7 @@ def _costs_compared(teacher: dict[str, Any], student: dict[str, Any]) -> list[st
     return clauses
 
 
-def _quality_compared(teacher: dict[str, Any], student: dict[str, Any], metrics: Sequence[Metric]) -> list[str]:
+def _quality_compared(teacher: Values, student: Values, metrics: Sequence[Metric]) -> list[str]:
     """The first sentence that can be filled, those of agreement last; agreement follows a share in brackets."""
     with_sentence = sorted((metric for metric in metrics if metric.sentence), key=lambda metric: metric.is_agreement)
     agreement = next((number(student, "metrics", m.key) for m in metrics if m.is_agreement), None)
@@ -158,7 +160,7 @@ def _ratio(part: float | None, whole: float | None, *, decimals: int = 2) -> str
     return f"{part / whole:.{decimals}f}" if part / whole >= 0.1 else f"{part / whole:.2g}"
 
 
-def _alone(scores: dict[str, Any] | None, metrics: Sequence[Metric]) -> list[str]:
+def _alone(scores: Values | None, metrics: Sequence[Metric]) -> list[str]:
     """Quality and cost of one network, without a comparison."""
     named = [metric for metric in metrics if metric.name and not metric.is_agreement]
     values = [(metric, number(scores, "metrics", metric.key)) for metric in named]
@@ -181,12 +183,12 @@ def number(tree: Any, *keys: str) -> float | None:
     return float(tree) if known else None
 
 
-def networks(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def networks(results: Values) -> dict[str, Values]:
     """Teacher, student and baselines of a run's results, those that have any."""
     baselines = results.get("baselines") or {}
-    found = {"teacher": results.get("teacher"), "student": results.get("student")}
-    found |= {str(name): scores for name, scores in baselines.items() if name not in found}
-    return {name: scores for name, scores in found.items() if isinstance(scores, dict) and scores}
+    columns = {"teacher": results.get("teacher"), "student": results.get("student")}
+    columns |= {str(name): scores for name, scores in baselines.items() if name not in columns}
+    return {name: scores for name, scores in columns.items() if isinstance(scores, dict) and scores}
 
 
 def frame_milliseconds(scores: Any) -> float | None:
@@ -201,7 +203,7 @@ def same_device(teacher: Any, student: Any) -> bool:
     return len(devices - {None}) < 2
 
 
-def part_of(tree: dict[str, Any], key: str) -> dict[str, Any]:
+def part_of(tree: Values, key: str) -> Values:
     """The mapping under `key`, empty where there is none."""
     part = tree.get(key)
     return part if isinstance(part, dict) else {}

@@ -17,7 +17,6 @@ from vidistill.models import build_network
 from vidistill.models.backbone_weights import load_backbone
 from vidistill.models.declares import declared
 from vidistill.ops.clip_view import ClipView
-from vidistill.ops.normalise import Normalisation
 from vidistill.runs.recipe import NetworkSettings, Recipe, TeacherSettings
 from vidistill.runs.train import Training
 from vidistill.students.card import Card
@@ -69,7 +68,10 @@ def build(recipe: Recipe, *, measures: bool = True) -> Run:
     torch.manual_seed(recipe.seed)  # again, for a student starts alike with a teacher and alone
     network, spec = _student_network(recipe, teacher, task)
     network.requires_grad_(True)  # what was loaded was frozen
-    normalisation = recipe.normalisation or _known_normalisation(saved, teacher.network if teacher else network, task)
+    # the recipe's, else what the teacher was trained with, else what the published weights want, else the task's
+    declared_by = declared(teacher.network if teacher is not None else network).normalisation
+    trained_with = saved.card.normalisation if saved is not None else None
+    normalisation = recipe.normalisation or trained_with or declared_by or task.normalisation
     method = recipe.method.for_run(recipe.out, optimiser=recipe.optim.name, measures=measures)
     view = clips.view_of(_view_changes(recipe.student, network, None))
     named = labelled or (saved.card if saved is not None else Card())
@@ -86,10 +88,8 @@ def build(recipe: Recipe, *, measures: bool = True) -> Run:
     frozen = None
     if teacher is not None:
         own = recipe.teacher.normalisation if recipe.teacher is not None else None
-        trained_with = saved.card.normalisation if saved is not None else normalisation
-        teacher.card = replace(
-            teacher.card, normalisation=own or trained_with, class_names=named.class_names, palette=named.palette
-        )
+        own = own or trained_with or normalisation
+        teacher.card = replace(teacher.card, normalisation=own, class_names=named.class_names, palette=named.palette)
         frozen = FrozenTeacher(teacher.network, teacher.view, _cache(recipe, task, teacher.network))
     student = method.prepare(network, clips.example(), card=card, teacher=frozen)
     for dataset in evaluation:
@@ -209,14 +209,6 @@ def _cache(recipe: Recipe, task: Task, teacher: nn.Module) -> TeacherCache | Non
             "depend on the others of its batch; leave it out"
         )
     return TeacherCache(recipe.teacher.cache)
-
-
-def _known_normalisation(saved: Student | None, first: nn.Module, task: Task) -> Normalisation:
-    """What the teacher was trained with, else what `first`, the teacher's network or that of a student alone, declares
-    that its published weights want, else the task's."""
-    if saved is not None:
-        return saved.card.normalisation
-    return declared(first).normalisation or task.normalisation
 
 
 def _view_changes(settings: NetworkSettings, network: nn.Module, card: Card | None) -> Values:

@@ -42,12 +42,14 @@ class NetworkSettings(Settings):
     view: ViewSettings = ViewSettings()
 
 
-def _normalisation(values: Values | Normalisation | None) -> Normalisation | None:
-    """None for an empty mapping; a value that is not given keeps ImageNet's."""
+def _normalisation(values: Values | Normalisation | None, info: pydantic.ValidationInfo) -> Normalisation | None:
+    """None for an empty mapping. A value that is not given keeps the task's; for a teacher's own frames, ImageNet's."""
     if not isinstance(values, dict):
         return values
+    task = info.data.get("task")  # which stands beside a recipe's normalisation, but not beside a teacher's
+    where, usual = ("teacher.normalisation", Normalisation()) if task is None else ("normalisation", task.normalisation)
     lists = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return call(Normalisation, lists, where="normalisation") if values else None
+    return call(Normalisation, usual.to_dict() | lists, where=where) if values else None
 
 
 OptionalNormalisation = Annotated[
@@ -101,14 +103,6 @@ def _method(values: Values | Method) -> Method:
     return call(choose(METHODS, name, where="method"), options, where="method")
 
 
-def _method_values(method: Method) -> Values:
-    return {"name": method.name, **plain(method)}
-
-
-def _task(values: Values | Task) -> Task:
-    return task_of(values) if isinstance(values, dict) else values
-
-
 class Recipe(Settings):
     """A run, whole. Every number has a default.
 
@@ -119,14 +113,16 @@ class Recipe(Settings):
 
     model_config = pydantic.ConfigDict(extra="forbid", populate_by_name=True, arbitrary_types_allowed=True)
 
-    task: Annotated[Task, pydantic.BeforeValidator(_task), pydantic.PlainSerializer(Task.to_values)] = pydantic.Field(
-        default_factory=lambda: next(iter(TASKS.values()))()
-    )
+    task: Annotated[
+        Task,
+        pydantic.BeforeValidator(lambda v: task_of(v) if isinstance(v, dict) else v),
+        pydantic.PlainSerializer(Task.to_values),
+    ] = pydantic.Field(default_factory=lambda: next(iter(TASKS.values()))())
     teacher: TeacherSettings | None = None
     student: StudentSettings = StudentSettings()
-    method: Annotated[Method, pydantic.PlainValidator(_method), pydantic.PlainSerializer(_method_values)] = (
-        pydantic.Field(default_factory=METHODS["supervised"])
-    )
+    method: Annotated[
+        Method, pydantic.PlainValidator(_method), pydantic.PlainSerializer(lambda m: {"name": m.name, **plain(m)})
+    ] = pydantic.Field(default_factory=METHODS["supervised"])
     losses: dict[str, pydantic.NonNegativeFloat] = {}
     data: DataSettings = DataSettings()
     optim: OptimSettings = OptimSettings()

@@ -60,15 +60,15 @@ def compare(
         scored[HOLD] = HeldOutput(teacher.network, teacher.card)
         intervals[HOLD] = student.card.key_frame_interval
     metrics = [evaluate(scored, d.sequences, task, intervals=intervals, running=running) for d in datasets]
-    found: dict[str, Values] = {}
+    measured_by_name: dict[str, Values] = {}
     for name in scored:
         own = [by_network[name] for by_network in metrics]
         more = by_name(datasets[1:], own[1:])
-        found[name] = {"metrics": own[0] if own else None, "more_metrics": more, **costs.get(name, {})}
+        measured_by_name[name] = {"metrics": own[0] if own else None, "more_metrics": more, **costs.get(name, {})}
     return {
-        "teacher": found.get(TEACHER),
-        "student": found["student"],
-        "baselines": {name: scores for name, scores in found.items() if name not in networks},
+        "teacher": measured_by_name.get(TEACHER),
+        "student": measured_by_name["student"],
+        "baselines": {name: scores for name, scores in measured_by_name.items() if name not in networks},
         "plan": summarise(student.plan),
         "environment": environment(student.device),
     }

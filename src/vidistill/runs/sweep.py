@@ -14,7 +14,6 @@ import torch
 from vidistill.config import Values
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
-from vidistill.methods import Method
 from vidistill.methods.supervised import Supervised
 from vidistill.ops.clip_view import ClipView
 from vidistill.report.figures import BASELINES, STUDENT, TEACHER, Picture, picture
@@ -105,7 +104,9 @@ def _recipes(whole: Recipe, views: Sequence[str], path: Path) -> dict[tuple[str,
             recipe.normalisation = normalisation
             recipe.out = whole.out / f"{view.replace(':', '_')}_{series.replace(' ', '_')}"
             if series == ALONE:
-                recipe.teacher, recipe.method = None, _without_teacher(whole.method)
+                shared = {option.name for option in fields(Supervised)} & vars(whole.method).keys()
+                own = {name: getattr(whole.method, name) for name in shared}  # what the method has of norms and rates
+                recipe.teacher, recipe.method = None, Supervised(**own)
             run = build(recipe)
             refuse_nothing_to_learn(run)
             if not isinstance(run.training.student.view, ClipView):
@@ -125,12 +126,6 @@ def _series(whole: Recipe) -> Sequence[str]:
     if whole.teacher is None:
         return [ALONE]
     return [TAUGHT, ALONE] if whole.data.labels == "given" else [TAUGHT]
-
-
-def _without_teacher(method: Method) -> Supervised:
-    """Ordinary training, with what the method has of norms and rates."""
-    shared = [option.name for option in fields(Supervised) if hasattr(method, option.name)]
-    return Supervised(**{name: getattr(method, name) for name in shared})
 
 
 def _point(run: Run, scores: Values, costs: Values, view: str, series: str) -> Point:
@@ -200,8 +195,8 @@ def draw_points(axes: "Axes", *, places: list[tuple[Point, float]], label: str) 
 def _joined(chosen: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
     """Points (x, y, name) with one name where several lie on one another, to a twentieth of the widest x."""
     width = max(x for x, _, _ in chosen)
-    found: dict[tuple[int, float], tuple[float, float, str]] = {}
+    named: dict[tuple[int, float], tuple[float, float, str]] = {}
     for x, y, name in chosen:
         place = (round(20 * x / width), y)
-        found[place] = (x, y, f"{found[place][2]}, {name}" if place in found else name)
-    return list(found.values())
+        named[place] = (x, y, f"{named[place][2]}, {name}" if place in named else name)
+    return list(named.values())

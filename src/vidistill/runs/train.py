@@ -102,7 +102,7 @@ def train(training: Training, *, should_stop: Callable[[int], bool] = lambda ste
     AcceleratorState._reset_state()  # accelerate's settings outlive a run: a second one may want another precision
     may_rest = DistributedDataParallelKwargs(find_unused_parameters=True)  # candidates not chosen, a frozen memory
     accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),  # said, or several processes would each train alone
+        cpu=not torch.accelerator.is_available(),  # stated, or several processes would each train alone
         mixed_precision=optim.precision,
         gradient_accumulation_steps=optim.accumulate,
         kwargs_handlers=[may_rest],
@@ -132,7 +132,13 @@ def train(training: Training, *, should_stop: Callable[[int], bool] = lambda ste
             log.write(step + 1, losses, learning_rate=optimizer.param_groups[0]["lr"], samples_per_second=rate)
             last = step + 1 == optim.steps or should_stop(step + 1)
             if accelerator.is_main_process and (last or (step + 1) % optim.checkpoint_every == 0):
-                save_checkpoint(path, _snapshot(training, optimizer, step + 1))
+                contents = {
+                    "step": step + 1,
+                    "student": training.student.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "method": training.method.state_dict(),
+                }
+                save_checkpoint(path, contents)
             if last:
                 break
     accelerator.wait_for_everyone()
@@ -247,15 +253,6 @@ def _one_thread(worker: int) -> None:
 
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-
-
-def _snapshot(training: Training, optimizer: Any, step: int) -> dict[str, Any]:
-    return {
-        "step": step,
-        "student": training.student.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "method": training.method.state_dict(),
-    }
 
 
 def _resume(training: Training, optimizer: torch.optim.Optimizer, path: Path) -> int:

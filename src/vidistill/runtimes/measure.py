@@ -56,10 +56,10 @@ def profile_students(
     latency = measure_latency(running, inputs, key_frame_interval=interval, warmup=warmup)
     clips = {name: _clip(model, inputs[name]) for name, model in running.items() if isinstance(model.view, ClipView)}
     clip_times = time_side_by_side({name: partial(running[name], clip) for name, clip in clips.items()})
-    found: dict[str, Values] = {}
+    profiles: dict[str, Values] = {}
     for name, student in students.items():
         place = f"{describe_device(frames.device)}, {student.runtime or runtime or DEFAULT}"
-        found[name] = {
+        profiles[name] = {
             **_costs(student, running[name], inputs[name], interval),
             "latency_ms": latency[name],
             "frames_per_second": 1000 / latency[name]["amortised"],
@@ -67,8 +67,8 @@ def profile_students(
             "precision": precision,
         }
         if name in clips:
-            found[name]["latency_ms"] = {"clip": clip_times[name], "amortised": latency[name]["amortised"]}
-    return found
+            profiles[name]["latency_ms"] = {"clip": clip_times[name], "amortised": latency[name]["amortised"]}
+    return profiles
 
 
 def _frames_for(student: Student, frames: Tensor) -> Tensor:

@@ -21,9 +21,9 @@ from vidistill.ops.clip_view import ClipView, WindowView
 from vidistill.runtimes.contract import Exported, Runtime
 from vidistill.students.card import Card
 from vidistill.students.norms import fused_copy
-from vidistill.students.state import KEY, State, without_key_frame
+from vidistill.students.state import KEY, WINDOW, State, without_key_frame
 from vidistill.students.student import Student
-from vidistill.students.windows import HELD, WINDOW, LookAhead
+from vidistill.students.windows import AGE, HELD, LookAhead
 
 NEXT = "next/"  # ahead of the name of a state tensor that the next frame needs anew
 OUTPUT = "output"
@@ -151,6 +151,7 @@ class ExportedStudent(Student):
         self._delta = None if delta is None else open_session(delta, threads=threads)
         self._paths = paths
         self._frame_shape = tuple(self._key.get_inputs()[0].shape)
+        self._has_window = any(value.name == WINDOW for value in self._key.get_outputs())
         if isinstance(card.view, WindowView) and not takes_windows:
             self.delay = card.view.window // 2
 
@@ -163,32 +164,34 @@ class ExportedStudent(Student):
     def forward(self, frame: Tensor, state: State | None = None) -> tuple[NetworkOutputs, State]:
         if frame.ndim == 5 and len(self._frame_shape) == 4:
             return self._whole(frame), {}
-        if state is not None and HELD in state:  # a network of clips, between key frames
-            return state[HELD], state
+        if isinstance(self.view, ClipView):
+            return self._held(frame, state or {}, self.view)
         waited = 0 if state is None or WAITED not in state else int(state[WAITED])
         outputs, kept = self._step(frame, {n: t for n, t in (state or {}).items() if n != WAITED})
-        if isinstance(self.view, ClipView):
-            kept[HELD] = logits_of(outputs)
         if self.delay:
             kept[WAITED] = torch.tensor([min(waited + 1, self.delay)])
         return (None if waited < self.delay else outputs), kept
 
-    def spacing_for(self, interval: int) -> int:
-        """A network of clips gets one frame for each key frame, so these must come as far apart as its frames do."""
-        if isinstance(self.view, ClipView) and interval != self.view.stride:
-            raise UserError(
-                f"an exported network of clips takes a key frame every {self.view.stride} frames, got {interval}; "
-                "leave the key frames out, or stream the student before its export"
-            )
-        return interval if isinstance(self.view, ClipView) else 1
+    def _held(self, frame: Tensor, state: State, view: ClipView) -> tuple[NetworkOutputs, State]:
+        """Of a network of clips: outputs of key frames, held between them; a window moves on every `stride` frames."""
+        age = state[AGE] + 1 if AGE in state else torch.tensor([0])
+        held = state.get(HELD)
+        if held is not None and not (self._has_window and int(age) == view.stride):
+            return held, {**state, AGE: age}
+        outputs, kept = self._step(frame, {n: t for n, t in state.items() if n not in (HELD, AGE)})
+        logits = logits_of(outputs) if held is None else held
+        return logits, {**kept, HELD: logits, AGE: torch.tensor([0])}
 
-    def flush(self, state: State | None) -> list[NetworkOutputs]:
-        late = []
-        for _ in range(self.delay if state else 0):
-            assert state is not None
-            outputs, state = self(state[WINDOW][:, -1], state)
-            late.append(outputs)
-        return [outputs for outputs in late if outputs is not None]
+    def spacing_for(self, interval: int) -> int:
+        """A window of clips gets every `stride`-th frame, so that key frames come a multiple of that apart."""
+        if not (isinstance(self.view, ClipView) and self._has_window):
+            return 1
+        if interval % self.view.stride:
+            raise UserError(
+                f"an exported network of clips takes a key frame every {self.view.stride} frames, or a multiple of "
+                f"that, got {interval}; leave the key frames out, or stream the student before its export"
+            )
+        return self.view.stride
 
     def _whole(self, clip: Tensor) -> NetworkOutputs:
         """The outputs of a clip (1, T, 3, H, W) or window, frame by frame."""

@@ -55,7 +55,7 @@ def evaluate(
 
     Args:
         students: by name; agreement is counted with the one that is named "teacher".
-        sequences: the videos. One that is scored by whole clips and cannot be decoded is left out and named.
+        sequences: the videos. One that is scored by whole clips is left out and named where it cannot be decoded.
         task: what is counted, and with which number of classes.
         intervals: frames from one key frame to the next, by name; the card's by default, and 1 for the teacher.
         running: where and how the networks run.
@@ -68,8 +68,9 @@ def evaluate(
         interval = (intervals or {}).get(name) or (1 if name == TEACHER else student.card.key_frame_interval)
         stream = Stream(student, key_frames=Fixed(interval), running=running, task=task)
         players[name] = _Player(stream, task.scores(interval=interval, view=student.view), interval)
-    total = sum(len(sequence) for sequence in sequences)
-    done = track(range(total), "evaluating", total=total)  # advanced frame by frame
+    task.check_videos(sequences, [student.view for student in students.values()])
+    total = sum(_steps(sequence, task) for sequence in sequences)
+    done = track(range(total), "evaluating", total=total)  # advanced step by step
     with torch.inference_mode():
         for sequence in sequences:
             for player in players.values():
@@ -78,23 +79,26 @@ def evaluate(
     return {name: player.scores.metrics() for name, player in players.items()}
 
 
+def _steps(sequence: FrameSequence, task: Task) -> int:
+    """How far the progress goes with a sequence: its frames, or one for a video that nobody need open to count them."""
+    return 1 if task.whole_videos else len(sequence)
+
+
 def _play(players: dict[str, _Player], sequence: FrameSequence, task: Task, done: Iterator[int]) -> None:
-    try:
-        clips = {name: task.clips(sequence, player.stream.student.view) for name, player in players.items()}
-    except UserError as error:
-        for player in players.values():
-            player.scores.leave_out(error)
-        deque(islice(done, len(sequence)), maxlen=0)
-        return
     outputs: dict[str, list[NetworkOutputs]] = {}
-    for name, clip in clips.items():
-        if clip is not None:  # its views run one by one, so that many need no more memory
-            outputs[name] = [players[name].stream.whole(frames) for frames in clip.frames]
-    for name, clip in clips.items():
-        if clip is not None:
-            players[name].scores.add_clips(clip.truth, outputs[name], outputs.get(TEACHER))
-    if outputs:
-        deque(islice(done, len(sequence)), maxlen=0)
+    truths: dict[str, Any] = {}
+    for name, player in players.items():
+        try:
+            clips = task.clips(sequence, player.stream.student.view)
+        except UserError as error:  # a network of another view may read other frames of it
+            player.scores.leave_out(error)
+            continue
+        if clips is not None:  # its views run one by one, so that many need no more memory
+            outputs[name], truths[name] = [player.stream.whole(frames) for frames in clips.frames], clips.truth
+    for name, truth in truths.items():
+        players[name].scores.add_clips(truth, outputs[name], outputs.get(TEACHER))
+    if task.whole_videos or truths:
+        deque(islice(done, _steps(sequence, task)), maxlen=0)
         return
     frames = _counted(task.frames(sequence), done)
     if task.every_phase:
@@ -161,7 +165,7 @@ def _play_from_key_frame(
     name: str, player: _Player, window: deque[_Frame], earlier: dict[tuple[str, int], Prediction]
 ) -> None:
     run = list(islice(window, player.interval))
-    if name == TEACHER:
+    if name == TEACHER and player.interval == 1:  # it has run on every frame already
         predicted = [frame.reference for frame in run]
     else:
         player.stream.restart()

@@ -84,6 +84,7 @@ class Stream:
         self.key_frames = key_frames or Fixed(student.card.key_frame_interval)
         self.index = 0
         self._deployed: Student | None = None  # made for the size of the first frame
+        self._deployed_size: tuple[int, int] | None = None
         self._state: State | None = None
         self._memory: Memory | None = None
         self._size: tuple[int, ...] | None = None
@@ -120,13 +121,14 @@ class Stream:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise UserError(f"frame {self.index} must be (height, width, 3) uint8 RGB, got {image.shape} {image.dtype}")
         outputs = self.flush() if image.shape != self._size else []
-        frame = self._planes(self._seen(image))
+        frame = self._planes(image)
         if image.shape != self._size:
             self._size, self._memory, self._state = image.shape, None, None
         is_key, self._memory = self.key_frames(frame, self._memory)
         self._waiting.append(_Waiting(math.nan if pts_seconds is None else pts_seconds, image))
         self.index += 1
         student = self._student_for(frame)
+        student.expect_key_frames(self._interval)
         if student.delay and not self._has_key_frame():
             is_key = True  # there is none yet from which this one could follow
         began = perf_counter()
@@ -134,7 +136,8 @@ class Stream:
         if is_key and state is not None:
             state = without_key_frame(state)
             self._state = None  # the old key frame's memory is free before the new one's is made
-        network_outputs, self._state = student(self._normalised(frame, student), state or None)
+        normalised = student.normalisation(frame).to(student.dtype).contiguous(memory_format=torch.channels_last)
+        network_outputs, self._state = student(normalised, state or None)
         return outputs if network_outputs is None else [*outputs, self._output(network_outputs, is_key, began)]
 
     @torch.inference_mode()
@@ -142,9 +145,8 @@ class Stream:
         """The outputs that are still to come; the stream then begins anew."""
         if not self._waiting:
             return []
+        student = self._student_for(self._planes(self._waiting[0].image))
         is_key, began = not self._has_key_frame(), perf_counter()
-        # a stream that goes on from a saved state has none yet
-        student = self._student_for(self._planes(self._seen(self._waiting[-1].image)))
         late = student.flush(self._state)
         each = (perf_counter() - began) / max(1, len(late))
         self._state = self._memory = None
@@ -166,31 +168,31 @@ class Stream:
         clip = student.normalisation(planes).to(student.dtype)
         if not (isinstance(student.view, WindowView) and student.has_key_frames):
             return student(clip[None])[0]
+        memory: Memory | None = None
         state: State | None = None
-        outputs: list[NetworkOutputs] = []
-        for index, frame in enumerate(clip):
-            is_key = index % self.student.card.key_frame_interval == 0
-            one, state = student(frame[None], (without_key_frame(state) if is_key else state) or None)
-            outputs += [] if one is None else [one]
-        return [*outputs, *student.flush(state)][len(clip) // 2]
-
-    def _seen(self, image: Image) -> Image:
-        """What the network gets of a frame."""
-        if self.height is not None:
-            return resize_image(image, self.height)
-        return image if self.student.view is None else self.student.view.cut(image)
+        late: list[NetworkOutputs] = []
+        for frame, normalised in zip(planes, clip, strict=True):
+            is_key, memory = self.key_frames(frame[None], memory)
+            outputs, state = student(normalised[None], (without_key_frame(state) if is_key else state) or None)
+            late += [] if outputs is None else [outputs]
+            if len(late) > len(clip) // 2:  # the centre frame's
+                return late[-1]
+        return [*late, *student.flush(state)][len(clip) // 2]
 
     def _planes(self, image: Image) -> Tensor:
-        """(1, 3, H, W) uint8 on the device."""
-        return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].to(self.device)
-
-    def _normalised(self, frame: Tensor, student: Student) -> Tensor:
-        normalised = student.normalisation(frame).to(student.dtype)
-        return normalised.contiguous(memory_format=torch.channels_last)
+        """(1, 3, H, W) uint8 on the device: what the network sees of an image."""
+        if self.height is not None:
+            seen = resize_image(image, self.height)
+        else:
+            seen = image if self.student.view is None else self.student.view.cut(image)
+        return torch.from_numpy(np.ascontiguousarray(seen)).permute(2, 0, 1)[None].to(self.device)
 
     def _student_for(self, frame: Tensor) -> Student:
         """The student as it runs, made anew where its runtime's graphs are for one size and the size has changed."""
-        if self._deployed is None or not self._fits(frame):
+        size = (frame.shape[-2], frame.shape[-1])
+        # graphs of a runtime outside torch are for one size; those of an exported student cannot be made anew
+        is_for_one_size = self._deployed is not None and self._deployed.runtime is not None and not self.student.runtime
+        if self._deployed is None or (is_for_one_size and self._deployed_size != size):
             running = self.running
             with torch.inference_mode(mode=False), torch.no_grad():  # or the copy could not be changed any more
                 student = self.student
@@ -200,14 +202,8 @@ class Stream:
                 self._deployed = deploy(
                     student, example, runtime=running.runtime, precision=running.precision, threads=running.threads
                 )
-            self._deployed.expect_key_frames(self._interval)
-            self._deployed_size = tuple(frame.shape[-2:])
+            self._deployed_size = size
         return self._deployed
-
-    def _fits(self, frame: Tensor) -> bool:
-        assert self._deployed is not None
-        is_fixed = self._deployed.runtime is not None and self.student.runtime is None
-        return not is_fixed or self._deployed_size == tuple(frame.shape[-2:])
 
     @property
     def _interval(self) -> int:
@@ -268,7 +264,11 @@ class Stream:
                 "are others; continue with the same key frames"
             )
         self.index, self._size = index, size
-        self._state = {name: _channels_last(t) for name, t in self._part(tensors, "model/").items()} or None
+        state = self._part(tensors, "model/")
+        for name, tensor in state.items():
+            if tensor.ndim == 4:  # in the layout that the stream runs in, which a file does not keep
+                state[name] = tensor.contiguous(memory_format=torch.channels_last)
+        self._state = state or None
         self._memory = self._part(tensors, "policy/") or None
         if "waiting/images" in tensors:
             seconds, images = tensors["waiting/pts_seconds"].tolist(), tensors["waiting/images"].numpy()
@@ -277,11 +277,6 @@ class Stream:
     def _part(self, tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
         named = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         return {name: tensor.to(self.device) for name, tensor in named.items()}
-
-
-def _channels_last(tensor: Tensor) -> Tensor:
-    """In the layout that the stream runs in, which a file does not keep."""
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
 def save_state(stream: Stream, path: str | Path) -> None:

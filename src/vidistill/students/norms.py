@@ -59,7 +59,7 @@ def channels_last(network: Network) -> Network:
 
 
 def fused_copy(student: Student, example: Tensor) -> Student:
-    """A copy of the student in evaluation mode with its norms fused; the student itself stays as it was trained."""
+    """A copy of the student in evaluation mode with its norms fused, for running; the student itself stays as it is."""
     fused = copy.deepcopy(student).eval()
     fuse_norms(fused, example)
     return fused

@@ -5,6 +5,7 @@ from torch import Tensor
 State = dict[str, Tensor]  # every tensor has the batch first; entries under "key/" live until the next key frame
 
 KEY = "key/"
+WINDOW = "window"  # the entry of the last frames (B, T, 3, h, w), of a network that looks at several
 
 
 def without_key_frame(state: State | None) -> State | None:

@@ -9,7 +9,7 @@ from vidistill.ops.clip_view import ClipView, View, WindowView
 from vidistill.ops.normalise import Normalisation
 from vidistill.students.card import Card
 from vidistill.students.delta.plan import Plan
-from vidistill.students.state import KEY, State
+from vidistill.students.state import KEY, WINDOW, State
 from vidistill.tasks import Task
 
 
@@ -109,8 +109,13 @@ class Student(nn.Module):
             self.network.prepare_for_graphs()
 
     def flush(self, state: State | None) -> list[NetworkOutputs]:
-        """The outputs that are still to come when a stream ends."""
-        return []
+        """The outputs that are still to come when a stream ends: the last frame stands for those beyond it."""
+        late = []
+        for _ in range(self.delay if state else 0):
+            assert state is not None
+            outputs, state = self(state[WINDOW][:, -1], state)
+            late.append(outputs)
+        return [outputs for outputs in late if outputs is not None]
 
     def forward(self, frame: Tensor, state: State | None = None) -> tuple[NetworkOutputs, State]:
         raise NotImplementedError

@@ -13,7 +13,7 @@ from vidistill.models.outputs import NetworkOutputs, logits_of
 from vidistill.ops.clip_view import ClipView, View, WindowView
 from vidistill.ops.tiles import run_in_tiles
 from vidistill.students.card import Card
-from vidistill.students.state import KEY, State
+from vidistill.students.state import KEY, WINDOW, State
 from vidistill.students.student import PerFrame, Student
 
 HELD = f"{KEY}outputs"
@@ -21,17 +21,25 @@ AGE = "age"  # frames since the last one that the window kept
 MEMORY = "network/"
 LOGITS = "logits"
 COUNT = "count"  # how many of the logits are of frames, at most all
-WINDOW = "window"
 TILE_MULTIPLE = 4
 
 
-def clip_view_of(card: Card) -> ClipView:
-    """The view of a network of clips."""
-    assert isinstance(card.view, ClipView)
-    return card.view
+class ClipStudent(Student):
+    """A network of clips on a stream. holds: False to run every frame that it is given, as an exported graph does."""
+
+    has_key_frames = True
+
+    def __init__(self, network: nn.Module, card: Card) -> None:
+        super().__init__(network, card)
+        self.holds = True
+
+    @property
+    def view(self) -> ClipView:
+        assert isinstance(self.card.view, ClipView)
+        return self.card.view
 
 
-class Windowed(Student):
+class Windowed(ClipStudent):
     """A network of clips (B, T, 3, S, S), behind the contract of one that keeps state.
 
     Of whole clips (B, T, 3, H, W) it gives the outputs and an empty state. Of one frame (B, 3, H, W) at a time it gives
@@ -43,16 +51,6 @@ class Windowed(Student):
     regular intervals. holds: False to run the network on every frame that it is given and keep no logits, as an
     exported graph does, which is given every `view.stride`-th one.
     """
-
-    has_key_frames = True
-
-    def __init__(self, network: nn.Module, card: Card) -> None:
-        super().__init__(network, card)
-        self.holds = True
-
-    @property
-    def view(self) -> ClipView:
-        return clip_view_of(self.card)
 
     def prepare_for_graphs(self) -> None:
         self.holds, self.spacing = False, 1
@@ -72,8 +70,8 @@ class Windowed(Student):
         if state is None:
             window = frame.expand(-1, (self.view.num_frames - 1) * step + 1, -1, -1, -1)
         else:
-            window = torch.cat([state["window"][:, 1:], frame], dim=1)
-        kept = {"window": window}
+            window = torch.cat([state[WINDOW][:, 1:], frame], dim=1)
+        kept = {WINDOW: window}
         if self.spacing > 1:
             kept[AGE] = torch.zeros(len(frame), dtype=torch.int64, device=frame.device)
         if state is not None and HELD in state:
@@ -86,7 +84,7 @@ class Windowed(Student):
             return self.network(clips)
 
 
-class FrameByFrame(Student):
+class FrameByFrame(ClipStudent):
     """A network with `step(frame, state) -> (logits, state)`, behind the contract of one that keeps state.
 
     Of whole clips (B, T, 3, H, W) it gives the outputs and an empty state. Of one frame (B, 3, H, W) at a time, on key
@@ -94,16 +92,6 @@ class FrameByFrame(Student):
     they make where the stream began with it; between key frames it holds them. A stream takes a key frame every
     `view.stride` frames. holds: False to run every frame, as an exported graph does.
     """
-
-    has_key_frames = True
-
-    def __init__(self, network: nn.Module, card: Card) -> None:
-        super().__init__(network, card)
-        self.holds = True
-
-    @property
-    def view(self) -> ClipView:
-        return clip_view_of(self.card)
 
     def prepare_for_graphs(self) -> None:
         self.holds = False
@@ -174,14 +162,6 @@ class LookAhead(Student):
             return None, {WINDOW: window}
         outputs, kept = self._run(window, state or {})
         return outputs, {WINDOW: window, **kept}
-
-    def flush(self, state: State | None) -> list[NetworkOutputs]:
-        found = []
-        for _ in range(self.delay if state else 0):
-            assert state is not None
-            outputs, state = self(state[WINDOW][:, -1], state)
-            found.append(outputs)
-        return [outputs for outputs in found if outputs is not None]
 
     def _run(self, window: Tensor, state: State) -> tuple[NetworkOutputs, State]:
         if isinstance(self.network, Student):

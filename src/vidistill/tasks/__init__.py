@@ -1,11 +1,10 @@
 """The tasks: `TASKS` is the only place where one is registered. A new task is a folder here and one line below."""
 
-from typing import Any
-
 from vidistill.config import Values, call, choose
 from vidistill.data.datasets import DATASETS as COMMON_DATASETS
 from vidistill.report.table import Metric
 from vidistill.tasks.contract import Naming, StreamOutput, Task, require_same_frames
+from vidistill.tasks.depth import Depth
 from vidistill.tasks.detection import Detection
 from vidistill.tasks.recognition import Recognition
 from vidistill.tasks.segmentation import Segmentation
@@ -18,9 +17,10 @@ TASKS: dict[str, type[Task]] = {  # the first is a recipe's default
     "recognition": Recognition,
     "super_resolution": SuperResolution,
     "detection": Detection,
+    "depth": Depth,
 }
 
-DATASETS: dict[str, Any] = COMMON_DATASETS | {
+DATASETS: Values = COMMON_DATASETS | {
     name: builder for task in TASKS.values() for name, builder in task.datasets.items()
 }
 

@@ -196,6 +196,7 @@ class Task(ABC):
     any_size: ClassVar[bool] = True  # whether predictions for a resized frame can be given in the frame's own pixels
     default_losses: ClassVar[dict[str, float]] = {}  # weights of its losses, where they are not `task` and `teacher`
     every_phase: ClassVar[bool] = True  # score every frame at every distance to a key frame, else one stream a video
+    whole_videos: ClassVar[bool] = False  # a video counts once, as `clips` cuts it, whatever its number of frames
     datasets: ClassVar[dict[str, Callable[..., VideoDataset]]] = {}  # data sets that only this task reads
     image_files: ClassVar[str] = ""  # what a stream's predictions are as image files: "masks", "frames"; "" for none
     restores: ClassVar[bool] = (
@@ -252,14 +253,6 @@ class Task(ABC):
         seen: the size in which the network got the frame, where that is another.
         """
 
-    def with_pseudo_labels_from(self, confidence: float | None) -> Self:
-        """The task with the teacher's predictions as pseudo-labels where they are this sure; None for none of that."""
-        if confidence is None:
-            return self
-        raise UserError(
-            f"data.labels: pseudo is for tasks with classes, and {self.name} has none; choose given or none"
-        )
-
     def stand_in(self, settings: Any) -> Values:
         """A data source that needs no files, on which a recipe's clips can be drawn."""
         return {"name": "synthetic"}
@@ -267,7 +260,7 @@ class Task(ABC):
     # ---- scoring
 
     def check_videos(self, sequences: Sequence[FrameSequence], views: Sequence[View | None]) -> None:  # noqa: B027
-        """Before any training. views: of the networks that will be scored.
+        """Before any training, and before any scoring. views: of the networks that will be scored.
 
         Raises:
             UserError: a video cannot be scored.

@@ -4,10 +4,10 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from vidistill.config import Values
 from vidistill.data.clip import FrameSequence, VideoDataset
 from vidistill.data.sampling import FrameRange, frame_slice
 from vidistill.data.sequences.boxes import BoxedSequence, Boxes, all_boxes
@@ -18,7 +18,7 @@ from vidistill.data.video.reader import VIDEO_SUFFIXES
 from vidistill.errors import UserError
 from vidistill.files import atomic_path, relative_path
 
-Record = dict[str, Any]  # an object of the JSON file
+Record = Values  # an object of the JSON file
 
 PARTS = ("videos", "images", "annotations", "categories")
 
@@ -65,7 +65,7 @@ def coco_video(
             boxes = [_boxes(image, records_of[image["id"]], labels, path) for image in ordered]
             sequences.append(BoxedSequence(_frames(video, ordered, Path(root), readers), boxes, height))
     if not sequences:
-        raise UserError(f"{path}: has no frames to take; check its videos, its images, and the range frames")
+        raise UserError(f"{path}: has no frames to take; check its videos, its images, and the range in frames")
     return VideoDataset(Path(root).name or "coco_video", sequences, tuple(names.values()))
 
 
@@ -131,6 +131,7 @@ def _check_annotations(records: Sequence[Record], labels: dict[int, int], path: 
 
 
 def _name(video: Record) -> str:
+    """The video's name, or what else identifies it."""
     return str(video.get("name") or video.get("file_name") or video.get("id"))
 
 
@@ -181,7 +182,8 @@ def _boxes(image: Record, records: Sequence[Record], labels: dict[int, int], pat
         scores = [float(record["score"]) for record in records] if is_scored else None
         crowd = [int(record.get("iscrowd", 0)) != 0 for record in records]
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{where}: an annotation is incomplete or its bbox is not four numbers ({error})") from error
+        fault = "an annotation is incomplete, or its bbox is not four numbers"
+        raise UserError(f"{where}: {fault} ({error}); correct it") from error
     boxes = Boxes.of(
         np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
         [labels[record["category_id"]] for record in records],
@@ -203,7 +205,7 @@ class CocoContents:
         self._num_frames = 0
 
     def add_video(self, name: str, file_name: str | None = None) -> str:
-        """Starts a video: the frames added from now on are its. Returns its name, changed if an earlier video has it.
+        """Starts a video, which gets the frames added from now on. Returns its name, a new one if the name is taken.
 
         file_name: the video file, where its frames are not image files.
         """

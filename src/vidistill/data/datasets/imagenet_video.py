@@ -25,55 +25,6 @@ CLASSES = {
 IDS = {wnid: label for label, wnid in enumerate(CLASSES)}
 
 
-@dataclass(frozen=True)
-class XmlBoxes(Sequence[Boxes]):
-    """The boxes of annotation files, each read when used, as the whole set has over a million.
-
-    other_classes: leave out objects of none of the 30 classes, which DET's images show; otherwise they are an error.
-    """
-
-    paths: Sequence[Path]
-    other_classes: bool = False
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Boxes:  # type: ignore[override]  # slices are never used
-        path = self.paths[index]
-        try:
-            root = ElementTree.parse(path).getroot()
-            height, width = (int(_text(root, f"size/{name}")) for name in ("height", "width"))
-            if min(height, width) < 1:
-                raise ValueError(f"its size is {width}x{height}")
-            things = [_object(element) for element in root.iter("object")]
-        except FileNotFoundError as error:
-            raise UserError(f"{path}: annotation not found; copy it again or remove its frame") from error
-        except (OSError, ElementTree.ParseError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read as an annotation ({error}); copy it again") from error
-        if self.other_classes:
-            things = [thing for thing in things if thing[0] in IDS]
-        unknown = next((wnid for wnid, _, _ in things if wnid not in IDS), None)
-        if unknown is not None:
-            raise UserError(f"{path}: must name classes of ImageNet VID's 30, got '{unknown}'; correct the annotation")
-        boxes = Boxes.of(
-            [box for _, box, _ in things], [IDS[wnid] for wnid, _, _ in things], instances=[i for _, _, i in things]
-        )
-        return boxes.checked(num_classes=len(IDS), where=str(path)).clipped((height, width))
-
-
-def _object(element: ElementTree.Element) -> tuple[str, list[float], int]:
-    """(WordNet id, box, track) of one object; track -1 where it has none. Corners are taken as edges, as is usual."""
-    box = [float(_text(element, f"bndbox/{name}")) for name in ("xmin", "ymin", "xmax", "ymax")]
-    return _text(element, "name"), box, int(element.findtext("trackid", "-1"))
-
-
-def _text(element: ElementTree.Element, path: str) -> str:
-    text = element.findtext(path)
-    if text is None:
-        raise ValueError(f"it lacks {path}")
-    return text.strip()
-
-
 def imagenet_vid(
     root: str | Path, *, split: str = "train", frames: FrameRange | None = None, height: int | None = None
 ) -> VideoDataset:
@@ -144,6 +95,7 @@ def _shows_known_class(path: Path) -> bool:
 
 
 def _folder(root: Path, kind: str, split: str) -> Path:
+    """The folder of a split's images; kind: "VID" or "DET"."""
     folder = root / "Data" / kind / split
     if not folder.is_dir():
         raise UserError(f"{folder}: folder not found; ImageNet's root holds Data/{kind} and Annotations/{kind}")
@@ -152,3 +104,53 @@ def _folder(root: Path, kind: str, split: str) -> Path:
 
 def _annotation(root: Path, kind: str, image: Path) -> Path:
     return root / "Annotations" / kind / image.relative_to(root / "Data" / kind).with_suffix(".xml")
+
+
+@dataclass(frozen=True)
+class XmlBoxes(Sequence[Boxes]):
+    """The boxes of annotation files, each read when used, as the whole set has over a million.
+
+    other_classes: leave out objects of none of the 30 classes, which DET's images show; otherwise they are an error.
+    """
+
+    paths: Sequence[Path]
+    other_classes: bool = False
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Boxes:  # type: ignore[override]  # slices are never used
+        path = self.paths[index]
+        try:
+            root = ElementTree.parse(path).getroot()
+            height, width = (int(_text(root, f"size/{name}")) for name in ("height", "width"))
+            if min(height, width) < 1:
+                raise ValueError(f"its size is {width}x{height}")
+            things = [_object(element) for element in root.iter("object")]
+        except FileNotFoundError as error:
+            raise UserError(f"{path}: annotation not found; copy it again or remove its frame") from error
+        except (OSError, ElementTree.ParseError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read as an annotation ({error}); copy it again") from error
+        if self.other_classes:
+            things = [thing for thing in things if thing[0] in IDS]
+        unknown = next((wnid for wnid, _, _ in things if wnid not in IDS), None)
+        if unknown is not None:
+            raise UserError(f"{path}: must name classes of ImageNet VID's 30, got '{unknown}'; correct the annotation")
+        boxes = Boxes.of(
+            [box for _, box, _ in things], [IDS[wnid] for wnid, _, _ in things], instances=[i for _, _, i in things]
+        )
+        return boxes.checked(num_classes=len(IDS), where=str(path)).clipped((height, width))
+
+
+def _object(element: ElementTree.Element) -> tuple[str, list[float], int]:
+    """(WordNet id, box, track) of one object; track -1 where it has none. Corners are taken as edges, as is usual."""
+    box = [float(_text(element, f"bndbox/{name}")) for name in ("xmin", "ymin", "xmax", "ymax")]
+    return _text(element, "name"), box, int(element.findtext("trackid", "-1"))
+
+
+def _text(element: ElementTree.Element, path: str) -> str:
+    """The text of a descendant. Errors: ValueError where there is none."""
+    text = element.findtext(path)
+    if text is None:
+        raise ValueError(f"it lacks {path}")
+    return text.strip()

@@ -132,17 +132,14 @@ def _line(line: str, *, where: str, root: Path) -> _Entry:
     existing = [split for split in splits if (root / split[0]).exists()] or splits[:1]
     path, numbers = existing[0]
     if len(existing) > 1:  # prefer a folder with as many frames as the first number says
-        path, numbers = next((split for split in existing if _has_frames(root / split[0], split[1][0])), existing[0])
+        folders = (split for split in existing if (root / split[0]).is_dir())
+        path, numbers = next((f for f in folders if len(images_in(root / f[0])) == f[1][0]), existing[0])
     if not (root / path).is_dir():
         return _Entry(path, tuple(numbers), where)
     num_frames, *labels = numbers
     if not labels:
         raise UserError(f"{where}: has no label; a line for a folder of frames is `folder total_frames label`")
     return _Entry(path, tuple(labels), where, num_frames=num_frames)
-
-
-def _has_frames(folder: Path, count: int) -> bool:
-    return folder.is_dir() and len(images_in(folder)) == count
 
 
 def _class_names(

@@ -21,7 +21,7 @@ MOT_CLASSES = (
     "pedestrian", "person on vehicle", "car", "bicycle", "motorbike", "non motorised vehicle", "static person",
     "distractor", "occluder", "occluder on the ground", "occluder full", "reflection", "crowd",
 )  # fmt: skip
-
+Row = tuple[list[float], int, int, bool]  # box, class, instance, whether it is not scored
 LEAST_SIDE = 1e-6  # pixels, of a box in a file, whose numbers have six decimals
 
 
@@ -62,9 +62,6 @@ def mot(
     return VideoDataset(root.name or "mot", sequences, tuple(class_names))
 
 
-Row = tuple[list[float], int, int, bool]  # box, class, instance, whether it is not scored
-
-
 def _sequence(folder: Path, labels: dict[int, int | None], part: slice, height: int | None) -> BoxedSequence:
     """labels: from the file's class ids to ours, None for classes to leave out."""
     info = _info(folder / "seqinfo.ini")
@@ -95,19 +92,6 @@ def _info(path: Path) -> dict[str, str]:
     except (configparser.Error, KeyError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: has no readable section [Sequence] ({reason}); correct or remove the file") from error
-
-
-def _check_length(known: dict[str, str], num_images: int, folder: Path) -> None:
-    """Boxes go by place, so one missing image would shift them. Errors: UserError where seqLength says another number.
-
-    known: may lack seqLength; then any number is right.
-    """
-    length = known.get("seqlength", str(num_images)).strip()
-    if not length.isdecimal() or int(length) != num_images:
-        raise UserError(
-            f"{folder}: has {num_images} images, and seqinfo.ini's seqLength is {length!r:.40}; copy the sequence "
-            "again, or mend seqLength"
-        )
 
 
 def _size(info: dict[str, str], path: Path) -> tuple[int, int]:

@@ -217,7 +217,7 @@ def synthetic(
         still: Repeat the first frame instead of moving.
 
     Returns:
-        Sequences of which every frame has a mask, boxes and flow.
+        Sequences with a mask, boxes and flow for every frame.
 
     Raises:
         UserError: For a value out of range.

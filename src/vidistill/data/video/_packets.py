@@ -100,7 +100,7 @@ class Packets:
             yield packet
 
     def _indexed(self, packet: Packet) -> bool:
-        """Whether the container's index names this packet as a place to start, even if the packet itself is damaged."""
+        """Whether the container's index starts with a key frame at or before this packet, even if that is damaged."""
         entries = self._stream.index_entries
         if packet.pts is None or len(entries) == 0:
             return False

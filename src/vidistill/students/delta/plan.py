@@ -3,8 +3,8 @@
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
+from vidistill.config import Values
 from vidistill.students.delta.kinds import StudentSpec
 
 WHOLE = ""  # the path of the network itself
@@ -66,13 +66,13 @@ class Plan:
         """The part of all convolution and linear MACs that is converted, 0…1."""
         return sum(block.macs for block in self.converted) / max(1, sum(block.macs for block in self.blocks))
 
-    def to_list(self) -> list[dict[str, Any]]:
+    def to_list(self) -> list[Values]:
         """Plain values, with lists for tuples, as a file gives them back."""
         tuples = ("candidates", "channels", "also")
         return [values | {name: list(values[name]) for name in tuples} for values in map(asdict, self.blocks)]
 
     @classmethod
-    def from_list(cls, blocks: Sequence[dict[str, Any]]) -> "Plan":
+    def from_list(cls, blocks: Sequence[Values]) -> "Plan":
         """What `to_list` gave. Errors: KeyError, TypeError or ValueError for what another version wrote."""
         plans = []
         for values in blocks:

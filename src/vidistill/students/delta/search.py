@@ -50,7 +50,7 @@ class Search:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    candidates: Sequence[StudentSpec] = CANDIDATES
+    candidates: tuple[StudentSpec, ...] = CANDIDATES
     cost: Literal["macs", "latency"] = "macs"
     size: tuple[int, int] | None = None
     runtime: str = "eager"

@@ -56,21 +56,21 @@ def dense_losses(
             matched = match_points(anchors, target["boxes"])
         else:
             matched = match_anchors(anchors, target["boxes"], foreground=foreground, background=background)
-        found = matched >= 0
-        count = found.sum().clamp(min=1)
+        has_box = matched >= 0
+        count = has_box.sum().clamp(min=1)
         wanted = torch.zeros_like(logits)
-        wanted[found, target["labels"][matched[found]]] = 1
+        wanted[has_box, target["labels"][matched[has_box]]] = 1
         counts = matched != BETWEEN
         focal = sigmoid_focal_loss(logits[counts], wanted[counts], alpha, gamma, reduction="sum")
         losses["class"].append(focal / count)
-        boxes, at = target["boxes"].float()[matched[found]], anchors[found]
-        losses["box"].append(_box_loss(regression[found], boxes, at, box_loss).sum() / count)
+        boxes, at = target["boxes"].float()[matched[has_box]], anchors[has_box]
+        losses["box"].append(_box_loss(regression[has_box], boxes, at, box_loss).sum() / count)
         if "centreness" in outputs:
-            logit = outputs["centreness"][image, found, 0].float()
+            logit = outputs["centreness"][image, has_box, 0].float()
             wanted_centreness = _centreness(boxes, at)
             missed = F.binary_cross_entropy_with_logits(logit, wanted_centreness, reduction="sum")
             losses["centreness"].append(missed / count)
-    return {name: torch.stack(found).mean() for name, found in losses.items()}
+    return {name: torch.stack(values).mean() for name, values in losses.items()}
 
 
 def _box_loss(regression: Tensor, boxes: Tensor, anchors: Tensor, kind: BoxLoss) -> Tensor:
@@ -105,7 +105,7 @@ def proposal_losses(outputs: Outputs, targets: Sequence[Target], *, num_sampled:
         losses["objectness"].append(objectness / max(1, len(drawn)))
         off = _box_loss(regression[positive], boxes[matched[positive]], anchors[positive], "smooth_l1")
         losses["proposal_box"].append(off.sum() / max(1, len(drawn)))
-    return {name: torch.stack(found).mean() for name, found in losses.items()}
+    return {name: torch.stack(values).mean() for name, values in losses.items()}
 
 
 def region_losses(
@@ -134,7 +134,7 @@ def region_losses(
         losses["region_box"].append(
             F.smooth_l1_loss(off, wanted, beta=SMOOTH_L1_BETA, reduction="sum") / max(1, len(drawn))
         )
-    return {name: torch.stack(found).mean() for name, found in losses.items()}
+    return {name: torch.stack(values).mean() for name, values in losses.items()}
 
 
 def with_true_boxes(proposals: Tensor, targets: Sequence[Target]) -> Tensor:
@@ -211,8 +211,8 @@ def compare_regions(student: Outputs, teacher: Outputs, proposals: Tensor) -> di
     """
     real = is_proposal(proposals)
     target = teacher["region_logits"].detach().float().log_softmax(dim=2)
-    found = student["region_logits"].float().log_softmax(dim=2)
-    gap = F.kl_div(found, target, reduction="none", log_target=True).sum(dim=2)
+    own = student["region_logits"].float().log_softmax(dim=2)
+    gap = F.kl_div(own, target, reduction="none", log_target=True).sum(dim=2)
     per_frame = (gap * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
     confidence = target.exp()[..., 1:] * real[..., None]
     wanted = teacher["region_regression"].detach().float()

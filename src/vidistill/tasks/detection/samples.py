@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pydantic
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vidistill.config import Settings, call
+from vidistill.config import Settings, Values, call
 from vidistill.data.augment import CameraMotion, Matrix, RandomView, change_colour, warp_image
 from vidistill.data.clip import Batch, FrameSequence, SampleKey, VideoDataset
 from vidistill.data.dense_clips import FrameCache, add_noise, example_frame, find_anchors, refuse_view, still_matrices
@@ -97,7 +96,7 @@ class BoxedClips(Dataset[tuple[SampleKey, BoxedClip]]):
         """(1, 3, H, W) zeros of the frames' size."""
         return example_frame(self.anchors, self.view.crop)
 
-    def view_of(self, changes: dict[str, Any]) -> None:
+    def view_of(self, changes: Values) -> None:
         """Detectors see all of each frame. Errors: UserError for a recipe that says otherwise."""
         refuse_view(changes)
 
@@ -115,7 +114,7 @@ class BoxedClips(Dataset[tuple[SampleKey, BoxedClip]]):
 
     def _indices(self, anchor: int, length: int, rng: np.random.Generator) -> list[int]:
         """Frames that end at the anchor, forwards or backwards in time."""
-        options: dict[str, Any] = {"num_frames": self.settings.num_frames, "max_gap": self.settings.max_gap, "rng": rng}
+        options: Values = {"num_frames": self.settings.num_frames, "max_gap": self.settings.max_gap, "rng": rng}
         if not self.settings.both_ways:
             return paired_indices(anchor, **options)
         spread = self.settings.num_frames - 1

@@ -139,14 +139,14 @@ class Detection(ClassTask):
         return rows
 
     def _rows(self, outputs: Outputs, size: tuple[int, int], *, score_threshold: float) -> list[Tensor]:
-        found = detections(
+        frames = detections(
             outputs,
             size=size,
             score_threshold=score_threshold,
             iou_threshold=self.iou_threshold,
             max_detections=self.max_detections,
         )
-        return [make_rows(one["boxes"], one["labels"], one["scores"]) for one in found]
+        return [make_rows(one["boxes"], one["labels"], one["scores"]) for one in frames]
 
     def frames(self, sequence: FrameSequence) -> Iterator[tuple[Image, BoxedFrame]]:
         for index, image in enumerate(sequence.images()):

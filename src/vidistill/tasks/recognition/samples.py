@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pydantic
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vidistill.config import Settings
+from vidistill.config import Settings, Values
 from vidistill.data.augment import change_colour
 from vidistill.data.clip import Batch, SampleKey, VideoDataset
 from vidistill.data.dense_clips import FrameCache
@@ -96,7 +95,7 @@ class ClassifiedClips(Dataset[tuple[SampleKey, NDArray[np.uint8], NDArray[np.flo
         stride = settings.stride if settings.sampling == "dense" else self._spacing(settings.num_frames)
         return ClipView(settings.num_frames, settings.sampling, stride, settings.crop, settings.crop)
 
-    def view_of(self, changes: dict[str, Any]) -> ClipView:
+    def view_of(self, changes: Values) -> ClipView:
         """The view with a recipe's changes to num_frames, size or detail. Errors: UserError where it has no frames."""
         whole = self.view()
         view = replace(whole, **changes)

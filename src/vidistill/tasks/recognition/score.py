@@ -11,7 +11,6 @@ from torch import Tensor
 from vidistill.config import Values
 from vidistill.data.clip import FrameSequence, Image
 from vidistill.data.sampling import dense_indices, segment_indices
-from vidistill.data.sequences.classified import classes_of
 from vidistill.errors import UserError
 from vidistill.models.outputs import NetworkOutputs
 from vidistill.ops.classification import confusion, mean_average_precision, mean_class_accuracy, top_k_accuracy
@@ -66,15 +65,6 @@ class RecognitionScores(Scores[LabelledVideo]):
         self._videos: list[tuple[LabelledVideo, NDArray[np.float32]]] = []
         self._agrees: list[bool] = []
         self._undecodable: list[str] = []
-
-    def begin(self, sequence: FrameSequence) -> None:
-        """Refuses a video of a class that the network does not know."""
-        highest = max(classes_of(sequence), default=0)
-        if highest >= self.num_classes:
-            raise UserError(
-                f"{sequence.name}: has the class {highest}, the network knows {self.num_classes} classes, from 0; "
-                "score it on videos of its own classes"
-            )
 
     def add_clips(
         self, truth: LabelledVideo, outputs: Sequence[NetworkOutputs], reference: Sequence[NetworkOutputs] | None

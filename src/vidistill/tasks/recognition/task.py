@@ -41,6 +41,7 @@ class Recognition(ClassTask):
     metrics: ClassVar = METRICS
     clip_settings: ClassVar = ClassifiedClipSettings
     any_size: ClassVar = False
+    whole_videos: ClassVar = True
 
     multi_label: bool = False
     temperature: float = 1.0
@@ -96,6 +97,16 @@ class Recognition(ClassTask):
         """(B, K) class probabilities; a frame's size does not matter."""
         return logits_of(outputs).float().softmax(dim=1)
 
+    def check_videos(self, sequences: Sequence[FrameSequence], views: Sequence[View | None]) -> None:
+        """Refuses a video of a class that the network does not know."""
+        for sequence in sequences:
+            highest = max(classes_of(sequence), default=0)
+            if highest >= self.num_classes:
+                raise UserError(
+                    f"{sequence.name}: has the class {highest}, the network knows {self.num_classes} classes, from 0; "
+                    "score it on videos of its own classes"
+                )
+
     def frames(self, sequence: FrameSequence) -> Iterator[tuple[Image, ShownFrame]]:
         for image in sequence.images():
             yield image, ShownFrame(image, classes_of(sequence))
@@ -108,10 +119,10 @@ class Recognition(ClassTask):
     def scores(self, *, interval: int, view: View | None) -> RecognitionScores:
         assert isinstance(view, ClipView)
         return RecognitionScores(
-            self._probabilities, self.protocol(view), num_classes=self.num_classes, multi_label=self.multi_label
+            self.probabilities, self.protocol(view), num_classes=self.num_classes, multi_label=self.multi_label
         )
 
-    def _probabilities(self, outputs: Sequence[NetworkOutputs]) -> Tensor:
+    def probabilities(self, outputs: Sequence[NetworkOutputs]) -> Tensor:
         """(K,) of a video, averaged over its views' outputs (1, K)."""
         logits = torch.cat([logits_of(one).float() for one in outputs])
         return logits.softmax(dim=1).mean(dim=0) if self.average == "prob" else logits.mean(dim=0).softmax(dim=0)

@@ -41,7 +41,7 @@ class Segmentation(ClassTask):
     clip_settings: ClassVar = DenseClipSettings
     image_files: ClassVar = "masks"
 
-    class_weights: Sequence[float] | None = None
+    class_weights: tuple[float, ...] | None = None
     unsure_below: float = 0.0
 
     def __post_init__(self) -> None:

@@ -1,7 +1,6 @@
 """Training clips of super-resolution: windows of low-resolution patches and the high-resolution frames they show."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import pydantic
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vidistill.config import Settings
+from vidistill.config import Settings, Values
 from vidistill.data.clip import Batch, FrameSequence, Image, SampleKey, VideoDataset
 from vidistill.data.degradation import Degradation
 from vidistill.data.dense_clips import FrameCache
@@ -88,7 +87,7 @@ class SuperResolutionClips(Dataset[Sample]):
         margin, length = self.settings.window // 2, self.settings.num_frames
         indices = np.arange(start - margin, start + length + margin).clip(0, len(sequence) - 1).tolist()
         high = self._images(sequence, indices)
-        options: dict[str, Any] = {"size": self.settings.patch, "scale": self.degradation.scale, "rng": rng}
+        options: Values = {"size": self.settings.patch, "scale": self.degradation.scale, "rng": rng}
         if sequence.low is None:
             low, truth = draw_degraded_patch(high, self.degradation, **options)
         else:
@@ -105,7 +104,7 @@ class SuperResolutionClips(Dataset[Sample]):
         height, width = (length // sequence.scale for length in sequence.pair(0)[1].shape[:2])
         check_patch(self.settings.patch, height, width, where=f"{sequence.name}: ")
 
-    def view_of(self, changes: dict[str, Any]) -> WindowView:
+    def view_of(self, changes: Values) -> WindowView:
         """The window of a network that says how long its is.
 
         Errors: UserError where it says nothing, or no odd number, or more than are drawn.

@@ -1,10 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.networks import TinyClips, TinyDetector
+from tests.networks import TinyClips, TinyDetector, TinySegmenter
 from vidistill.data.clip import SampleKey
 from vidistill.errors import UserError
 from vidistill.models import MODELS, build_network
@@ -19,8 +20,11 @@ from vidistill.students.card import Card
 from vidistill.students.files import load_student, save_student
 from vidistill.students.student import PerFrame
 from vidistill.students.windows import LookAhead
+from vidistill.tasks import task_of
+from vidistill.tasks.contract import ClassTask
+from vidistill.tasks.segmentation import Segmentation
 
-RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 
 # by task: a network that stands for a checkpoint's, and clips small enough for synthetic frames
 STAND_INS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -29,6 +33,12 @@ STAND_INS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "super_resolution": ("vespcn", {}, {"patch": 16}),
     "detection": ("tiny_detector", {"width": 32}, {"crop": (32, 48)}),
 }
+
+
+@pytest.fixture(autouse=True)
+def _tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, network in (("segmenter", TinySegmenter), ("detector", TinyDetector), ("clips", TinyClips)):
+        monkeypatch.setitem(MODELS, f"tiny_{name}", network)
 
 
 def recipe_of(**values: Any) -> Recipe:
@@ -41,14 +51,20 @@ def recipe_of(**values: Any) -> Recipe:
     return Recipe.model_validate(given | values)
 
 
+def save_segmenter(path: Path, *, is_frozen: bool = False, **card: Any) -> None:
+    """An untrained network with four classes."""
+    spec = {"library": "vidistill", "name": "tiny_segmenter", "options": {"num_classes": 4}}
+    network = build_network(**spec).requires_grad_(not is_frozen)
+    save_student(path, PerFrame(network, Card(network=spec, task=Segmentation(num_classes=4), **card)))
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
-def test_every_recipe_is_complete_without_its_files(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(MODELS, "tiny_detector", TinyDetector)
+def test_every_recipe_is_complete_without_its_files(path: Path) -> None:
     recipe = without_files(load_recipe(path))
-    task = recipe.task["name"]
+    task = recipe.task.name
     name, options, shrunk = STAND_INS[task]
-    if task != "super_resolution":
-        recipe.task.setdefault("num_classes", 11)
+    if isinstance(recipe.task, ClassTask) and not recipe.task.num_classes:
+        recipe.task = replace(recipe.task, num_classes=11)
     for network in (recipe.teacher, recipe.student):
         # our own run's checkpoint, which names its network
         if network is not None and network.name is None and network.checkpoint is not None:
@@ -57,7 +73,7 @@ def test_every_recipe_is_complete_without_its_files(path: Path, monkeypatch: pyt
             with torch.device("meta"):  # which is all that is quick of a detector
                 build_network(network.name, network.library, {"num_classes": 1} | network.options)
             network.name, network.options = name, options
-    recipe.data.clip |= shrunk
+    recipe.data.clip = recipe.data.clip.model_copy(update=shrunk)
     run = build(recipe)
     assert set(recipe.losses) <= {*run.training.method.default_losses, *run.training.task.default_losses}
 
@@ -79,10 +95,7 @@ def test_a_searched_student_is_saved_as_what_was_chosen(cost: str, tmp_path: Pat
 @pytest.mark.parametrize("method", ["supervised", "low_rank", "delta"])
 @pytest.mark.parametrize("start", ["teacher", "checkpoint"])
 def test_what_was_saved_frozen_trains_again(method: str, start: str, tmp_path: Path) -> None:
-    network = PerFrame(MODELS["ddrnet_23_slim"](num_classes=4)).requires_grad_(False)
-    spec = {"library": "vidistill", "name": "ddrnet_23_slim", "options": {"num_classes": 4}}
-    card = Card(spec, "per_frame", {"name": "segmentation", "num_classes": 4})
-    save_student(tmp_path / "teacher.safetensors", network, card)
+    save_segmenter(tmp_path / "teacher.safetensors", is_frozen=True)
     saved = {"checkpoint": str(tmp_path / "teacher.safetensors")}
     student = {"from": "teacher"} if start == "teacher" else saved
     run = build(recipe_of(teacher=saved, student=student, method={"name": method}))
@@ -109,13 +122,14 @@ def test_checking_a_search_measures_nothing(tmp_path: Path) -> None:
 
 def test_three_ways_with_labels() -> None:
     data = {"train": [{"name": "synthetic", "num_classes": 4, "num_frames": 4, "size": [32, 48]}]}
+    tiny = {"teacher": {"name": "tiny_segmenter"}, "method": {"name": "delta"}}
     for labels, used, confidence in (("given", True, None), ("pseudo", True, 0.9), ("none", False, None)):
-        training = build(recipe_of(data=data | {"labels": labels}, method={"name": "delta"})).training
-        assert training.clips.clip.use_labels is used
+        training = build(recipe_of(data=data | {"labels": labels}, **tiny)).training
+        assert training.clips.use_labels is used
         assert training.task.confidence == confidence
     sure = {"name": "segmentation", "confidence": 0.7}
     for labels, confidence in (("pseudo", 0.7), ("none", None)):
-        training = build(recipe_of(task=sure, data=data | {"labels": labels}, method={"name": "delta"})).training
+        training = build(recipe_of(task=sure, data=data | {"labels": labels}, **tiny)).training
         assert training.task.confidence == confidence
     with pytest.raises(ValueError, match="labels"):
         recipe_of(data=data | {"labels": "all"})
@@ -126,7 +140,7 @@ def test_a_search_keeps_its_table_in_the_run_folder_and_wants_adamw(tmp_path: Pa
     adamw = {"name": "adamw"}
     run = build(recipe_of(method=method, optim=adamw, out=str(tmp_path / "run")))
     assert run.training.method.search.table == tmp_path / "run" / "latency_table.json"
-    with pytest.raises(UserError, match=r"with sgd give search\.gate_learning_rate"):
+    with pytest.raises(UserError, match=r"optim\.name is sgd; give method\.search\.gate_learning_rate"):
         build(recipe_of(method=method))
     method["search"]["gate_learning_rate"] = 0.01
     assert build(recipe_of(method=method)).training.method.search.rate(steps=7) == 0.01
@@ -207,26 +221,25 @@ def test_torchvisions_video_networks_get_frames_as_their_weights_want(role: str,
     fixed = {"task": {"name": "recognition", "num_classes": 4}, "method": {"name": "supervised"}, "data": data}
     kinetics = Normalisation((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
     run = build(recipe_of(**networks, **fixed, out=str(tmp_path)))
-    assert run.training.normalisation == run.training.teacher_normalisation == run.card.normalisation == kinetics
-    assert run.recipe.normalisation == kinetics.to_dict()
+    assert run.training.normalisation == kinetics
+    assert run.training.teacher_normalisation == (kinetics if role == "teacher" else None)
+    assert run.training.student.normalisation == run.recipe.normalisation == kinetics
     said = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
     run = build(recipe_of(**networks, **fixed, normalisation=said, out=str(tmp_path)))
-    assert run.training.normalisation == run.training.teacher_normalisation == Normalisation(**said)
+    assert run.training.normalisation == Normalisation(**said)
+    assert run.training.teacher_normalisation == (Normalisation(**said) if role == "teacher" else None)
 
 
 def test_a_student_sees_frames_as_its_teacher_was_trained(tmp_path: Path) -> None:
     half = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    network = build_network("ddrnet_23_slim", options={"num_classes": 4})
-    spec = {"name": "ddrnet_23_slim", "library": "vidistill", "options": {"num_classes": 4}}
-    card = Card(spec, "per_frame", {"name": "segmentation", "num_classes": 4}, normalisation=half)
-    save_student(tmp_path / "teacher.safetensors", PerFrame(network), card)
+    save_segmenter(tmp_path / "teacher.safetensors", normalisation=half)
     recipe = recipe_of(
         teacher={"checkpoint": str(tmp_path / "teacher.safetensors")},
         data={"train": [{"name": "synthetic"}], "clip": {"crop": [32, 32]}},
         out=str(tmp_path),
     )
     run = build(recipe)
-    assert run.training.normalisation == run.card.normalisation == half
+    assert run.training.normalisation == run.training.student.normalisation == half
 
 
 def restoring(**values: Any) -> Recipe:
@@ -245,7 +258,7 @@ def test_what_super_resolution_cannot_use_is_said_before_training() -> None:
     build(restoring())
     given = restoring().data.model_dump()
     short = {"name": "synthetic", "num_frames": 2, "size": [32, 48]}
-    with pytest.raises(UserError, match="synthetic_0000: has 2 frames and 3 are looked at together"):
+    with pytest.raises(UserError, match="synthetic_0000: has 2 frames, expected at least the window of 3"):
         build(restoring(data=given | {"evaluate": [short]}))
     with pytest.raises(UserError, match="synthetic_0000: a patch of 17 does not fit frames of 24×16"):
         build(restoring(data=given | {"clip": {"window": 3, "patch": 17}}))
@@ -254,17 +267,16 @@ def test_what_super_resolution_cannot_use_is_said_before_training() -> None:
 @pytest.mark.parametrize(
     ("trained", "sentence"),
     [
-        ({"scale": 4}, r"frames of BI ×4: .*, and the task has BI ×2"),
-        ({"scale": 2, "degradation": "blur"}, r"frames of BD ×2: .*, and the task has BI ×2"),
+        ({"scale": 4}, r"frames with BI ×4: .*, this task has BI ×2"),
+        ({"scale": 2, "degradation": "blur"}, r"frames with BD ×2: .*, this task has BI ×2"),
         ({"scale": 2, "channels": "rgb"}, None),
     ],
 )
 def test_a_teacher_restores_the_same_frames(tmp_path: Path, trained: dict[str, Any], sentence: str | None) -> None:
     options = {"scale": trained["scale"], "window": 3, "channels": 4, "feature_channels": 4}
     spec = {"name": "vsrnet", "library": "vidistill", "options": options}
-    card = Card(spec, "per_frame", {"name": "super_resolution", **trained}, view=WindowView(3))
-    network = LookAhead(build_network("vsrnet", options=options), WindowView(3))
-    save_student(tmp_path / "teacher.safetensors", network, card)
+    card = Card(network=spec, task=task_of({"name": "super_resolution", **trained}), view=WindowView(3))
+    save_student(tmp_path / "teacher.safetensors", LookAhead(build_network("vsrnet", options=options), card))
     recipe = restoring(teacher={"checkpoint": str(tmp_path / "teacher.safetensors")}, method={"name": "space_time"})
     if sentence is None:
         assert build(recipe).teacher is not None
@@ -274,13 +286,9 @@ def test_a_teacher_restores_the_same_frames(tmp_path: Path, trained: dict[str, A
 
 
 def test_a_teacher_of_another_task_restores_nothing(tmp_path: Path) -> None:
-    spec = {"name": "ddrnet_23_slim", "library": "vidistill", "options": {"num_classes": 4}}
-    card = Card(spec, "per_frame", {"name": "segmentation", "num_classes": 4})
-    save_student(
-        tmp_path / "teacher.safetensors", PerFrame(build_network("ddrnet_23_slim", options=spec["options"])), card
-    )
+    save_segmenter(tmp_path / "teacher.safetensors")
     with pytest.raises(
-        UserError, match=r"teacher\.checkpoint: was trained for segmentation; take one of super_resolut"
+        UserError, match=r"teacher\.checkpoint: was trained for segmentation, this task is super_resolution"
     ):
         build(restoring(teacher={"checkpoint": str(tmp_path / "teacher.safetensors")}))
 
@@ -304,7 +312,6 @@ def test_a_cache_is_for_teachers_that_heed_one_clip(tmp_path: Path, monkeypatch:
             super().__init__(num_classes)
             self.first[1] = torch.nn.BatchNorm2d(6, track_running_stats=False)
 
-    monkeypatch.setitem(MODELS, "tiny_clips", TinyClips)
     monkeypatch.setitem(MODELS, "heedless", Heedless)
 
     def recipe(teacher: str) -> Recipe:

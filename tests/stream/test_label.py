@@ -1,4 +1,4 @@
-"""A teacher's labels come back through the data doors, in a form that trains."""
+"""A teacher's labels are read back as data sets, in a form that trains."""
 
 import json
 import math
@@ -26,8 +26,9 @@ from vidistill.stream.label import label_videos, open_teacher
 from vidistill.students.card import Card
 from vidistill.students.files import save_student
 from vidistill.students.student import PerFrame
-from vidistill.tasks.detection.samples import BoxedClipSettings
-from vidistill.tasks.detection.task import Detection
+from vidistill.tasks import task_of
+from vidistill.tasks.detection import Detection
+from vidistill.tasks.detection.samples import BoxedClips, BoxedClipSettings
 
 NAMES = ("ground", "rectangle", "disc")
 
@@ -54,9 +55,8 @@ def folder(tmp_path: Path, images) -> str:
 
 
 def teacher_of(network: torch.nn.Module, task: str) -> PerFrame:
-    teacher = PerFrame(network).eval()
-    teacher.card = Card({}, "per_frame", {"name": task, "num_classes": 3}, class_names=NAMES)
-    return teacher
+    card = Card(task=task_of({"name": task, "num_classes": 3}), class_names=NAMES)
+    return PerFrame(network, card).eval()
 
 
 def test_boxes_of_videos_and_of_folders_of_frames(tmp_path: Path, video: str, folder: str, images) -> None:
@@ -79,7 +79,7 @@ def test_boxes_of_videos_and_of_folders_of_frames(tmp_path: Path, video: str, fo
         assert [2 - label for label in walk.boxes(index).labels.tolist()] == rows[:, 4].tolist()
         assert (walk.image(index) == image).all()
     assert sum(len(walk.boxes(index)) for index in range(4)) > 0
-    drawn = BoxedClipSettings(min_score=0.7).samples([dataset], use_labels=True)
+    drawn = BoxedClips([dataset], BoxedClipSettings(min_score=0.7))
     _, clip = drawn[SampleKey(0, 0, 0)]
     assert all((rows[:, 5] >= 0.7).all() for rows in clip.rows)
 
@@ -155,16 +155,16 @@ def test_what_breaks_off_leaves_nothing(tmp_path: Path, folder: str) -> None:
 
 def test_teachers_that_cannot_label(tmp_path: Path, folder: str) -> None:
     teacher = teacher_of(TinyDetector(3), "detection")
-    with pytest.raises(UserError, match="knows no 'dics'; did you mean disc"):
+    with pytest.raises(UserError, match="--classes: the teacher does not know 'dics'; did you mean disc"):
         label_videos([folder], teacher, tmp_path / "out", classes=["dics"])
-    teacher.card = Card({}, "per_frame", {"name": "recognition", "num_classes": 3})
-    with pytest.raises(UserError, match="only teachers of detection and segmentation"):
+    teacher.card = Card(task=task_of({"name": "recognition", "num_classes": 3}))
+    with pytest.raises(UserError, match="a teacher of the task recognition cannot label frames; give a teacher of ano"):
         label_videos([folder], teacher, tmp_path / "out")
 
 
 def test_the_verb(tmp_path: Path, video: str, capsys) -> None:
     teacher = teacher_of(TinyDetector(3), "detection")
-    save_student(tmp_path / "student.safetensors", teacher, teacher.card)
+    save_student(tmp_path / "student.safetensors", teacher)
     assert run("label", video, "--teacher", str(tmp_path), "--out", str(tmp_path / "x.json")) == 1
     assert "network of your own" in capsys.readouterr().err
     assert run("label", video, "--teacher", "torchvision:fcos_resnet50_fpn", "--out", str(tmp_path / "x.json")) == 1
@@ -296,7 +296,7 @@ def test_torchvision_with_its_own_weights(tmp_path: Path) -> None:
     )
     torch.save(library.state_dict(), tmp_path / "weights.pth")
     teacher = open_teacher("torchvision:ssdlite320_mobilenet_v3_large", tmp_path / "weights.pth")
-    assert teacher.card.task == {"name": "detection", "num_classes": 90}
+    assert teacher.card.task == Detection(num_classes=90)
     assert teacher.card.class_names[0] == "person"
     assert teacher.card.normalisation.std == (0.5, 0.5, 0.5)
     first = next(iter(library.backbone.parameters()))

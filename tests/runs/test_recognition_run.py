@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from tests.data.test_datasets import write_image
+from tests.data.example_files import write_image
 from tests.test_cli import run
 from vidistill.data.video.reader import VideoReader
 from vidistill.data.video.writer import VideoWriter
