@@ -147,26 +147,6 @@ def test_an_exported_folder_streams_as_the_student_does(runtime: str, method: st
         deploy(opened, torch.zeros(1, 3, *example.size), runtime="eager")
 
 
-@pytest.mark.parametrize("name", RUNTIMES)
-def test_a_runtime_says_what_it_is(name: str) -> None:
-    runtime = RUNTIMES[name]
-    assert runtime.name == name
-    assert "float32" in runtime.precisions
-    assert runtime.warmup >= 1
-    student = loaded("supervised", KINDS["frames"])
-    with pytest.raises(UserError, match=f"precision of runtime {name} must be one of {', '.join(runtime.precisions)}"):
-        deploy(student, torch.zeros(1, 3, 17, 22), runtime=name, precision="float13")
-
-
-@pytest.mark.parametrize("name", [name for name in RUNTIMES if name not in {name for name, *_ in EXPORTS}])
-def test_a_runtime_without_files_says_so(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"runtime {name} has no files to export; choose onnx"):
-        RUNTIMES[name].export(loaded("supervised", KINDS["frames"]), tmp_path)
-    (tmp_path / "card.json").write_text(f'{{"runtime": "{name}"}}')
-    with pytest.raises(UserError, match=f"runtime {name} has no files to load; choose onnx"):
-        open_student(tmp_path)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("precision", [p for p in RUNTIMES["eager"].precisions if p != "float32"])
 def test_half_precision_is_near_and_decodes_alike(precision: str, kind: str) -> None:
