@@ -32,6 +32,7 @@ STAND_INS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "recognition": ("tsn", {"backbone": "test_resnet"}, {"crop": 64}),
     "super_resolution": ("vespcn", {}, {"patch": 16}),
     "detection": ("tiny_detector", {"width": 32}, {"crop": (32, 48)}),
+    "depth": ("ddrnet_23_slim", {}, {"crop": (64, 64)}),
 }
 
 

@@ -139,7 +139,7 @@ def _legend(max_depth: float, depths: dict[str, Depths], reference: str | None) 
     """(name, #rrggbb) of the colours."""
     metres = np.geomspace(max_depth / SPAN, max_depth, NUM_SWATCHES)
     swatches = colour(metres[None], max_depth)[0]
-    legend = [(f"{m:.3g} m", f"#{bytes(swatch).hex()}") for m, swatch in zip(metres, swatches, strict=True)]
+    legend = [(f"{m:.2g} m", f"#{bytes(swatch).hex()}") for m, swatch in zip(metres, swatches, strict=True)]
     if any((maps <= 0).any() for maps in depths.values()):
         legend.append(("unknown", f"#{bytes(UNKNOWN).hex()}"))
     if reference is not None:

@@ -6,6 +6,7 @@ the pixel's centre in the coordinates of the face that it is on, so that images 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,11 +58,18 @@ class Block:
     textures: Sequence[Texture]
     texels: float = BLOCK_TEXELS
 
-    def crossed(self, origin: Vectors, rays: Vectors) -> tuple[NDArray[np.float64], ...]:
-        """Where rays (…, 3) enter and leave, (…,) each, in lengths of the ray; it is missed where they leave first."""
+    def crossed(self, origin: Vectors, rays: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Where rays (3, H, W) enter and leave, (H, W) each, in lengths of the ray; a ray that leaves first misses it.
+
+        origin: (3,). Axis by axis, which numpy does many times faster than reductions over an axis of three.
+        """
         with np.errstate(divide="ignore"):
-            ends = np.stack([(self.low - origin) / rays, (self.high - origin) / rays])
-        return ends.min(axis=0).max(axis=-1), ends.max(axis=0).min(axis=-1)
+            ends = [
+                ((low - o) / r, (high - o) / r)
+                for low, high, o, r in zip(self.low, self.high, origin, rays, strict=True)
+            ]
+        enter = reduce(np.maximum, [np.minimum(*pair) for pair in ends])
+        return enter, reduce(np.minimum, [np.maximum(*pair) for pair in ends])
 
     def colours(self, points: Vectors) -> Image:
         """(N, 3) of points (N, 3) on the faces: of the face that each is nearest to."""
@@ -140,7 +148,7 @@ class DepthSequence:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.name}: frame {index} is out of range, the sequence has {len(self)} frames")
         rotation, place = self.camera.pose(index)
-        rays = self._rays() @ rotation.T
+        rays = np.ascontiguousarray((self._rays() @ rotation.T).transpose(2, 0, 1))
         shown = np.zeros(self.size, dtype=np.intp)
         depth = self.room.crossed(place, rays)[1]  # from inside
         for number, block in enumerate(self.blocks, start=1):
