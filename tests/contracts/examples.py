@@ -20,6 +20,7 @@ from vidistill.students.card import Card
 from vidistill.students.state import without_key_frame
 from vidistill.students.student import Student
 from vidistill.tasks import TASKS, Task
+from vidistill.tasks.depth.synthetic import synthetic_depth
 
 CLASSES = 4
 
@@ -170,6 +171,9 @@ class Depths(Kind):
 
     def make_task(self) -> Task:
         return TASKS[self.task]()
+
+    def dataset(self) -> VideoDataset:
+        return synthetic_depth(num_sequences=1, num_frames=5, size=(32, 48))
 
     def batch(self, num_frames: int) -> Batch:
         frames = torch.randn(2, num_frames, 3, *self.size)
