@@ -260,8 +260,8 @@ class Stream:
             )
         if spacing != self._spacing:
             raise UserError(
-                f"the state keeps every {spacing}th frame and this stream every {self._spacing}th, for its key frames "
-                "are others; continue with the same key frames"
+                f"the state is of a stream that keeps one frame in {spacing}, this one keeps one in {self._spacing}, as "
+                "their key frames come at other times; continue with the same key frames"
             )
         self.index, self._size = index, size
         state = self._part(tensors, "model/")
