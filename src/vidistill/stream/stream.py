@@ -127,6 +127,7 @@ class Stream:
         self._waiting.append(_Waiting(math.nan if pts_seconds is None else pts_seconds, image))
         self.index += 1
         student = self._student_for(frame)
+        student.expect_key_frames(self._interval)
         if student.delay and not self._has_key_frame():
             is_key = True  # there is none yet from which this one could follow
         began = perf_counter()
@@ -198,7 +199,6 @@ class Stream:
                 self._deployed = deploy(
                     student, example, runtime=running.runtime, precision=running.precision, threads=running.threads
                 )
-            self._deployed.expect_key_frames(self._interval)
             self._deployed_size = tuple(frame.shape[-2:])
         return self._deployed
 
