@@ -1,20 +1,25 @@
 """What every runtime promises: a student in, the same student out, for every form of student."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from tests.networks import TinyClips, TinyDetector, TinySegmenter, TinyWindows
+from vidistill.data.datasets.synthetic_actions import synthetic_actions
 from vidistill.errors import UserError
 from vidistill.methods.delta import Delta
 from vidistill.models import build_network
 from vidistill.models.outputs import named_tensors
 from vidistill.ops.clip_view import ClipView, WindowView
-from vidistill.runtimes import RUNTIMES, compiled, deploy
-from vidistill.runtimes.contract import DTYPES
+from vidistill.runtimes import RUNTIMES, compiled, deploy, measure
+from vidistill.runtimes.contract import DTYPES, Runtime
 from vidistill.runtimes.measure import profile_students
+from vidistill.stream.evaluate import evaluate
 from vidistill.students.card import Card
 from vidistill.students.state import State, without_key_frame
 from vidistill.students.student import PerFrame, Student
@@ -58,6 +63,12 @@ def student_of(form: str) -> Student:
     return STUDENTS[form]().eval().requires_grad_(False)
 
 
+@cache
+def running(name: str, form: str) -> Student:
+    """As it is deployed, once for all tests: an export takes seconds."""
+    return deploy(student_of(form), torch.rand(1, 3, 16, 16), runtime=name)
+
+
 @torch.inference_mode()
 def play(student: Student, frames: Tensor, interval: int) -> list[dict[str, Tensor] | None]:
     """The outputs of a stream with a key frame every `interval` frames, and those that come late."""
@@ -74,33 +85,29 @@ def play(student: Student, frames: Tensor, interval: int) -> list[dict[str, Tens
 @pytest.mark.parametrize("form", STUDENTS)
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_what_runs_is_the_student(name: str, form: str) -> None:
-    student = student_of(form)
-    before = {key: tensor.clone() for key, tensor in student.state_dict().items()}
+    student, deployed = student_of(form), running(name, form)
+    assert (deployed.card, deployed.delay) == (student.card, student.delay)
+    assert deployed.has_key_frames == student.has_key_frames
     frames = torch.rand(5, 3, 16, 16)
     interval = student.card.key_frame_interval if student.sees_clips else 3
-    running = deploy(student, frames[:1], runtime=name)
-    assert running is not student
-    assert (running.card, running.delay, running.has_key_frames) == (
-        student.card, student.delay, student.has_key_frames,
-    )  # fmt: skip
-    assert student.state_dict().keys() == before.keys()
-    assert all(torch.equal(tensor, before[key]) for key, tensor in student.state_dict().items()), "a copy is changed"
-    for expected, outputs in zip(play(student, frames, interval), play(running, frames, interval), strict=True):
+    for expected, outputs in zip(play(student, frames, interval), play(deployed, frames, interval), strict=True):
         assert (outputs is None) == (expected is None)
         for key, tensor in (expected or {}).items():
             torch.testing.assert_close(outputs[key], tensor, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
-def test_a_runtime_runs_in_its_precisions_alone(name: str) -> None:
+def test_a_runtime_runs_a_copy_in_its_precisions_alone(name: str) -> None:
     runtime, student, frame = RUNTIMES[name], student_of("delta"), torch.rand(1, 3, 16, 16)
+    before = {key: tensor.clone() for key, tensor in student.state_dict().items()}
     assert (runtime.name, set(runtime.precisions) <= set(DTYPES)) == (name, True)
     for precision in runtime.precisions:
-        running = deploy(student, frame, runtime=name, precision=precision)
-        assert running.dtype == DTYPES[precision]
-        outputs, _ = running(frame.to(running.dtype))
+        deployed = deploy(student, frame, runtime=name, precision=precision)
+        assert deployed.dtype == DTYPES[precision]
+        outputs, _ = deployed(frame.to(deployed.dtype))
         assert outputs.dtype == DTYPES[precision]
-        assert student.dtype == torch.float32
+    assert student.state_dict().keys() == before.keys(), "norms are fused in the copy"
+    assert all(torch.equal(tensor, before[key]) for key, tensor in student.state_dict().items())
     with pytest.raises(UserError, match=f"precision of runtime {name} must be one of float32.*, got int1"):
         deploy(student, frame, runtime=name, precision="int1")
 
@@ -112,32 +119,36 @@ def test_an_unknown_runtime_shows_the_nearest() -> None:
 
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_parts_of_a_network_run_or_are_refused(name: str) -> None:
-    layer, inputs = torch.nn.Conv2d(3, 4, 1), torch.rand(1, 3, 5, 5)
-    try:
-        run = RUNTIMES[name].wrap(layer)
-    except UserError as error:
-        assert str(error) == f"runtime {name} cannot time parts of a network; choose eager or compiled"
-    else:
-        torch.testing.assert_close(run(inputs), layer(inputs))
+    runtime, layer, inputs = RUNTIMES[name], torch.nn.Conv2d(3, 4, 1), torch.rand(1, 3, 5, 5)
+    if type(runtime).wrap is not Runtime.wrap:
+        torch.testing.assert_close(runtime.wrap(layer)(inputs), layer(inputs))
+        return
+    with pytest.raises(UserError, match=f"runtime {name} cannot time parts of a network; choose eager or compiled"):
+        runtime.wrap(layer)
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_files_are_written_and_read_or_refused(name: str, tmp_path) -> None:
     runtime, student = RUNTIMES[name], student_of("delta")
-    try:
-        exported = runtime.export(student, tmp_path, size=(16, 16))
-    except UserError as error:
-        assert str(error) == f"runtime {name} has no files to export; choose onnx"
+    if type(runtime).export is Runtime.export:
+        with pytest.raises(UserError, match=f"runtime {name} has no files to export; choose onnx"):
+            runtime.export(student, tmp_path, size=(16, 16))
         with pytest.raises(UserError, match=f"runtime {name} has no files to load; choose onnx"):
             runtime.load(tmp_path)
         return
+    exported = runtime.export(student, tmp_path, size=(16, 16))
     assert set(exported.files) == set(tmp_path.iterdir())
     assert runtime.load(tmp_path).card == student.card
 
 
 @pytest.mark.parametrize("form", STUDENTS)
 @pytest.mark.parametrize("name", RUNTIMES)
-def test_every_student_is_measured_in_every_runtime(name: str, form: str) -> None:
+def test_every_student_is_measured_in_every_runtime(name: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deployed(student: Student, example: Tensor, *, runtime: str, **how: Any) -> Student:
+        assert (example.shape, how) == ((1, 3, 16, 16), {"precision": "float32", "threads": 0})
+        return running(runtime, form)
+
+    monkeypatch.setattr(measure, "deploy", deployed)
     student = student_of(form)
     costs = profile_students({"student": student}, torch.rand(2, 3, 16, 16), interval=3, runtime=name)["student"]
     assert costs["device"].endswith(f", {name}")
@@ -151,3 +162,17 @@ def test_every_student_is_measured_in_every_runtime(name: str, form: str) -> Non
         assert (costs["latency_ms"]["delta"] is not None) == student.has_key_frames
     assert (costs["peak_memory_mb"] is None) == (name == "onnx"), "which only torch's own tensors tell"
     assert costs["size"] == ([3, 3, 16, 16] if student.view is not None else [16, 16])
+
+
+def test_networks_of_clips_of_two_strides_run_beside_each_other_in_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph is given every frame that its window keeps and no other; a teacher may keep more of them."""
+    student = student_of("clips")
+    teacher = Windowed(TinyClips(4), replace(RECOGNISES, view=replace(CLIPS, stride=1))).eval()
+    students = {"student": student, "teacher": teacher}
+    deployed = {one: deploy(one, torch.rand(1, 3, 16, 16), runtime="onnx") for one in students.values()}
+    monkeypatch.setattr(measure, "deploy", lambda student, *_, **__: deployed[student])
+    costs = profile_students(students, torch.rand(1, 3, 1, 1), interval=2, runtime="onnx")["teacher"]["gmacs"]
+    assert costs["amortised"] == pytest.approx(costs["clip"]), "a run a frame, not one in two"
+    videos = synthetic_actions(num_videos=4, size=16).sequences
+    opened = {name: deployed[one] for name, one in students.items()}
+    assert evaluate(opened, videos, student.task) == evaluate(students, videos, student.task)

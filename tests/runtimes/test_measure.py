@@ -68,9 +68,7 @@ def test_latency_has_what_the_model_has(network) -> None:
     method = Delta()
     student = method.finish(method.prepare(network, torch.zeros(1, 3, 16, 24)))
     students, frames = {"student": student, "teacher": PerFrame(network)}, torch.zeros(2, 3, 16, 24)
-    times = measure_latency(
-        students, dict.fromkeys(students, frames), intervals=dict.fromkeys(students, 4), cycles=3
-    )
+    times = measure_latency(students, dict.fromkeys(students, frames), intervals=dict.fromkeys(students, 4), cycles=3)
     assert times["teacher"]["delta"] is None
     for part in ("key", "first_delta", "delta"):
         percentiles = times["student"][part]
