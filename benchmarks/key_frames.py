@@ -59,9 +59,9 @@ def fixed_at(student: str, clip: list[Image], interval: int, reference: list[Lab
 def fixed_with(student: str, clip: list[Image], keys: int, reference: list[LabelMap]) -> float:
     """Agreement with `keys` key frames at fixed intervals, between those of the two nearest intervals."""
     shorter = len(clip) // keys
-    dear, cheap = (fixed_at(student, clip, interval, reference) for interval in (shorter, shorter + 1))
+    costly, cheap = (fixed_at(student, clip, interval, reference) for interval in (shorter, shorter + 1))
     weight = (keys / len(clip) - 1 / (shorter + 1)) / (1 / shorter - 1 / (shorter + 1))
-    return weight * dear + (1 - weight) * cheap
+    return weight * costly + (1 - weight) * cheap
 
 
 def main() -> None:
