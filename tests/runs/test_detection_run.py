@@ -103,7 +103,10 @@ def test_a_teacher_of_another_task_is_refused(place: Path, capsys) -> None:
     teacher = str(place / "segmenter.safetensors")
     source = f"coco_video,root={place / 'set'}"
     assert run("evaluate", str(place / "student"), "--data", source, "--teacher", teacher) == 1
-    assert "--teacher: was trained for segmentation, this task is detection; give a teacher for it" in capsys.readouterr().err
+    assert (
+        "--teacher: was trained for segmentation, this task is detection; give a teacher for it"
+        in capsys.readouterr().err
+    )
 
 
 def test_streams_into_files_that_recipes_read(place: Path) -> None:

@@ -86,7 +86,8 @@ class Small:
         if not self.delta:
             return as_student(network, card).eval()
         if isinstance(self.view, WindowView):
-            return LookAhead(_delta(network, torch.zeros(1, self.view.window, 3, *self.size), card), card).eval()
+            inner = _delta(network, torch.zeros(1, self.view.window, 3, *self.size), card)
+            return LookAhead(inner, inner.card).eval()
         return _delta(network, torch.zeros(1, 3, *self.size), card).eval()
 
     def teacher(self) -> Student:

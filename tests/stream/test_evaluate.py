@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from vidistill.config import Settings, Values
 from vidistill.errors import UserError
 from vidistill.ops.normalise import Normalisation
-from vidistill.runs.results import baselines_of
-from vidistill.stream import Running
 from vidistill.stream.evaluate import evaluate
 from vidistill.students.card import Card
 from vidistill.students.state import KEY, State
