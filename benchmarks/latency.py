@@ -10,11 +10,11 @@ import argparse
 from pathlib import Path
 
 import torch
+from vidistill.scoring.results import profile_models
 
 from vidistill.methods.delta import Delta
 from vidistill.models import MODELS, build_network
 from vidistill.runtimes.measure import Runtime, describe_device
-from vidistill.scoring.results import profile_models
 from vidistill.students.files import load_student
 from vidistill.students.student import PerFrame, StatefulNetwork
 

@@ -17,9 +17,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from vidistill.scoring.results import profile_models
 
 from vidistill.runtimes.measure import Runtime, describe_device
-from vidistill.scoring.results import profile_models
 from vidistill.students.files import load_student
 from vidistill.students.student import StatefulNetwork
 

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
-
-from vidistill.data.datasets.super_resolution import vid4
 from vidistill.scoring.frames import Setting
 from vidistill.scoring.results import write_results
 from vidistill.scoring.window_results import BICUBIC, bicubic_of, profile_windows
 from vidistill.scoring.windows import evaluate_super_resolution, window_of
+
+from vidistill.data.datasets.super_resolution import vid4
 from vidistill.students.files import load_student
 from vidistill.students.student import StatefulNetwork
 from vidistill.tasks.super_resolution.task import SuperResolution

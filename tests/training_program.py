@@ -6,21 +6,21 @@ from pathlib import Path
 import torch
 
 from tests.networks import TinyClips, TinySegmenter
-from vidistill.data.augment import RandomView
 from vidistill.data.datasets.synthetic import synthetic
 from vidistill.data.datasets.synthetic_actions import synthetic_actions
-from vidistill.data.dense_clips import ClipSettings, TrainingClips
+from vidistill.data.dense_clips import DenseClips, DenseClipSettings
 from vidistill.methods.collaborative import Collaborative
 from vidistill.methods.delta import Delta
 from vidistill.methods.processes import leave_processes
 from vidistill.methods.teacher import FrozenTeacher
 from vidistill.ops.normalise import Normalisation
 from vidistill.runs.train import OptimSettings, Training, train
-from vidistill.students.delta.plan import StudentSpec
+from vidistill.students.card import Card
+from vidistill.students.delta.kinds import StudentSpec
 from vidistill.students.delta.search import Search
-from vidistill.tasks.recognition.samples import ClassifiedClipSettings
-from vidistill.tasks.recognition.task import Recognition
-from vidistill.tasks.segmentation.task import Segmentation
+from vidistill.tasks.recognition import Recognition
+from vidistill.tasks.recognition.samples import ClassifiedClips, ClassifiedClipSettings
+from vidistill.tasks.segmentation import Segmentation
 
 
 def training_of(
@@ -30,9 +30,7 @@ def training_of(
     torch.manual_seed(7)
     network = TinySegmenter(num_classes=4)
     dataset = synthetic(num_sequences=2, num_frames=5, size=(32, 48), num_classes=4, seed=0)
-    clips = TrainingClips(
-        [dataset], ClipSettings(max_gap=3, view=RandomView(crop=(24, 32), scale=(0.8, 1.2), colour=0.2))
-    )
+    clips = DenseClips([dataset], DenseClipSettings(max_gap=3, crop=(24, 32), scale=(0.8, 1.2), colour=0.2))
     method = Delta(student=StudentSpec(reduction=reduction), search=search)
     settings = OptimSettings(
         learning_rate=3e-3, steps=steps, batch_size=4, num_workers=workers, checkpoint_every=4, **optim
@@ -55,13 +53,13 @@ def clip_training_of(folder: Path, *, steps: int) -> Training:
     """Collaborative distillation, all of it, of a tiny network of clips on tiny made videos."""
     torch.manual_seed(7)
     dataset = synthetic_actions(num_videos=6, num_frames=8, size=16, num_classes=3, seed=0)
-    clips = ClassifiedClipSettings(num_frames=4, crop=12).samples([dataset], use_labels=True)
+    clips = ClassifiedClips([dataset], ClassifiedClipSettings(num_frames=4, crop=12))
     view = clips.view_of({})
     teacher = FrozenTeacher(TinyClips(3, width=8), view)
     method = Collaborative(logits=True)
     settings = OptimSettings(learning_rate=0.05, steps=steps, batch_size=4, num_workers=0, weight_decay=0.01)
     return Training(
-        student=method.prepare(TinyClips(3), clips.example(), view=view, teacher=teacher),
+        student=method.prepare(TinyClips(3), clips.example(), card=Card(view=view), teacher=teacher),
         teacher=teacher,
         method=method,
         task=Recognition(num_classes=3),

@@ -1,5 +1,6 @@
-"""What every method promises, over the whole door, for every kind of network that it is for."""
+"""What every method promises, over the whole registry, for every kind of network that it is for."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ import torch
 from tests.contracts.examples import KINDS, pairs
 from vidistill.errors import UserError
 from vidistill.methods import METHODS
-from vidistill.students.card import Card
+from vidistill.students.delta.plan import Plan
 from vidistill.students.files import load_student, save_student
+from vidistill.students.forms import FORMS
 
 
 @pytest.fixture(params=pairs(METHODS), ids="-".join)
@@ -34,7 +36,7 @@ def teacher(kind):
 
 @pytest.fixture
 def student(method, kind, teacher):
-    return method.prepare(kind.network().eval(), kind.example(), view=kind.view, teacher=teacher)
+    return method.prepare(kind.network().eval(), kind.example(), card=kind.card(), teacher=teacher)
 
 
 def run(kind, student, frames):
@@ -86,13 +88,20 @@ def test_finish_keeps_the_outputs_and_leaves_nothing_to_train(method, kind, stud
     assert finished.training_parts is None
 
 
+def test_form_and_plan_of_the_card_are_the_methods(method, kind, teacher, student) -> None:
+    other = replace(kind.card(), form="delta", plan=Plan(()))
+    again = type(method)().prepare(kind.network().eval(), kind.example(), card=other, teacher=teacher)
+    assert again.card == student.card
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("half", [False, True])
 def test_a_saved_student_loads_alone(method, kind, student, tmp_path: Path, half: bool) -> None:
     finished = method.finish(student)
-    plan = finished.plan.to_list() if finished.plan else []
-    card = Card({}, method.form, {"name": kind.task}, plan, view=kind.view)
-    save_student(tmp_path / "student.safetensors", finished, card, half=half)
+    card = finished.card
+    assert (card.view, card.task) == (kind.view, kind.make_task()), "the method adds to the card, and takes nothing off"
+    assert card.form in FORMS
+    save_student(tmp_path / "student.safetensors", finished, half=half)
     loaded = load_student(tmp_path / "student.safetensors", network=kind.network())
     assert loaded.card == card
     frames = kind.frames(3)
@@ -136,4 +145,4 @@ def test_an_empty_log_has_no_figures(method) -> None:
 def test_networks_of_the_other_kind_are_refused(name: str, kind: str) -> None:
     other = KINDS[kind]
     with pytest.raises(UserError, match=f"^method {name} is for networks"):
-        METHODS[name]().prepare(other.network(), other.example(), view=other.view, teacher=other.teacher())
+        METHODS[name]().prepare(other.network(), other.example(), card=other.card(), teacher=other.teacher())

@@ -26,12 +26,14 @@ from vidistill.models import build_network
 from vidistill.ops.clip_view import ClipView
 from vidistill.ops.spectrum import frequency_distribution, spectrum_gap
 from vidistill.runs.train import train
-from vidistill.tasks.recognition.task import Recognition
+from vidistill.students.card import Card
+from vidistill.tasks.recognition import Recognition
 from vidistill.training_log import read_log
 
 K = 3
 TASK = Recognition(num_classes=K)
 VIEW = ClipView(num_frames=4, crop=16, size=16)
+CARD = Card(view=VIEW)
 EXAMPLE = torch.zeros(1, 4, 3, 16, 16)
 PAIRS = [StagePair("first", "first"), StagePair("second", "second")]
 
@@ -44,7 +46,7 @@ def batch_of() -> Batch:
 def prepared(width: int = 6, **options):
     method = Collaborative(**options)
     teacher = FrozenTeacher(TinyClips(K, width=width), VIEW)
-    return method, method.prepare(TinyClips(K).eval(), EXAMPLE, view=VIEW, teacher=teacher), teacher
+    return method, method.prepare(TinyClips(K).eval(), EXAMPLE, card=CARD, teacher=teacher), teacher
 
 
 def losses_of(method, student, teacher, batch):
@@ -183,7 +185,7 @@ def test_a_student_like_its_teacher_has_no_gap() -> None:
     network = TinyClips(K).eval()
     teacher = FrozenTeacher(TinyClips(K), VIEW)
     teacher.network.load_state_dict(network.state_dict())
-    student = method.prepare(network, EXAMPLE, view=VIEW, teacher=teacher)
+    student = method.prepare(network, EXAMPLE, card=CARD, teacher=teacher)
     losses = losses_of(method, student, teacher, batch_of())
     assert losses["spectrum"].item() == pytest.approx(0, abs=1e-6)
     assert losses["parameters"].item() == pytest.approx(0, abs=1e-6)
@@ -253,7 +255,7 @@ def test_networks_of_different_width_and_depth_compare() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(UserError, match="collaborative distillation needs a teacher; name one in the recipe"):
-        Collaborative().prepare(TinyClips(K), EXAMPLE, view=VIEW)
+        Collaborative().prepare(TinyClips(K), EXAMPLE, card=CARD)
     with pytest.raises(UserError, match="4 stages cannot be matched: the student has first, second; the teacher has"):
         prepared(stages=4)
     for options in ({}, {"spectrum": None}):

@@ -21,11 +21,13 @@ from vidistill.methods.cross_resolution import (
 from vidistill.methods.teacher import FrozenTeacher, TeacherCache
 from vidistill.models import build_network
 from vidistill.ops.clip_view import ClipView
-from vidistill.tasks.recognition.task import Recognition
+from vidistill.students.card import Card
+from vidistill.tasks.recognition import Recognition
 
 K = 3
 TASK = Recognition(num_classes=K)
 SMALL = ClipView(num_frames=4, crop=16, size=8)
+CARD = Card(view=SMALL)
 LARGE = ClipView(num_frames=4, crop=16, size=16)
 EXAMPLE = torch.zeros(1, 4, 3, 16, 16)
 
@@ -47,7 +49,7 @@ def seen_by(network: nn.Module, clips: Tensor, path: str) -> Tensor:
 def prepared(teacher_width: int = 6, **options):
     method = CrossResolution(**options)
     teacher = FrozenTeacher(TinyClips(K, width=teacher_width), LARGE)
-    return method, method.prepare(TinyClips(K).eval(), EXAMPLE, view=SMALL, teacher=teacher), teacher
+    return method, method.prepare(TinyClips(K).eval(), EXAMPLE, card=CARD, teacher=teacher), teacher
 
 
 def losses_of(method, student, teacher, batch) -> dict[str, Tensor]:
@@ -212,7 +214,7 @@ class Droopy(TinyClips):
 def test_no_gradient_reaches_the_teacher_which_ends_bit_identical(gap, teacher_norms) -> None:
     method = CrossResolution(gap=gap, teacher_norms=teacher_norms)
     teacher = FrozenTeacher(Droopy(), LARGE)
-    student = method.prepare(TinyClips(K), EXAMPLE, view=SMALL, teacher=teacher)
+    student = method.prepare(TinyClips(K), EXAMPLE, card=CARD, teacher=teacher)
     before = {name: tensor.clone() for name, tensor in teacher.network.state_dict().items()}
     modes = [(m.training, getattr(m, "track_running_stats", None)) for m in teacher.network.modules()]
     optimizer = torch.optim.SGD(method.parameter_groups(student, 0.1, steps=4), lr=0.1, weight_decay=0.1)
@@ -254,18 +256,18 @@ def test_batch_statistics_leave_what_is_stored_and_other_modules_alone(name: str
 
 def test_what_does_not_fit_is_refused(tmp_path) -> None:
     with pytest.raises(UserError, match="cross_resolution distillation needs a teacher; name one in the recipe"):
-        CrossResolution().prepare(TinyClips(K), EXAMPLE, view=SMALL)
+        CrossResolution().prepare(TinyClips(K), EXAMPLE, card=CARD)
     with pytest.raises(UserError, match="TinyClips has no module 'secnd' to tap; did you mean second"):
         prepared(stages=[("secnd", "second")])
     with pytest.raises(UserError, match="3 stages cannot be matched: the student has first, second"):
         prepared(stages=3)
     cached = FrozenTeacher(TinyClips(K), LARGE, TeacherCache(tmp_path))
     with pytest.raises(UserError, match=r"method\.teacher_norms is batch, .* cannot be cached; set it to stored"):
-        CrossResolution().prepare(TinyClips(K), EXAMPLE, view=SMALL, teacher=cached)
+        CrossResolution().prepare(TinyClips(K), EXAMPLE, card=CARD, teacher=cached)
     without_norms = TinyClips(K)
     without_norms.first[1] = without_norms.second[1] = nn.Identity()
     cached = FrozenTeacher(without_norms, LARGE, TeacherCache(tmp_path))
-    CrossResolution().prepare(TinyClips(K), EXAMPLE, view=SMALL, teacher=cached)  # depends on no batch
+    CrossResolution().prepare(TinyClips(K), EXAMPLE, card=CARD, teacher=cached)  # depends on no batch
 
 
 def test_location_mistakes_come_before_training() -> None:

@@ -14,9 +14,11 @@ from vidistill.methods.space_time import BALANCED_BATCHES, SpaceTime, cell_varia
 from vidistill.methods.teacher import FrozenTeacher
 from vidistill.ops.clip_view import WindowView
 from vidistill.runs.train import OptimSettings, Training, train
-from vidistill.tasks.super_resolution.task import SuperResolution
+from vidistill.students.card import Card
+from vidistill.tasks.super_resolution import SuperResolution
 
 TASK = SuperResolution(scale=2)
+CARD = Card(view=WindowView(3))
 SIZE = (6, 8)
 
 
@@ -28,7 +30,7 @@ def batch_of(num_frames: int = 2, window: int = 3) -> Batch:
 def prepared(method: SpaceTime, *, width: int = 8, window: int = 3):
     teacher = FrozenTeacher(TinyWindows(width=width, window=window), WindowView(window))
     example = torch.zeros(1, window, 3, *SIZE)
-    return method.prepare(TinyWindows().train(), example, view=WindowView(3), teacher=teacher), teacher
+    return method.prepare(TinyWindows().train(), example, card=CARD, teacher=teacher), teacher
 
 
 def losses_of(method: SpaceTime, student, teacher, batch=None):
@@ -88,7 +90,7 @@ def test_a_copy_of_the_teacher_is_balanced_as_one_that_differs_by_a_hundredth() 
     """Its gaps are 0, or so near that a tenth of the reconstruction loss would take a weight of 1e10."""
     method, network = SpaceTime(), TinyWindows().eval()
     teacher = FrozenTeacher(copy.deepcopy(network), WindowView(3))
-    student = method.prepare(network, torch.zeros(1, 3, 3, *SIZE), view=WindowView(3), teacher=teacher).eval()
+    student = method.prepare(network, torch.zeros(1, 3, 3, *SIZE), card=CARD, teacher=teacher).eval()
     batch, cells = batch_of(), []
     student.training_parts["cell"].register_forward_hook(lambda *call: cells.append(call[-1].detach()))
     losses = method.losses(student, teacher, TASK, batch, progress=0.0)
@@ -155,7 +157,7 @@ def test_equal_networks_freeze_it_by_the_published_threshold() -> None:
     method = SpaceTime()
     network = TinyWindows().eval()
     teacher = FrozenTeacher(copy.deepcopy(network), WindowView(3))
-    student = method.prepare(network, torch.zeros(1, 3, 3, *SIZE), view=WindowView(3), teacher=teacher)
+    student = method.prepare(network, torch.zeros(1, 3, 3, *SIZE), card=CARD, teacher=teacher)
     student.eval()
     method.losses(student, teacher, TASK, batch_of(), progress=0.0)
     assert method.observations()["cell_frozen"] == 1
@@ -247,12 +249,12 @@ def test_mistakes() -> None:
     assert torch.isfinite(losses_of(method, *prepared(method))["time"])
     prepared(SpaceTime(pool=13, time=0))
     with pytest.raises(UserError, match="needs a teacher"):
-        SpaceTime().prepare(TinyWindows(), torch.zeros(1, 3, 3, *SIZE), view=WindowView(3))
+        SpaceTime().prepare(TinyWindows(), torch.zeros(1, 3, 3, *SIZE), card=CARD)
     plain = TinyWindows()
     plain.feature_channels = None
     with pytest.raises(UserError, match="does not say what its last high-resolution feature is"):
         SpaceTime().prepare(
-            plain, torch.zeros(1, 3, 3, *SIZE), view=WindowView(3), teacher=FrozenTeacher(TinyWindows(), WindowView(3))
+            plain, torch.zeros(1, 3, 3, *SIZE), card=CARD, teacher=FrozenTeacher(TinyWindows(), WindowView(3))
         )
 
 
@@ -277,7 +279,16 @@ def test_a_resumed_run_trains_what_one_that_was_not_stopped_does(tmp_path) -> No
         clips = clips_of(numbered(6), num_frames=2, window=3)
         optim = OptimSettings(name="adamw", steps=4, batch_size=2, num_workers=0)
         training = Training(
-            student, teacher, method, TASK, clips, method.default_losses, optim, TASK.normalisation, 0, tmp_path / name
+            student=student,
+            teacher=teacher,
+            method=method,
+            task=TASK,
+            clips=clips,
+            loss_weights=method.default_losses,
+            optim=optim,
+            normalisation=TASK.normalisation,
+            seed=0,
+            folder=tmp_path / name,
         )
         return train(training, should_stop=lambda step: step == stop).state_dict()
 

@@ -7,28 +7,46 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
 from vidistill.data.datasets.synthetic import synthetic
 from vidistill.methods.delta import Delta
-from vidistill.models import build_network
+from vidistill.models import MODELS, build_network
+from vidistill.models.libraries import import_torchvision
+from vidistill.models.outputs import logits_of
 from vidistill.runs.build import build
 from vidistill.runs.recipe import Recipe
 from vidistill.runs.train import train
-from vidistill.runtimes.onnx import export_onnx, tensors_of
+from vidistill.runtimes import RUNTIMES
 from vidistill.stream.stream import Stream
-from vidistill.students.delta.plan import StudentSpec
+from vidistill.students.delta.calls import tensors_of
+from vidistill.students.delta.kinds import StudentSpec
 from vidistill.students.files import load_student, save_student
 from vidistill.students.norms import fused_copy
-from vidistill.tasks.segmentation.task import logits_of
 
 SIZE = (64, 80)
 NETWORKS = [
     {"name": "ddrnet_23_slim"},
     {"library": "torchvision", "name": "lraspp_mobilenet_v3_large"},
-    {"library": "torchvision", "name": "deeplabv3_resnet50"},
+    {"name": "deeplabv3_bottlenecks"},
     {"library": "segmentation_models_pytorch", "name": "unet", "options": {"encoder_name": "tu-resnet18"}},
     {"library": "transformers", "name": "segformer"},
 ]
+
+
+def deeplabv3_bottlenecks(num_classes: int) -> nn.Module:
+    """torchvision's DeepLabV3 on a ResNet of one bottleneck a stage, two of them dilated; a network of one's own."""
+    resnet = import_torchvision().models.resnet
+    segmentation = import_torchvision().models.segmentation.deeplabv3
+    backbone = resnet.ResNet(resnet.Bottleneck, [1, 1, 1, 1], replace_stride_with_dilation=[False, True, True])
+    return segmentation._deeplabv3_resnet(backbone, num_classes, aux=None)
+
+
+@pytest.fixture(autouse=True)
+def _own_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "deeplabv3_bottlenecks", deeplabv3_bottlenecks)
+
+
 LAYERS = {"student": {"policy": "min"}}
 WHOLE = {"student": {"kind": "copy", "scale": 0.5}, "granularity": "network"}
 METHODS = [LAYERS] * len(NETWORKS) + [WHOLE, WHOLE]
@@ -59,17 +77,17 @@ def test_the_whole_way(network: dict[str, Any], method: dict[str, Any], tmp_path
     student = run.training.method.finish(train(run.training))
     assert any(not torch.equal(v, before[k]) for k, v in student.state_dict().items())
 
-    save_student(tmp_path / "student.safetensors", student, run.card)
+    save_student(tmp_path / "student.safetensors", student)
     loaded = load_student(tmp_path / "student.safetensors")
     images = list(synthetic(num_sequences=1, num_frames=4, size=SIZE).sequences[0].images())
     labels = [output.prediction for output in Stream(load_student(tmp_path / "student.safetensors"))(images)]
 
-    exported = export_onnx(loaded, tmp_path / "onnx", size=SIZE)
+    RUNTIMES["onnx"].export(loaded, tmp_path / "onnx", size=SIZE)
     key, delta = (
-        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        for path in (exported.key, exported.delta)
+        onnxruntime.InferenceSession(tmp_path / "onnx" / name, providers=["CPUExecutionProvider"])
+        for name in ("key.onnx", "delta.onnx")
     )
-    frames = [run.card.normalisation(torch.from_numpy(image).permute(2, 0, 1)[None]) for image in images]
+    frames = [loaded.normalisation(torch.from_numpy(image).permute(2, 0, 1)[None]) for image in images]
     held = dict(zip([o.name for o in key.get_outputs()], key.run(None, {"frame": frames[0].numpy()}), strict=True))
     state = None
     for index, frame in enumerate(frames):
@@ -79,7 +97,7 @@ def test_the_whole_way(network: dict[str, Any], method: dict[str, Any], tmp_path
         found = held["output"] if index == 0 else delta.run(None, {"frame": frame.numpy(), **wanted})[0]
         expected = tensors_of(outputs)[0]
         assert float((torch.from_numpy(found) - expected).abs().max() / expected.abs().max()) < 1e-4
-        assert (run.setting.task.decode(outputs, size=SIZE)[0].numpy() == labels[index]).mean() > 0.99
+        assert (run.task.decode(outputs, size=SIZE)[0].numpy() == labels[index]).mean() > 0.99
 
 
 DETECTORS = {
@@ -105,19 +123,19 @@ def test_torchvisions_detectors_go_the_whole_way(name: str, tmp_path: Path) -> N
     run = build(recipe)
     assert run.training.student.plan.converted
     student = run.training.method.finish(train(run.training))
-    save_student(tmp_path / "student.safetensors", student, run.card)
+    save_student(tmp_path / "student.safetensors", student)
     loaded = load_student(tmp_path / "student.safetensors")
     images = list(synthetic(num_sequences=1, num_frames=3, size=SIZE).sequences[0].images())
     streamed = [output.prediction for output in Stream(load_student(tmp_path / "student.safetensors"))(images)]
     state = None
     for image, boxes in zip(images, streamed, strict=True):
-        frame = run.card.normalisation(torch.from_numpy(image).permute(2, 0, 1)[None])
+        frame = loaded.normalisation(torch.from_numpy(image).permute(2, 0, 1)[None])
         with torch.no_grad():
             outputs, state = loaded(frame, state)
-        found = run.setting.task.decode(outputs, size=SIZE)[0]
+        found = run.task.decode(outputs, size=SIZE)[0]
         best, expected = (float(rows[:, 5].max()) if len(rows) else 0.0 for rows in (found, boxes))
         assert best == pytest.approx(expected, abs=1e-3)
-    assert export_onnx(loaded, tmp_path / "onnx", size=SIZE).gap < 1e-4
+    assert RUNTIMES["onnx"].export(loaded, tmp_path / "onnx", size=SIZE).gap < 1e-4
 
 
 @pytest.mark.parametrize("settings", NETWORKS, ids=ids)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from vidistill.scoring.frames import Setting, evaluate
 
 from vidistill.data.clip import SampleKey
 from vidistill.data.datasets.camvid import camvid
@@ -16,7 +17,6 @@ from vidistill.data.video.reader import VideoReader
 from vidistill.methods.delta import Delta
 from vidistill.ops.normalise import Normalisation
 from vidistill.runs.demo import demo_teacher
-from vidistill.scoring.frames import Setting, evaluate
 from vidistill.students.files import load_student
 from vidistill.students.student import PerFrame
 from vidistill.tasks.recognition.samples import ClassifiedClipSettings

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from vidistill.report.cell_figure import memory_cell
 
 from vidistill.errors import UserError
 from vidistill.report import cell_figure, figures
 from vidistill.report import page as page_module
-from vidistill.report.cell_figure import memory_cell
 from vidistill.report.figures import Picture
 from vidistill.report.page import write_report
 from vidistill.report.table import headline, results_table

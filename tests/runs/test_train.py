@@ -16,14 +16,20 @@ from tests.training_program import training_of
 from vidistill.errors import UserError
 from vidistill.runs.train import OptimSettings, learning_rate_factor, train, weighted_sum
 from vidistill.students.files import load_checkpoint
+from vidistill.tasks.segmentation import Segmentation
 from vidistill.training_log import read_log
 
 PROGRAM = [sys.executable, "-m", "tests.training_program"]
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def environment(**extra: str) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **extra}
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]),
+        **extra,
+    }
 
 
 def run_in_two_processes(*arguments: str) -> str:
@@ -88,17 +94,15 @@ def test_kernels_laid_out_channels_last_train_alike_and_go_on_bit_for_bit(tmp_pa
 
 def test_killed_mid_epoch_with_two_workers_and_resumed_ends_bit_for_bit(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    options = ["--steps", "14", "--workers", "2"]
-    subprocess.run([*PROGRAM, str(whole), *options], check=True, env=environment(), cwd=ROOT)
-    killed = subprocess.Popen(
-        [*PROGRAM, str(cut), *options, "--announce", "9"], env=environment(), cwd=ROOT, stdout=subprocess.PIPE
-    )
+    train(training_of(whole, steps=14, workers=2))
+    options = ["--steps", "14", "--workers", "2", "--announce", "9"]
+    killed = subprocess.Popen([*PROGRAM, str(cut), *options], env=environment(), cwd=ROOT, stdout=subprocess.PIPE)
     assert killed.stdout is not None
     killed.stdout.readline()  # step 9 is done; the last checkpoint is of step 8
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     assert load_checkpoint(cut / "checkpoint.pt")["step"] < 14
-    subprocess.run([*PROGRAM, str(cut), *options], check=True, env=environment(), cwd=ROOT)
+    train(training_of(cut, steps=14, workers=2))
     assert same(weights(cut), weights(whole))
     losses = [[line["loss"] for line in read_log(folder / "metrics.jsonl")] for folder in (whole, cut)]
     assert losses[0] == losses[1]
@@ -106,7 +110,7 @@ def test_killed_mid_epoch_with_two_workers_and_resumed_ends_bit_for_bit(tmp_path
 
 def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    subprocess.run([*PROGRAM, str(one), "--steps", "6"], check=True, env=environment(), cwd=ROOT)
+    train(training_of(one, steps=6))
     run_in_two_processes("tests.training_program", str(two), "--steps", "6")
     found, expected = weights(two), weights(one)
     moved = 0.0
@@ -157,12 +161,17 @@ def test_bfloat16_trains(tmp_path: Path) -> None:
     assert all(tensor.dtype != torch.bfloat16 for tensor in weights(tmp_path).values())
 
 
+class Broken(Segmentation):
+    def compare(self, student_outputs: torch.Tensor, teacher_outputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        losses = super().compare(student_outputs, teacher_outputs)
+        return {name: loss * float("nan") for name, loss in losses.items()}
+
+
 def test_a_loss_that_is_not_finite_names_itself_and_the_batch(tmp_path: Path) -> None:
     train(training_of(tmp_path, steps=2))
     kept = weights(tmp_path)
     training = training_of(tmp_path, steps=9)
-    compare = training.task.compare
-    training.task.compare = lambda *outputs: {name: loss * float("nan") for name, loss in compare(*outputs).items()}
+    training.task = Broken(num_classes=4)
     with pytest.raises(UserError, match=r"step 2: the loss 'teacher' is nan on the batch \[epoch \d+ sample \d+; "):
         train(training)
     assert same(weights(tmp_path), kept)

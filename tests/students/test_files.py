@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import pickle
 from pathlib import Path
@@ -13,9 +14,16 @@ from vidistill.errors import UserError
 from vidistill.files import atomic_path
 from vidistill.students.card import Card
 from vidistill.students.files import load_checkpoint, load_student, load_weights, save_checkpoint, save_student
-from vidistill.students.student import PerFrame
+from vidistill.students.student import PerFrame, Student
+from vidistill.tasks.segmentation import Segmentation
 
-CARD = Card({}, "per_frame", {"name": "segmentation", "num_classes": 4})
+CARD = Card(task=Segmentation(num_classes=4))
+
+
+def save_with_card(path: Path, student: Student, **changes: object) -> None:
+    """As `save_student`, with other values in the card."""
+    card = json.loads(student.card.to_json()) | changes
+    save_file(student.state_dict(), path, metadata={"card": json.dumps(card)})
 
 
 def test_a_write_that_fails_keeps_what_was_there(tmp_path: Path) -> None:
@@ -69,7 +77,7 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_weights_load_from_every_kind_of_file(network, tmp_path: Path) -> None:
-    save_student(tmp_path / "student.safetensors", PerFrame(network), CARD)
+    save_student(tmp_path / "student.safetensors", PerFrame(network, CARD))
     save_file({k: v.clone() for k, v in network.state_dict().items()}, tmp_path / "plain.safetensors")
     torch.save(network.state_dict(), tmp_path / "plain.pth")
     torch.save({"state_dict": network.state_dict()}, tmp_path / "nested.pth")
@@ -92,20 +100,23 @@ def test_weights_that_do_not_fit(network, tmp_path: Path) -> None:
 def test_files_that_are_no_student(network, tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "weights.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"\x00" * 40)
-    later = Card({}, "per_frame", {}, version=99)
-    save_student(tmp_path / "later.safetensors", PerFrame(network), later)
-    save_student(tmp_path / "own.safetensors", PerFrame(network), CARD)
+    save_with_card(tmp_path / "later.safetensors", PerFrame(network, CARD), version=99)
+    save_with_card(tmp_path / "form.safetensors", PerFrame(network, CARD), form="dleta")
+    save_with_card(tmp_path / "task.safetensors", PerFrame(network, CARD), task={"name": "segmentaton"})
+    save_student(tmp_path / "own.safetensors", PerFrame(network, CARD))
     for name, sentence in (
-        ("weights", "no student's card"), ("broken", "not a safetensors file"), ("missing", "no such file"),
-        ("later", "later vidistill"), ("own", "network of your own"),
+        ("weights", "not a student's card"), ("broken", "not a safetensors file"), ("missing", "no such file"),
+        ("later", "later vidistill"), ("own", "network of your own"), ("task", "task: .*'segmentaton'.*segmentation"),
     ):  # fmt: skip
-        with pytest.raises(UserError, match=sentence):
+        with pytest.raises(UserError, match=rf"{name}\.safetensors: .*{sentence}"):
             load_student(tmp_path / f"{name}.safetensors")
+    with pytest.raises(UserError, match=r"form\.safetensors: form: there is no 'dleta'; did you mean delta"):
+        load_student(tmp_path / "form.safetensors", network=network)
 
 
 def test_a_plan_of_another_version_is_one_sentence(tmp_path: Path) -> None:
     network = TinySegmenter(num_classes=4)
-    card = Card({}, "delta", {"name": "segmentation", "num_classes": 4}, [{"path": "mix", "rank": 4}])
-    save_student(tmp_path / "old.safetensors", PerFrame(network), card)
+    plan = [{"path": "mix", "rank": 4}]
+    save_with_card(tmp_path / "old.safetensors", PerFrame(network, CARD), form="delta", plan=plan)
     with pytest.raises(UserError, match=r"old\.safetensors: its plan is of another vidistill"):
         load_student(tmp_path / "old.safetensors", network=network)

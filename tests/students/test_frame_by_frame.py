@@ -5,9 +5,10 @@ import torch
 
 from vidistill.models import build_network
 from vidistill.ops.clip_view import ClipView
-from vidistill.scoring.clip_results import profile_clip_models
+from vidistill.runtimes.measure import profile_students
+from vidistill.students.card import Card
 from vidistill.students.state import without_key_frame
-from vidistill.students.windows import FrameByFrame, stateful
+from vidistill.students.windows import FrameByFrame, as_student
 
 VIEW = ClipView(num_frames=3, sampling="dense", stride=2, crop=32, size=32)
 OPTIONS = {"num_classes": 4, "backbone": "test_resnet", "causal": True}
@@ -20,7 +21,7 @@ def student() -> FrameByFrame:
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):  # timm starts each block's last norm at 0
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-    model = stateful(network, VIEW)
+    model = as_student(network, Card(view=VIEW))
     assert isinstance(model, FrameByFrame)
     return model.eval()
 
@@ -71,8 +72,8 @@ def test_the_state_keeps_its_size_and_streams_split(student) -> None:
 
 
 def test_a_stream_costs_a_frame_where_a_window_costs_a_clip(student) -> None:
-    plain = stateful(build_network("tsm", options={**OPTIONS, "causal": False}), VIEW).eval()
-    found = profile_clip_models({"causal": student, "plain": plain}, interval=2, device=torch.device("cpu"))
+    plain = as_student(build_network("tsm", options={**OPTIONS, "causal": False}), Card(view=VIEW)).eval()
+    found = profile_students({"causal": student, "plain": plain}, torch.zeros(1, 3, 1, 1), interval=2)
     clip = found["plain"]["gmacs"]["clip"]
     assert found["causal"]["gmacs"]["clip"] == pytest.approx(clip)
     assert found["causal"]["gmacs"]["amortised"] == pytest.approx(clip / 3 / 2, rel=1e-3)

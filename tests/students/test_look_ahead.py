@@ -7,9 +7,12 @@ from vidistill.errors import UserError
 from vidistill.methods.delta import Delta
 from vidistill.models.vespcn import vespcn
 from vidistill.ops.clip_view import WindowView
-from vidistill.runtimes.onnx import export_onnx
+from vidistill.runtimes import RUNTIMES
+from vidistill.students.card import Card
 from vidistill.students.student import PerFrame
 from vidistill.students.windows import LookAhead, set_tile
+
+CARD = Card(view=WindowView(3))
 
 
 class Numbers(nn.Module):
@@ -33,7 +36,7 @@ def streamed(student, frames) -> tuple[list, list]:
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 7])
 def test_each_frame_is_seen_with_the_frames_around_it(window: int, num_frames: int) -> None:
     frames = [torch.full((1, 3, 2, 2), float(i)) for i in range(num_frames)]
-    found, late = streamed(LookAhead(Numbers(), WindowView(window)), frames)
+    found, late = streamed(LookAhead(Numbers(), Card(view=WindowView(window))), frames)
     middle = window // 2
     assert [outputs is None for outputs in found] == [i < middle for i in range(num_frames)]
     seen = [outputs[0].tolist() for outputs in [*found, *late] if outputs is not None]
@@ -42,14 +45,14 @@ def test_each_frame_is_seen_with_the_frames_around_it(window: int, num_frames: i
 
 
 def test_nothing_seen_is_nothing_to_flush() -> None:
-    assert LookAhead(Numbers(), WindowView(3)).flush(None) == []
+    assert LookAhead(Numbers(), CARD).flush(None) == []
 
 
 @torch.no_grad()
 def test_a_larger_window_is_cut_to_the_networks_own() -> None:
     network = TinyWindows(window=3).eval()
     windows = torch.rand(2, 7, 3, 6, 8)
-    student = LookAhead(network, WindowView(3))
+    student = LookAhead(network, CARD)
     outputs, state = student(windows)
     assert state == {}
     torch.testing.assert_close(outputs, network(windows[:, 2:5]), atol=0, rtol=0)
@@ -63,9 +66,9 @@ def test_a_larger_window_is_cut_to_the_networks_own() -> None:
 @torch.no_grad()
 def test_a_delta_network_behind_a_window_is_the_delta_network_on_windows() -> None:
     method = Delta()
-    inner = method.finish(method.prepare(TinyWindows().eval(), torch.zeros(1, 3, 3, 8, 10), view=WindowView(3)))
+    inner = method.finish(method.prepare(TinyWindows().eval(), torch.zeros(1, 3, 3, 8, 10), card=CARD))
     frames = [torch.rand(1, 3, 8, 10) for _ in range(4)]
-    found, late = streamed(LookAhead(inner, WindowView(3)), frames)
+    found, late = streamed(LookAhead(inner, inner.card), frames)
     padded = [frames[0], *frames, frames[-1]]
     state = None
     for i, outputs in enumerate([*found[1:], *late]):
@@ -77,7 +80,7 @@ def test_a_delta_network_behind_a_window_is_the_delta_network_on_windows() -> No
 @torch.no_grad()
 def test_tiles_give_the_whole_frame(network: nn.Module) -> None:
     """Also of a network of one's own that does not say how much it enlarges."""
-    student = LookAhead(network.eval(), WindowView(3))
+    student = LookAhead(network.eval(), CARD)
     windows = torch.rand(1, 3, 3, 70, 45)
     whole, _ = student(windows)
     set_tile(student, 20)
@@ -89,7 +92,7 @@ def test_tiles_are_refused_where_they_make_no_sense() -> None:
     with pytest.raises(UserError, match="leave --tile out"):
         set_tile(PerFrame(nn.Identity()), 8)
     with pytest.raises(UserError, match="--tile 6: give a multiple of 4"):
-        set_tile(LookAhead(Numbers(), WindowView(3)), 6)
+        set_tile(LookAhead(Numbers(), CARD), 6)
 
 
 def moving_vespcn() -> nn.Module:
@@ -105,9 +108,9 @@ def test_exported_graphs_carry_the_window(build, tmp_path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     network = build()
-    exported = export_onnx(LookAhead(network, WindowView(3)), tmp_path, size=(6, 8))
+    RUNTIMES["onnx"].export(LookAhead(network, CARD).eval(), tmp_path, size=(6, 8))
     frames = torch.rand(4, 1, 3, 6, 8)
-    key, delta = (onnxruntime.InferenceSession(str(path)) for path in (exported.key, exported.delta))
+    key, delta = (onnxruntime.InferenceSession(tmp_path / name) for name in ("key.onnx", "delta.onnx"))
     _, window = key.run(None, {"frame": frames[0].numpy()})
     found = []
     for frame in [*frames[1:], frames[-1]]:  # the last stands for the one beyond the end

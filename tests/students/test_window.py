@@ -10,18 +10,20 @@ from torch import Tensor
 from tests.networks import TinyClips
 from vidistill.errors import UserError
 from vidistill.methods.features import feature_shapes
-from vidistill.ops.clip_view import ClipView
-from vidistill.runtimes.onnx import export_onnx
+from vidistill.ops.clip_view import ClipView, WindowView
+from vidistill.runtimes import RUNTIMES
+from vidistill.students.card import Card
 from vidistill.students.state import without_key_frame
 from vidistill.students.student import PerFrame
-from vidistill.students.windows import Windowed, refuse_clips, stateful
+from vidistill.students.windows import LookAhead, Windowed, as_student, refuse_clips
 
 VIEW = ClipView(num_frames=3, sampling="dense", stride=2, crop=12, size=8)
+CARD = Card(view=VIEW)
 
 
 @pytest.fixture
 def student() -> Windowed:
-    return Windowed(TinyClips(num_classes=4).eval(), VIEW).eval()
+    return Windowed(TinyClips(num_classes=4).eval(), CARD).eval()
 
 
 def run(student: Windowed, frames: Tensor, interval: int) -> list[Tensor]:
@@ -71,7 +73,7 @@ def test_streams_concatenate_split_and_go_on_in_another_copy(student) -> None:
     state = None
     for frame in frames[:5]:  # in the middle of an interval
         _, state = student(frame, state)
-    other = Windowed(student.network, VIEW).eval()
+    other = Windowed(student.network, CARD).eval()
     for frame in frames[5:]:
         expected, next_state = student(frame, state)
         found, state = other(frame, state)
@@ -92,9 +94,9 @@ def test_the_state_is_a_window_of_small_frames_and_does_not_grow(student) -> Non
 @torch.no_grad()
 @pytest.mark.parametrize(("interval", "num_kept"), [(1, 9), (2, 5), (3, 9), (4, 3), (6, 5), (8, 3)])
 def test_where_key_frames_come_regularly_only_what_they_look_at_is_kept(interval: int, num_kept: int) -> None:
-    view = ClipView(num_frames=3, sampling="dense", stride=4, crop=12, size=8)
+    card = Card(view=ClipView(num_frames=3, sampling="dense", stride=4, crop=12, size=8))
     network = TinyClips(num_classes=4).eval()
-    whole, sparing = Windowed(network, view).eval(), Windowed(network, view).eval()
+    whole, sparing = Windowed(network, card).eval(), Windowed(network, card).eval()
     sparing.expect_key_frames(interval)
     frames = torch.randn(21, 2, 3, 12, 12)
     for found, expected in zip(run(sparing, frames, interval), run(whole, frames, interval), strict=True):
@@ -111,15 +113,17 @@ def test_wrapped_outputs_are_logits_on_a_stream() -> None:
 
     named = Named(num_classes=4).eval()
     frame = torch.randn(1, 3, 12, 12)
-    outputs, state = Windowed(named, VIEW)(frame)
+    outputs, state = Windowed(named, CARD)(frame)
     assert torch.equal(outputs, named(VIEW(window_at(frame[None], 0)))["logits"])
     assert torch.equal(state["key/outputs"], outputs)
 
 
 def test_the_contract_by_the_view() -> None:
     network = TinyClips(2)
-    assert isinstance(stateful(network, None), PerFrame)
-    assert stateful(network, VIEW).view == VIEW
+    assert isinstance(as_student(network, Card()), PerFrame)
+    assert isinstance(as_student(network, Card(view=WindowView(3))), LookAhead)
+    assert isinstance(as_student(network, CARD), Windowed)
+    assert as_student(network, CARD).view == VIEW
     refuse_clips(None, "delta")
     with pytest.raises(UserError, match=r"method delta is for networks that see single frames; .* take supervised"):
         refuse_clips(VIEW, "delta")
@@ -128,11 +132,11 @@ def test_the_contract_by_the_view() -> None:
 @torch.no_grad()
 def test_a_stream_in_onnx_runtime(student, tmp_path: Path) -> None:
     """The files alone, driven as a user would: every second frame, as the view has it; the window goes in and out."""
-    exported = export_onnx(student, tmp_path)
+    exported = RUNTIMES["onnx"].export(student, tmp_path)
     assert exported.gap < 1e-4
     key, delta = (
-        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        for path in (exported.key, exported.delta)
+        onnxruntime.InferenceSession(tmp_path / name, providers=["CPUExecutionProvider"])
+        for name in ("key.onnx", "delta.onnx")
     )
     frames = torch.randn(15, 1, 3, 12, 12)
     outputs, window = key.run(["output", "window"], {"frame": frames[0].numpy()})
@@ -146,8 +150,8 @@ def test_a_stream_in_onnx_runtime(student, tmp_path: Path) -> None:
 
 
 def test_the_size_of_exported_frames_is_the_views(student, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="takes the squares that its view cuts, here 12×12"):
-        export_onnx(student, tmp_path, size=(24, 32))
+    with pytest.raises(UserError, match="takes the squares that its view cuts, 12x12, got 32x24; leave the size out"):
+        RUNTIMES["onnx"].export(student, tmp_path, size=(24, 32))
 
 
 def test_a_network_of_ones_own_says_which_size_is_too_small() -> None:
@@ -155,7 +159,7 @@ def test_a_network_of_ones_own_says_which_size_is_too_small() -> None:
         def forward(self, clips: Tensor) -> Tensor:
             return super().forward(torch.nn.functional.max_pool2d(clips.flatten(0, 1), 4).unflatten(0, clips.shape[:2]))
 
-    student = Windowed(Shrinking(num_classes=2).eval(), ClipView(num_frames=2, crop=3, size=3)).eval()
+    student = Windowed(Shrinking(num_classes=2).eval(), Card(view=ClipView(num_frames=2, crop=3, size=3))).eval()
     with pytest.raises(UserError, match=r"a clip of 3×3 is too small .* the smallest that works with 2 frames is 4×4"):
         student(torch.zeros(1, 2, 3, 3, 3))
     with pytest.raises(UserError, match=r"a clip of 3×3 is too small"):
@@ -163,6 +167,8 @@ def test_a_network_of_ones_own_says_which_size_is_too_small() -> None:
 
 
 def test_one_value_has_no_spread() -> None:
-    student = Windowed(TinyClips(num_classes=2), ClipView(num_frames=1, crop=2, size=2)).train()
-    with pytest.raises(UserError, match=r"one value, which has no spread; raise optim\.batch_size, or the size"):
+    student = Windowed(TinyClips(num_classes=2), Card(view=ClipView(num_frames=1, crop=2, size=2))).train()
+    with pytest.raises(
+        UserError, match=r"one value per channel, which has no spread; raise optim\.batch_size, or the size"
+    ):
         student(torch.zeros(1, 1, 3, 2, 2))

@@ -66,10 +66,15 @@ class VideoDataset:
 
 @dataclass(frozen=True)
 class LabelForm:
-    """How dense labels are stored. unknown: the value of a pixel without a label."""
+    """How dense labels are stored.
+
+    unknown: the value of a pixel without a label. is_distance: a picture enlarged s times shows what would be s times
+    nearer, so a view divides its values by s (Eigen, Puhrsch & Fergus 2014).
+    """
 
     dtype: type[np.generic]
     unknown: float
+    is_distance: bool = False
 
 
 CLASS_IDS = LabelForm(np.uint8, IGNORED)

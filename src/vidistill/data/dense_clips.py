@@ -196,7 +196,12 @@ class DenseClips(Dataset[tuple[SampleKey, Clip]]):
                 base, self.motion, size, num_frames=len(clip.frames), max_gap=self.settings.max_gap, rng=rng
             )
         warped = warp_clip(clip, matrices, self.view.crop or size, unknown=self.form.unknown)
+        labels = warped.labels
+        if self.form.is_distance:
+            # (T, 1, 1) source pixels to one of the view's, along a side
+            steps = np.sqrt([abs(np.linalg.det(matrix[:2, :2])) for matrix in matrices])[:, None, None]
+            labels = (labels * steps).astype(self.form.dtype)
         frames = change_colour(warped.frames, self.view.colour, rng)
         if is_still:
             frames = add_noise(frames, self.settings.noise, rng)
-        return Clip(frames, warped.labels)
+        return Clip(frames, labels)

@@ -74,7 +74,7 @@ class ResizedSequence(WrappedSequence):
         if labels is None:
             return None
         size = (resized_width((labels.shape[0], labels.shape[1]), self.height), self.height)
-        return np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.uint8)
+        return np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT), dtype=labels.dtype)
 
     def labelled(self) -> Sequence[int]:
         return self.frames.labelled()

@@ -12,6 +12,7 @@ from vidistill.files import atomic_path
 from vidistill.methods import METHODS, Method
 from vidistill.ops.normalise import Normalisation
 from vidistill.runs.train import OptimSettings
+from vidistill.runtimes import choose_runtime
 from vidistill.tasks import TASKS, Task, task_of
 
 
@@ -42,12 +43,14 @@ class NetworkSettings(Settings):
     view: ViewSettings = ViewSettings()
 
 
-def _normalisation(values: Values | Normalisation | None) -> Normalisation | None:
-    """None for an empty mapping; a value that is not given keeps ImageNet's."""
+def _normalisation(values: Values | Normalisation | None, info: pydantic.ValidationInfo) -> Normalisation | None:
+    """None for an empty mapping. A value that is not given keeps the task's; for a teacher's own frames, ImageNet's."""
     if not isinstance(values, dict):
         return values
+    task = info.data.get("task")  # which stands beside a recipe's normalisation, but not beside a teacher's
+    where, usual = ("teacher.normalisation", Normalisation()) if task is None else ("normalisation", task.normalisation)
     lists = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return call(Normalisation, lists, where="normalisation") if values else None
+    return call(Normalisation, usual.to_dict() | lists, where=where) if values else None
 
 
 OptionalNormalisation = Annotated[
@@ -91,6 +94,11 @@ class MeasureSettings(Settings):
     runtime: str | None = None
     precision: str = "float32"
     threads: int = pydantic.Field(default=0, ge=0)
+
+    @pydantic.model_validator(mode="after")
+    def _known_before_training(self) -> "MeasureSettings":
+        choose_runtime(self.runtime, self.precision, where="measure.runtime")
+        return self
 
 
 def _method(values: Values | Method) -> Method:

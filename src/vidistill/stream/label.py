@@ -18,6 +18,7 @@ from vidistill.students.card import Card
 from vidistill.students.files import load_checkpoint
 from vidistill.students.student import PerFrame, Student
 from vidistill.tasks import TASKS, task_of
+from vidistill.tasks.contract import ClassTask
 
 LEVELS = Normalisation((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))  # frames as levels 0…255
 TORCHVISION = "torchvision:"
@@ -96,7 +97,7 @@ def label_videos(
         UserError: the teacher's task has no labels, a class is unknown, a video cannot be read, or `out` exists.
     """
     task = teacher.task.as_labeller(score)
-    names = teacher.card.naming.names(task.network_options.get("num_classes", 0))
+    names = teacher.card.naming.names(task.num_classes) if isinstance(task, ClassTask) else []
     for name in classes:
         if name not in names:
             raise UserError(f"--classes: the teacher does not know '{name}'; {nearest(name, names)}")

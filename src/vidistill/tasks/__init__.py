@@ -4,6 +4,7 @@ from vidistill.config import Values, call, choose
 from vidistill.data.datasets import DATASETS as COMMON_DATASETS
 from vidistill.report.table import Metric
 from vidistill.tasks.contract import Naming, StreamOutput, Task, require_same_frames
+from vidistill.tasks.depth import Depth
 from vidistill.tasks.detection import Detection
 from vidistill.tasks.recognition import Recognition
 from vidistill.tasks.segmentation import Segmentation
@@ -16,6 +17,7 @@ TASKS: dict[str, type[Task]] = {  # the first is a recipe's default
     "recognition": Recognition,
     "super_resolution": SuperResolution,
     "detection": Detection,
+    "depth": Depth,
 }
 
 DATASETS: Values = COMMON_DATASETS | {

@@ -264,7 +264,7 @@ def test_groups_must_divide_a_rank_that_is_asked_for_too() -> None:
 def test_unknown_kinds_are_refused_with_the_nearest_names() -> None:
     with pytest.raises(ValueError, match=r"unknown student kind 'separabel'; did you mean separable\?"):
         StudentSpec("separabel")
-    with pytest.raises(ValueError, match=f"unknown student kind 'x'; there is: {', '.join(KINDS)}"):
+    with pytest.raises(ValueError, match=f"unknown student kind 'x'; choose one of: {', '.join(KINDS)}"):
         StudentSpec("x")
 
 

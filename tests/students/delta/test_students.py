@@ -1,17 +1,18 @@
 """What every kind of student promises, on blocks of every size, and each kind's formula written out."""
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
 from tests.networks import TinySegmenter, settle_norms
 from vidistill.errors import UserError
 from vidistill.ops.macs import count_macs
-from vidistill.students.card import Card
 from vidistill.students.delta.conversion import Selection, plan_conversion
 from vidistill.students.delta.kinds import StudentSpec
 from vidistill.students.delta.network import DeltaNetwork, convert
@@ -141,17 +142,16 @@ def test_a_change_trains_the_student(student, frames) -> None:
 @torch.no_grad()
 def test_saved_and_loaded(student, frames, tmp_path: Path) -> None:
     student.folding = "later"
-    card = Card({}, "delta", {"name": "segmentation", "num_classes": 4}, student.plan.to_list())
-    save_student(tmp_path / "student.safetensors", student, card)
+    save_student(tmp_path / "student.safetensors", student)
     loaded = load_student(tmp_path / "student.safetensors", network=TinySegmenter(num_classes=4))
     assert loaded.plan == student.plan
     assert torch.equal(clip_of(loaded, frames)[0], clip_of(student, frames)[0])
 
 
 def test_a_kind_of_another_version_is_refused(student, tmp_path: Path) -> None:
-    plan = student.plan.to_list()
-    next(entry for entry in plan if entry["candidates"])["candidates"][0]["student"]["kind"] = "later"
-    save_student(tmp_path / "student.safetensors", student, Card({}, "delta", {"name": "segmentation"}, plan))
+    card = json.loads(student.card.to_json())
+    next(entry for entry in card["plan"] if entry["candidates"])["candidates"][0]["student"]["kind"] = "later"
+    save_file(student.state_dict(), tmp_path / "student.safetensors", metadata={"card": json.dumps(card)})
     with pytest.raises(UserError, match=r"unknown student kind 'later'; .*; distil it again"):
         load_student(tmp_path / "student.safetensors", network=TinySegmenter(num_classes=4))
 
@@ -338,8 +338,7 @@ def test_a_shared_block_is_saved_and_loaded(network, frames, tmp_path: Path) -> 
     network.again = network.mix
     plan = plan_conversion(network, frames[0], Selection(), [StudentSpec()])
     student = convert(network, plan).eval().requires_grad_(False)
-    card = Card({}, "delta", {"name": "segmentation", "num_classes": 4}, plan.to_list())
-    save_student(tmp_path / "student.safetensors", student, card)
+    save_student(tmp_path / "student.safetensors", student)
     again = load_student(tmp_path / "student.safetensors", copy.deepcopy(network))
     assert torch.equal(again(frames[0])[0], student(frames[0])[0])
     assert again.network.again is again.network.mix

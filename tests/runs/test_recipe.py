@@ -1,12 +1,17 @@
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
-from tests.networks import TinyClips, TinyDetector
+from tests.networks import TinyClips, TinyDetector, TinySegmenter
 from vidistill.data.clip import SampleKey
+from vidistill.data.dense_clips import DenseClipSettings
 from vidistill.errors import UserError
+from vidistill.methods import METHODS
+from vidistill.methods.delta import Delta
 from vidistill.models import MODELS, build_network
 from vidistill.ops.clip_view import WindowView
 from vidistill.ops.normalise import Normalisation
@@ -16,11 +21,15 @@ from vidistill.runs.recipe import Recipe, load_recipe, save_recipe
 from vidistill.runs.run import execute
 from vidistill.runs.train import Learner
 from vidistill.students.card import Card
+from vidistill.students.delta.kinds import StudentSpec
 from vidistill.students.files import load_student, save_student
 from vidistill.students.student import PerFrame
 from vidistill.students.windows import LookAhead
+from vidistill.tasks import TASKS, task_of
+from vidistill.tasks.contract import ClassTask
+from vidistill.tasks.segmentation import Segmentation
 
-RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 
 # by task: a network that stands for a checkpoint's, and clips small enough for synthetic frames
 STAND_INS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -28,7 +37,14 @@ STAND_INS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "recognition": ("tsn", {"backbone": "test_resnet"}, {"crop": 64}),
     "super_resolution": ("vespcn", {}, {"patch": 16}),
     "detection": ("tiny_detector", {"width": 32}, {"crop": (32, 48)}),
+    "depth": ("ddrnet_23_slim", {}, {"crop": (64, 64)}),
 }
+
+
+@pytest.fixture(autouse=True)
+def _tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, network in (("segmenter", TinySegmenter), ("detector", TinyDetector), ("clips", TinyClips)):
+        monkeypatch.setitem(MODELS, f"tiny_{name}", network)
 
 
 def recipe_of(**values: Any) -> Recipe:
@@ -41,14 +57,20 @@ def recipe_of(**values: Any) -> Recipe:
     return Recipe.model_validate(given | values)
 
 
+def save_segmenter(path: Path, *, is_frozen: bool = False, **card: Any) -> None:
+    """An untrained network with four classes."""
+    spec = {"library": "vidistill", "name": "tiny_segmenter", "options": {"num_classes": 4}}
+    network = build_network(**spec).requires_grad_(not is_frozen)
+    save_student(path, PerFrame(network, Card(network=spec, task=Segmentation(num_classes=4), **card)))
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
-def test_every_recipe_is_complete_without_its_files(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(MODELS, "tiny_detector", TinyDetector)
+def test_every_recipe_is_complete_without_its_files(path: Path) -> None:
     recipe = without_files(load_recipe(path))
-    task = recipe.task["name"]
+    task = recipe.task.name
     name, options, shrunk = STAND_INS[task]
-    if task != "super_resolution":
-        recipe.task.setdefault("num_classes", 11)
+    if isinstance(recipe.task, ClassTask) and not recipe.task.num_classes:
+        recipe.task = replace(recipe.task, num_classes=11)
     for network in (recipe.teacher, recipe.student):
         # our own run's checkpoint, which names its network
         if network is not None and network.name is None and network.checkpoint is not None:
@@ -57,7 +79,7 @@ def test_every_recipe_is_complete_without_its_files(path: Path, monkeypatch: pyt
             with torch.device("meta"):  # which is all that is quick of a detector
                 build_network(network.name, network.library, {"num_classes": 1} | network.options)
             network.name, network.options = name, options
-    recipe.data.clip |= shrunk
+    recipe.data.clip = recipe.data.clip.model_copy(update=shrunk)
     run = build(recipe)
     assert set(recipe.losses) <= {*run.training.method.default_losses, *run.training.task.default_losses}
 
@@ -79,10 +101,7 @@ def test_a_searched_student_is_saved_as_what_was_chosen(cost: str, tmp_path: Pat
 @pytest.mark.parametrize("method", ["supervised", "low_rank", "delta"])
 @pytest.mark.parametrize("start", ["teacher", "checkpoint"])
 def test_what_was_saved_frozen_trains_again(method: str, start: str, tmp_path: Path) -> None:
-    network = PerFrame(MODELS["ddrnet_23_slim"](num_classes=4)).requires_grad_(False)
-    spec = {"library": "vidistill", "name": "ddrnet_23_slim", "options": {"num_classes": 4}}
-    card = Card(spec, "per_frame", {"name": "segmentation", "num_classes": 4})
-    save_student(tmp_path / "teacher.safetensors", network, card)
+    save_segmenter(tmp_path / "teacher.safetensors", is_frozen=True)
     saved = {"checkpoint": str(tmp_path / "teacher.safetensors")}
     student = {"from": "teacher"} if start == "teacher" else saved
     run = build(recipe_of(teacher=saved, student=student, method={"name": method}))
@@ -109,13 +128,14 @@ def test_checking_a_search_measures_nothing(tmp_path: Path) -> None:
 
 def test_three_ways_with_labels() -> None:
     data = {"train": [{"name": "synthetic", "num_classes": 4, "num_frames": 4, "size": [32, 48]}]}
+    tiny = {"teacher": {"name": "tiny_segmenter"}, "method": {"name": "delta"}}
     for labels, used, confidence in (("given", True, None), ("pseudo", True, 0.9), ("none", False, None)):
-        training = build(recipe_of(data=data | {"labels": labels}, method={"name": "delta"})).training
-        assert training.clips.clip.use_labels is used
+        training = build(recipe_of(data=data | {"labels": labels}, **tiny)).training
+        assert training.clips.use_labels is used
         assert training.task.confidence == confidence
     sure = {"name": "segmentation", "confidence": 0.7}
     for labels, confidence in (("pseudo", 0.7), ("none", None)):
-        training = build(recipe_of(task=sure, data=data | {"labels": labels}, method={"name": "delta"})).training
+        training = build(recipe_of(task=sure, data=data | {"labels": labels}, **tiny)).training
         assert training.task.confidence == confidence
     with pytest.raises(ValueError, match="labels"):
         recipe_of(data=data | {"labels": "all"})
@@ -126,7 +146,7 @@ def test_a_search_keeps_its_table_in_the_run_folder_and_wants_adamw(tmp_path: Pa
     adamw = {"name": "adamw"}
     run = build(recipe_of(method=method, optim=adamw, out=str(tmp_path / "run")))
     assert run.training.method.search.table == tmp_path / "run" / "latency_table.json"
-    with pytest.raises(UserError, match=r"with sgd give search\.gate_learning_rate"):
+    with pytest.raises(UserError, match=r"optim\.name is sgd; give method\.search\.gate_learning_rate"):
         build(recipe_of(method=method))
     method["search"]["gate_learning_rate"] = 0.01
     assert build(recipe_of(method=method)).training.method.search.rate(steps=7) == 0.01
@@ -207,26 +227,25 @@ def test_torchvisions_video_networks_get_frames_as_their_weights_want(role: str,
     fixed = {"task": {"name": "recognition", "num_classes": 4}, "method": {"name": "supervised"}, "data": data}
     kinetics = Normalisation((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
     run = build(recipe_of(**networks, **fixed, out=str(tmp_path)))
-    assert run.training.normalisation == run.training.teacher_normalisation == run.card.normalisation == kinetics
-    assert run.recipe.normalisation == kinetics.to_dict()
+    assert run.training.normalisation == kinetics
+    assert run.training.teacher_normalisation == (kinetics if role == "teacher" else None)
+    assert run.training.student.normalisation == run.recipe.normalisation == kinetics
     said = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
     run = build(recipe_of(**networks, **fixed, normalisation=said, out=str(tmp_path)))
-    assert run.training.normalisation == run.training.teacher_normalisation == Normalisation(**said)
+    assert run.training.normalisation == Normalisation(**said)
+    assert run.training.teacher_normalisation == (Normalisation(**said) if role == "teacher" else None)
 
 
 def test_a_student_sees_frames_as_its_teacher_was_trained(tmp_path: Path) -> None:
     half = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    network = build_network("ddrnet_23_slim", options={"num_classes": 4})
-    spec = {"name": "ddrnet_23_slim", "library": "vidistill", "options": {"num_classes": 4}}
-    card = Card(spec, "per_frame", {"name": "segmentation", "num_classes": 4}, normalisation=half)
-    save_student(tmp_path / "teacher.safetensors", PerFrame(network), card)
+    save_segmenter(tmp_path / "teacher.safetensors", normalisation=half)
     recipe = recipe_of(
         teacher={"checkpoint": str(tmp_path / "teacher.safetensors")},
         data={"train": [{"name": "synthetic"}], "clip": {"crop": [32, 32]}},
         out=str(tmp_path),
     )
     run = build(recipe)
-    assert run.training.normalisation == run.card.normalisation == half
+    assert run.training.normalisation == run.training.student.normalisation == half
 
 
 def restoring(**values: Any) -> Recipe:
@@ -254,17 +273,16 @@ def test_what_super_resolution_cannot_use_is_said_before_training() -> None:
 @pytest.mark.parametrize(
     ("trained", "sentence"),
     [
-        ({"scale": 4}, r"frames of BI ×4: .*, and the task has BI ×2"),
-        ({"scale": 2, "degradation": "blur"}, r"frames of BD ×2: .*, and the task has BI ×2"),
+        ({"scale": 4}, r"frames with BI ×4: .*, this task has BI ×2"),
+        ({"scale": 2, "degradation": "blur"}, r"frames with BD ×2: .*, this task has BI ×2"),
         ({"scale": 2, "channels": "rgb"}, None),
     ],
 )
 def test_a_teacher_restores_the_same_frames(tmp_path: Path, trained: dict[str, Any], sentence: str | None) -> None:
     options = {"scale": trained["scale"], "window": 3, "channels": 4, "feature_channels": 4}
     spec = {"name": "vsrnet", "library": "vidistill", "options": options}
-    card = Card(spec, "per_frame", {"name": "super_resolution", **trained}, view=WindowView(3))
-    network = LookAhead(build_network("vsrnet", options=options), WindowView(3))
-    save_student(tmp_path / "teacher.safetensors", network, card)
+    card = Card(network=spec, task=task_of({"name": "super_resolution", **trained}), view=WindowView(3))
+    save_student(tmp_path / "teacher.safetensors", LookAhead(build_network("vsrnet", options=options), card))
     recipe = restoring(teacher={"checkpoint": str(tmp_path / "teacher.safetensors")}, method={"name": "space_time"})
     if sentence is None:
         assert build(recipe).teacher is not None
@@ -274,13 +292,9 @@ def test_a_teacher_restores_the_same_frames(tmp_path: Path, trained: dict[str, A
 
 
 def test_a_teacher_of_another_task_restores_nothing(tmp_path: Path) -> None:
-    spec = {"name": "ddrnet_23_slim", "library": "vidistill", "options": {"num_classes": 4}}
-    card = Card(spec, "per_frame", {"name": "segmentation", "num_classes": 4})
-    save_student(
-        tmp_path / "teacher.safetensors", PerFrame(build_network("ddrnet_23_slim", options=spec["options"])), card
-    )
+    save_segmenter(tmp_path / "teacher.safetensors")
     with pytest.raises(
-        UserError, match=r"teacher\.checkpoint: was trained for segmentation; take one of super_resolut"
+        UserError, match=r"teacher\.checkpoint: was trained for segmentation, this task is super_resolution"
     ):
         build(restoring(teacher={"checkpoint": str(tmp_path / "teacher.safetensors")}))
 
@@ -304,7 +318,6 @@ def test_a_cache_is_for_teachers_that_heed_one_clip(tmp_path: Path, monkeypatch:
             super().__init__(num_classes)
             self.first[1] = torch.nn.BatchNorm2d(6, track_running_stats=False)
 
-    monkeypatch.setitem(MODELS, "tiny_clips", TinyClips)
     monkeypatch.setitem(MODELS, "heedless", Heedless)
 
     def recipe(teacher: str) -> Recipe:
@@ -322,3 +335,94 @@ def test_a_cache_is_for_teachers_that_heed_one_clip(tmp_path: Path, monkeypatch:
         UserError, match=r"teacher\.cache: the teacher's batch normalisation has no statistics of its own"
     ):
         build(recipe("heedless"))
+
+
+def test_where_it_is_measured_is_known_before_training() -> None:
+    assert recipe_of(measure={"runtime": "onnx"}).measure.precision == "float32"
+    for measure, sentence in (
+        ({"runtime": "onx"}, "measure.runtime: there is no 'onx'; did you mean onnx"),
+        (
+            {"runtime": "onnx", "precision": "bfloat16"},
+            "precision of runtime onnx must be one of float32, got bfloat16",
+        ),
+        ({"precision": "half"}, "precision of runtime eager must be one of float32, bfloat16, float16, got half"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            recipe_of(measure=measure)
+    search = {"candidates": [{"kind": "copy"}, {"kind": "nothing"}], "runtime": "onnx"}
+    with pytest.raises(UserError, match="runtime onnx cannot time parts of a network; choose eager or compiled"):
+        build(recipe_of(method={"name": "delta", "search": search}, optim={"name": "adamw"}), measures=False)
+
+
+def test_a_part_of_a_normalisation_leaves_the_rest_as_it_is() -> None:
+    grey = (0.5, 0.5, 0.5)
+    restores = {"task": {"name": "super_resolution"}, "data": {}, "normalisation": {"mean": grey}}
+    assert recipe_of(**restores).normalisation == Normalisation(grey, (1.0, 1.0, 1.0)), "the task's"
+    assert recipe_of(normalisation={"mean": grey}).normalisation == Normalisation(grey)
+    assert recipe_of(normalisation={}).normalisation is None
+    assert recipe_of(teacher={"normalisation": {"std": grey}}).teacher.normalisation == Normalisation(std=grey)
+    with pytest.raises(UserError, match=r"teacher\.normalisation: unknown key 'men'; did you mean mean"):
+        recipe_of(teacher={"normalisation": {"men": grey}})
+    with pytest.raises(UserError, match=r"^normalisation: 'mean\.1': Field required"):
+        recipe_of(normalisation={"mean": [0.5]})
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
+def test_a_recipe_holds_typed_settings_and_reads_back_the_same(path: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(path)
+    assert isinstance(recipe.task, TASKS[recipe.task.name])
+    assert isinstance(recipe.method, METHODS[recipe.method.name])
+    assert isinstance(recipe.data.clip, recipe.task.clip_settings)
+    save_recipe(recipe, tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+    given, saved = (yaml.safe_load(file.read_text()) for file in (path, tmp_path / "recipe.yaml"))
+    assert _is_kept(given, saved), "what was written is there, and every default beside it"
+    assert saved["method"].keys() == {"name", *(f.name for f in fields(recipe.method) if f.init)}
+
+
+def _is_kept(given: Any, saved: Any) -> bool:
+    """Whether every value of a tree is in the other, which may have more keys."""
+    if isinstance(given, dict):
+        return all(key in saved and _is_kept(value, saved[key]) for key, value in given.items())
+    if isinstance(given, list):
+        return len(given) == len(saved) and all(map(_is_kept, given, saved))
+    return given == saved
+
+
+def test_settings_can_be_given_as_what_they_are(tmp_path: Path) -> None:
+    method = Delta(student=StudentSpec(reduction=8), leave=("stem.*",), key_frame_interval=5)
+    task, clip = Segmentation(num_classes=4, class_weights=(1.0, 2.0, 1.0, 1.0)), DenseClipSettings(crop=(32, 48))
+    half = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    recipe = Recipe(task=task, method=method, data={"clip": clip}, normalisation=half)
+    assert (recipe.task, recipe.method, recipe.data.clip, recipe.normalisation) == (task, method, clip, half)
+    save_recipe(recipe, tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("assignment", "sentence"),
+    [
+        ("task.name=segmentatoin", "task: there is no 'segmentatoin'; did you mean segmentation"),
+        ("task.clas_weights=[1, 1]", "task: unknown key 'clas_weights'; did you mean class_weights"),
+        ("task.num_classes=four", "task: 'num_classes': Input should be a valid integer.*got 'four'"),
+        ("task.num_classes=-1", "task: num_classes must be at least 1, got -1"),
+        ("task.class_weights=[1, 2]", "task: 2 class_weights for 4 classes; give one each"),
+        ("method.name=detla", "method: there is no 'detla'; did you mean delta"),
+        ("method.key_frames=3", "method: unknown key 'key_frames'; did you mean key_frame_interval"),
+        ("method.delta_scale=all", "method: 'delta_scale': Input should be 'mean', 'layer' or 'none', got 'all'"),
+        ("method.student.reducton=3", r"method: unknown key 'student\.reducton'; did you mean reduction"),
+        ("method.student.reduction=0", "method: 'student': a student's reduction must be at least 1, got 0"),
+        ("method.search={candidates: [{kin: copy}]}", r"'search\.candidates\.0\.kin'; did you mean kind"),
+        ("method.search={candidates: [{kind: copy}]}", r"search\.candidates must hold two different ones or more"),
+        ("data.clip.max_gp=3", "data.clip: unknown key 'max_gp'; did you mean max_gap"),
+        ("data.clip.max_gap=0", "data.clip: 'max_gap': Input should be greater than or equal to 1, got 0"),
+        ("data.lables=none", "unknown key 'data.lables'; did you mean labels"),
+        ("measure.runtme=onnx", "unknown key 'measure.runtme'; did you mean runtime"),
+        ("optim.stepps=3", "unknown key 'optim.stepps'; did you mean steps"),
+        ("losses.task=-1", r"'losses\.task': Input should be greater than or equal to 0, got -1"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_the_nearest(assignment: str, sentence: str, tmp_path: Path) -> None:
+    save_recipe(recipe_of(method={"name": "delta"}), tmp_path / "recipe.yaml")
+    with pytest.raises(UserError, match=sentence):
+        load_recipe(tmp_path / "recipe.yaml", [assignment])

@@ -1,0 +1,119 @@
+"""Depth maps as 16-bit PNG, as KITTI stores them: metres × scale in whole numbers, 0 where depth is unknown."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+
+from vidistill.data.clip import FrameSequence, Image, LabelMap, VideoDataset
+from vidistill.data.image_files import images_in
+from vidistill.data.resized import ResizedSequence, check_height
+from vidistill.data.sequences.images import ImageSequence
+from vidistill.errors import UserError
+from vidistill.files import new_folder, require_new
+from vidistill.tasks.contract import LabelFiles, Prediction
+
+SCALE = 256.0  # of KITTI's files (Uhrig et al. 2017): steps of 4 mm, up to 256 m
+LARGEST = 2**16 - 1
+
+
+def to_png(depth: NDArray[np.floating], scale: float = SCALE) -> NDArray[np.uint16]:
+    """(H, W) whole numbers of metres (H, W). What is known stays known: it is kept within 1…65535."""
+    levels = np.rint(depth * scale).clip(1, LARGEST)
+    return np.where(depth > 0, levels, 0).astype(np.uint16)
+
+
+def read_depth(path: Path, scale: float) -> LabelMap:
+    """(H, W) float32 metres of a depth map, 0 where unknown.
+
+    Raises:
+        UserError: it cannot be read, or has not one channel of 16 bits.
+    """
+    try:
+        with PillowImage.open(path) as file:
+            is_16_bit, stored = file.mode.startswith("I"), np.asarray(file)
+    except (OSError, ValueError, SyntaxError, EOFError, PillowImage.DecompressionBombError) as error:
+        raise UserError(f"{path}: the depth map cannot be read ({error}); replace it") from error
+    if not is_16_bit or stored.ndim != 2:
+        kind = f"{stored.shape[2]} channels" if stored.ndim == 3 else f"one of {stored.dtype}"
+        raise UserError(
+            f"{path}: a depth map must be a PNG with one channel of 16 bits, got {kind}; store metres × {scale:g}, "
+            "and 0 where depth is unknown"
+        )
+    return stored.astype(np.float32) / np.float32(scale)
+
+
+@dataclass(frozen=True)
+class DepthImages(ImageSequence):
+    """Frames as image files, with depth maps as their labels. scale: a stored number's metres are number / scale."""
+
+    scale: float = SCALE
+
+    def labels(self, index: int) -> LabelMap | None:
+        path = self.label_paths[index] if self.label_paths else None
+        return None if path is None else read_depth(path, self.scale)
+
+
+def depth_maps(root: str | Path, *, scale: float = SCALE, height: int | None = None) -> VideoDataset:
+    """Folders with `frames/` and `labels/`: 16-bit PNG of one channel with the names of the frames, 0 is unknown.
+
+    `vidistill label` writes this layout.
+
+    Args:
+        root: Folder that holds these folders.
+        scale: What one metre is in the files: 256 as in KITTI, 1000 where they hold millimetres.
+        height: Resizes frames and depth maps to this height in pixels, the width in proportion; None keeps their size.
+
+    Returns:
+        One sequence per folder, with depth in metres.
+
+    Raises:
+        UserError: If there is no such folder, or the scale is not positive.
+    """
+    root = Path(root)
+    check_height(height)
+    if not scale > 0:
+        raise UserError(f"depth_maps: scale must be above 0, got {scale:g}; give 256 for KITTI's, 1000 for millimetres")
+    sequences: list[FrameSequence] = []
+    for folder in sorted(path.parent for path in root.glob("*/frames")):
+        frames = images_in(folder / "frames")
+        wanted = [folder / "labels" / f"{frame.stem}.png" for frame in frames]
+        present = [path if path.exists() else None for path in wanted]
+        missing = [path for path in wanted if not path.exists()]
+        sequence = DepthImages(folder.name, frames, present, missing_labels=missing, scale=scale)
+        sequences.append(sequence if height is None else ResizedSequence(sequence, height))
+    if not sequences:
+        raise UserError(f"{root}: has no folders with frames/ and labels/; give the output folder of vidistill label")
+    return VideoDataset(root.name or "depth_maps", sequences)
+
+
+class DepthMapFolder(LabelFiles):
+    """A new folder that `depth_maps` reads: a folder for each video with its frames and 16-bit depth maps as PNG."""
+
+    def __init__(self, out: Path, kept: Mapping[str, int]) -> None:
+        require_new(out)
+        self.path = out
+        self._stack = ExitStack()
+        self._num_videos = self._index = 0
+
+    def begin(self, video: str) -> None:
+        self._video = self._folder / f"{self._num_videos:04d}_{Path(video).stem}"
+        for part in ("frames", "labels"):
+            (self._video / part).mkdir(parents=True)
+        self._num_videos, self._index = self._num_videos + 1, 0
+
+    def add(self, image: Image, prediction: Prediction) -> None:
+        for part, pixels in (("frames", image), ("labels", to_png(prediction))):
+            PillowImage.fromarray(pixels).save(self._video / part / f"{self._index:06d}.png")
+        self._index += 1
+
+    def __enter__(self) -> "DepthMapFolder":
+        self._folder = self._stack.enter_context(new_folder(self.path))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        self._stack.__exit__(kind, *exception)  # type: ignore[arg-type]
