@@ -26,9 +26,12 @@ from vidistill.stream import Running, Stream
 from vidistill.stream.key_frames import Fixed
 from vidistill.students.files import load_student, save_student
 from vidistill.students.student import Student
+from vidistill.tasks.depth.maps import depth_maps
 
-SIZES = {"segmentation": (64, 96), "detection": (64, 96), "super_resolution": (17, 23)}  # of frames that a network sees
-LABELLING = ("segmentation", "detection")
+SIZES = {  # of the frames that a network sees
+    "segmentation": (64, 96), "detection": (64, 96), "depth": (64, 96), "super_resolution": (17, 23)
+}  # fmt: skip
+LABELLING = ("segmentation", "detection", "depth")
 
 
 @dataclass
@@ -79,6 +82,8 @@ class Place:
             return f"high_resolution,root={root},scale=2"
         if name.startswith("recognition"):
             return "synthetic_actions,num_videos=4,num_frames=9,size=20,num_classes=3"
+        if name == "depth":
+            return "synthetic_depth,num_sequences=1,num_frames=5"
         return f"synthetic,num_sequences=1,num_frames=5,num_classes={len(SMALL[name].names)}"
 
 
@@ -150,7 +155,7 @@ def test_what_was_exported_is_the_student_on_a_stream(place: Place, name: str) -
                 assert np.abs(one.astype(int) - other).max() <= 1 or name == "segmentation"
                 assert np.mean(one != other) < 0.01
             else:
-                np.testing.assert_allclose(one, other, atol=1e-3)
+                np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
     assert any((one != expected[0]).any() for one in expected if one.shape == expected[0].shape)
 
 
@@ -203,17 +208,19 @@ def test_verbs_take_an_exported_folder(place: Place, capsys, name: str) -> None:
 
 @pytest.mark.parametrize("name", LABELLING)
 def test_an_exported_teacher_labels(place: Place, name: str, tmp_path: Path) -> None:
-    read = {"segmentation": label_maps, "detection": coco_video}[name]
+    read = {"segmentation": label_maps, "detection": coco_video, "depth": depth_maps}[name]
     videos = place.video(name)
     labels = []
     for number, teacher in enumerate((place.student(name), place.exported(name))):
         out = tmp_path / str(number)
         assert run("label", videos, "--teacher", str(teacher), "--out", str(out), "--score", "0.4") == 0
         [sequence] = read(out).sequences
-        labels.append([sequence.labels(i) if name == "segmentation" else sequence.boxes(i) for i in range(5)])
+        labels.append([sequence.boxes(i) if name == "detection" else sequence.labels(i) for i in range(5)])
     for one, other in zip(*labels, strict=True):
         if name == "segmentation":
             assert np.mean(one != other) < 0.01
+        elif name == "depth":
+            np.testing.assert_allclose(one, other, atol=2 / 256)  # the files' steps
         else:
             assert len(one) > 0
             np.testing.assert_allclose(one.xyxy, other.xyxy, atol=1e-3)
