@@ -154,7 +154,7 @@ def test_stream_labels_a_video_over_time(place: Path, capsys) -> None:
     assert "a student of recognition writes a video" in capsys.readouterr().err
 
 
-def test_profile_check_and_export(place: Path, capsys) -> None:
+def test_profile_and_check(place: Path, capsys) -> None:
     assert run("profile", str(place / "run"), "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["student"]["gmacs"]["amortised"] == pytest.approx(found["student"]["gmacs"]["clip"] / 4)
@@ -164,6 +164,9 @@ def test_profile_check_and_export(place: Path, capsys) -> None:
     assert "6 training samples; student per_frame of tsm" in capsys.readouterr().out
     assert run("check", f"labelled_videos,root={place}") == 1
     assert "none.mp4" in capsys.readouterr().out
+
+
+def test_export(place: Path) -> None:
     assert run("export", str(place / "run"), "--out", str(place / "graphs"), "--size", "48x48") == 0
     assert {path.name for path in (place / "graphs").iterdir()} == {"card.json", "key.onnx", "delta.onnx"}
 

@@ -17,6 +17,7 @@ from vidistill.students.card import Card
 from vidistill.students.student import Student
 from vidistill.students.windows import LookAhead, as_student
 from vidistill.tasks import Task, task_of
+from vidistill.tasks.depth.synthetic import synthetic_depth
 
 K = 3  # frames from one key frame to the next
 CLIPS = ClipView(num_frames=3, sampling="dense", stride=2, crop=16, size=8)
@@ -86,7 +87,8 @@ class Small:
         if not self.delta:
             return as_student(network, card).eval()
         if isinstance(self.view, WindowView):
-            return LookAhead(_delta(network, torch.zeros(1, self.view.window, 3, *self.size), card), card).eval()
+            inner = _delta(network, torch.zeros(1, self.view.window, 3, *self.size), card)
+            return LookAhead(inner, inner.card).eval()
         return _delta(network, torch.zeros(1, 3, *self.size), card).eval()
 
     def teacher(self) -> Student:
@@ -117,6 +119,12 @@ SMALL = {
         lambda: _shapes(3),
         (32, 48),
         names=("ground", "rectangle", "disc"),
+    ),
+    "depth": Small(
+        task_of({"name": "depth", "max_depth": 20.0}),
+        lambda: TinySegmenter(1),
+        lambda: list(synthetic_depth(num_sequences=2, num_frames=5, size=(32, 48)).sequences),
+        (32, 48),
     ),
     "super_resolution": Small(
         task_of({"name": "super_resolution", "scale": 2}),

@@ -23,6 +23,7 @@ from vidistill.models import onnx_networks
 from vidistill.models.libraries import import_torchvision, torchvision_with_weights
 from vidistill.models.onnx_networks import FastestDetector, OnnxSegmenter, YoloxDetector, onnx_network
 from vidistill.stream.label import label_videos, open_teacher
+from vidistill.stream.stream import Running
 from vidistill.students.card import Card
 from vidistill.students.files import save_student
 from vidistill.students.student import PerFrame
@@ -274,7 +275,7 @@ def maps(*shape: int, softmax_from: int | None = None) -> np.ndarray:
     ],
 )
 def test_what_a_graph_is(monkeypatch: pytest.MonkeyPatch, said: list[np.ndarray], kind: type | None) -> None:
-    monkeypatch.setattr(onnx_networks, "open_session", lambda path: session(said[0], [], others=said[1:]))
+    monkeypatch.setattr(onnx_networks, "open_session", lambda path, threads: session(said[0], [], others=said[1:]))
     if kind is None:
         with pytest.raises(UserError, match="expected YOLOX"):
             onnx_network("x.onnx")
@@ -288,6 +289,22 @@ def test_files_that_are_no_networks(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"no network")
     with pytest.raises(UserError, match="not a network in ONNX"):
         onnx_network(tmp_path / "a.onnx")
+
+
+def test_a_network_in_an_onnx_file_labels(tmp_path: Path, folder: str, images, capsys) -> None:
+    """ONNX Runtime's sessions cannot be copied, and a stream runs a copy."""
+    torch.onnx.export(
+        torch.nn.Conv2d(3, 5, 3, stride=2, padding=1).eval(), (torch.zeros(1, 3, 48, 64),), str(tmp_path / "a.onnx"),
+        dynamo=True, external_data=False, verbose=False,
+    )  # fmt: skip
+    teacher = open_teacher(str(tmp_path / "a.onnx"), threads=1)
+    assert teacher.task == task_of({"name": "segmentation", "num_classes": 5})
+    [sequence] = label_maps(label_videos([folder], teacher, tmp_path / "labels", score=0.0)).sequences
+    frame = teacher.normalisation(torch.from_numpy(images[3]).permute(2, 0, 1)[None])
+    logits = torch.nn.functional.interpolate(teacher.network(frame), size=(48, 64), mode="bilinear")
+    assert np.mean(sequence.labels(3) == logits.argmax(dim=1)[0].numpy()) > 0.999
+    with pytest.raises(UserError, match=r"the network cannot be exported to ONNX: .*; run it with runtime eager"):
+        label_videos([folder], teacher, tmp_path / "more", running=Running(runtime="onnx"))
 
 
 def test_torchvision_with_its_own_weights(tmp_path: Path) -> None:

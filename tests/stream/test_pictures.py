@@ -96,6 +96,24 @@ def test_detection(tmp_path: Path, teacher: bool) -> None:
 
 
 @pytest.mark.parametrize("teacher", [True, False], ids=["beside a teacher", "alone"])
+def test_depth(tmp_path: Path, teacher: bool) -> None:
+    students = show(tmp_path, "depth", teacher=teacher)
+    [video, _] = SMALL["depth"].videos()
+    strip, images = read(tmp_path / "strip.npz"), list(video.images())
+    chosen = sorted(strip_indices(len(images), K))
+    assert strip["distances"].tolist() == [index % K for index in chosen]
+    assert np.array_equal(strip["frames"], [images[index] for index in chosen])
+    np.testing.assert_allclose(strip["truth"], [video.labels(index) for index in chosen], rtol=1e-3)
+    for name, student in students.items():
+        expected = predictions(student, images)
+        np.testing.assert_allclose(strip[name], [expected[index] for index in chosen], rtol=1e-3)
+    assert ("teacher" in strip) == teacher
+    assert size_of(tmp_path / "side_by_side.mp4") == (5, 96, 64)
+    [frames] = students["student"].task.report_sections(RunFolder(tmp_path))
+    assert frames.body.count("<tr>") == 1 + len(chosen)
+
+
+@pytest.mark.parametrize("teacher", [True, False], ids=["beside a teacher", "alone"])
 def test_super_resolution(tmp_path: Path, teacher: bool) -> None:
     students = show(tmp_path, "super_resolution", teacher=teacher)
     task = students["student"].task
