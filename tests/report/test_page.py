@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from vidistill.report.cell_figure import memory_cell
 
 from vidistill.errors import UserError
 from vidistill.methods import METHODS, space_time
