@@ -247,9 +247,9 @@ MISTAKES = [
     (["check", "synthetic,size=[32,48"], "'48' in 'synthetic,size=[32,48' is not key=value"),
     (["check", "synthetic,size=[32"], "'size=[32': the value is not valid YAML"),
     (["check", "synthetic,sise=[32,48]"], "did you mean size"),
-    (["train", "{}/recipe.yaml", "measure.runtime=onx"], "measure.runtime: there is no 'onx'; did you mean onnx"),
+    (["train", "{}/recipe.yaml", "measure.runtime=onx"], "measure.runtime: unknown name 'onx'; did you mean onnx"),
     (["export", "{}/run", "--runtime", "eager", "--out", "{}/x"], "runtime eager has no files to export; choose onnx"),
-    (["export", "{}/run", "--runtime", "onx", "--out", "{}/x"], "--runtime: there is no 'onx'; did you mean onnx"),
+    (["export", "{}/run", "--runtime", "onx", "--out", "{}/x"], "--runtime: unknown name 'onx'; did you mean onnx"),
 ]
 
 

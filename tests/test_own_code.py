@@ -79,4 +79,4 @@ def error_of(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_a_missing_file_is_one_sentence(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     error = error_of("train", str(folder / "recipe.yaml"), "--import", "nowhere.py", capsys=capsys)
-    assert error == "error: --import nowhere.py: no such file; give a Python file of yours\n"
+    assert error == "error: --import nowhere.py: file not found; give a Python file of yours\n"

@@ -82,7 +82,7 @@ def options(
 
     for path in own_code or []:
         if not path.is_file():
-            raise UserError(f"--import {path}: no such file; give a Python file of yours")
+            raise UserError(f"--import {path}: file not found; give a Python file of yours")
         sys.path.insert(0, str(path.parent.resolve()))  # so that it may import what stands beside it
         runpy.run_path(str(path), run_name=path.stem)
 

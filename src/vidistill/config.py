@@ -99,7 +99,7 @@ def _options_of(factory: Callable[..., object]) -> type[pydantic.BaseModel]:
 def choose(registry: Mapping[str, T], name: str, *, where: str) -> T:
     """An entry of a registry. Errors: UserError with the nearest names."""
     if name not in registry:
-        raise UserError(f"{where}: there is no '{name}'; {nearest(name, registry)}")
+        raise UserError(f"{where}: unknown name '{name}'; {nearest(name, registry)}")
     return registry[name]
 
 

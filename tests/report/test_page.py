@@ -269,7 +269,7 @@ def test_an_empty_folder_has_a_page(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="none: no such folder; give the folder that a run wrote"):
+    with pytest.raises(UserError, match="none: folder not found; give the folder that a run wrote"):
         page_of(tmp_path / "none")
 
 

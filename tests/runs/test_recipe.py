@@ -266,7 +266,7 @@ def test_what_super_resolution_cannot_use_is_said_before_training() -> None:
     short = {"name": "synthetic", "num_frames": 2, "size": [32, 48]}
     with pytest.raises(UserError, match="synthetic_0000: has 2 frames, expected at least the window of 3"):
         build(restoring(data=given | {"evaluate": [short]}))
-    with pytest.raises(UserError, match="synthetic_0000: a patch of 17 does not fit frames of 24×16"):
+    with pytest.raises(UserError, match="synthetic_0000: a patch of 17 does not fit frames of 24x16"):
         build(restoring(data=given | {"clip": {"window": 3, "patch": 17}}))
 
 
@@ -340,7 +340,7 @@ def test_a_cache_is_for_teachers_that_heed_one_clip(tmp_path: Path, monkeypatch:
 def test_where_it_is_measured_is_known_before_training() -> None:
     assert recipe_of(measure={"runtime": "onnx"}).measure.precision == "float32"
     for measure, sentence in (
-        ({"runtime": "onx"}, "measure.runtime: there is no 'onx'; did you mean onnx"),
+        ({"runtime": "onx"}, "measure.runtime: unknown name 'onx'; did you mean onnx"),
         (
             {"runtime": "onnx", "precision": "bfloat16"},
             "precision of runtime onnx must be one of float32, got bfloat16",
@@ -402,12 +402,12 @@ def test_settings_can_be_given_as_what_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("assignment", "sentence"),
     [
-        ("task.name=segmentatoin", "task: there is no 'segmentatoin'; did you mean segmentation"),
+        ("task.name=segmentatoin", "task: unknown name 'segmentatoin'; did you mean segmentation"),
         ("task.clas_weights=[1, 1]", "task: unknown key 'clas_weights'; did you mean class_weights"),
         ("task.num_classes=four", "task: 'num_classes': Input should be a valid integer.*got 'four'"),
         ("task.num_classes=-1", "task: num_classes must be at least 1, got -1"),
         ("task.class_weights=[1, 2]", "task: 2 class_weights for 4 classes; give one each"),
-        ("method.name=detla", "method: there is no 'detla'; did you mean delta"),
+        ("method.name=detla", "method: unknown name 'detla'; did you mean delta"),
         ("method.key_frames=3", "method: unknown key 'key_frames'; did you mean key_frame_interval"),
         ("method.delta_scale=all", "method: 'delta_scale': Input should be 'mean', 'layer' or 'none', got 'all'"),
         ("method.student.reducton=3", r"method: unknown key 'student\.reducton'; did you mean reduction"),

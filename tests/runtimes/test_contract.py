@@ -113,7 +113,7 @@ def test_a_runtime_runs_a_copy_in_its_precisions_alone(name: str) -> None:
 
 
 def test_an_unknown_runtime_shows_the_nearest() -> None:
-    with pytest.raises(UserError, match="runtime: there is no 'onx'; did you mean onnx"):
+    with pytest.raises(UserError, match="runtime: unknown name 'onx'; did you mean onnx"):
         deploy(student_of("per frame"), torch.rand(1, 3, 16, 16), runtime="onx")
 
 

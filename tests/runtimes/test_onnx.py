@@ -80,7 +80,7 @@ def test_what_was_exported_streams_as_what_was_not(network, tmp_path: Path) -> N
 def test_an_exported_folder_that_is_not_whole(network, tmp_path: Path) -> None:
     EXPORT(PerFrame(network, CARD).eval(), tmp_path, size=(16, 24))
     (tmp_path / "card.json").write_text('{"runtime": "onx"}')
-    with pytest.raises(UserError, match=r"card\.json: runtime: there is no 'onx'; did you mean onnx"):
+    with pytest.raises(UserError, match=r"card\.json: runtime: unknown name 'onx'; did you mean onnx"):
         open_student(tmp_path)
     (tmp_path / "card.json").write_text('{"runtime": "onnx"}')
     with pytest.raises(UserError, match=r"card\.json: is not the card of an exported student .*; export it again"):

@@ -171,7 +171,7 @@ def test_the_verb(tmp_path: Path, video: str, capsys) -> None:
     assert run("label", video, "--teacher", "torchvision:fcos_resnet50_fpn", "--out", str(tmp_path / "x.json")) == 1
     assert "--weights" in capsys.readouterr().err
     assert run("label", video, "--teacher", str(tmp_path / "a.onnx"), "--out", str(tmp_path / "x.json")) == 1
-    assert "there is no such file" in capsys.readouterr().err
+    assert "file not found" in capsys.readouterr().err
 
 
 ONNX_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}

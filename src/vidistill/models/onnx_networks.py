@@ -199,7 +199,7 @@ def open_session(path: str | Path, *, threads: int = 0) -> "InferenceSession":
     except ImportError as error:
         raise UserError("onnxruntime is not installed; pip install 'vidistill[export]'") from error
     if not Path(path).is_file():
-        raise UserError(f"{path}: there is no such file; give the path of an ONNX network")
+        raise UserError(f"{path}: file not found; give the path of an ONNX network")
 
     class SharedSession(onnxruntime.InferenceSession):  # type: ignore[misc]
         """One that copies of a network share, for it cannot be copied and keeps nothing from run to run."""

@@ -80,7 +80,7 @@ def test_models_of_different_windows_are_scored_on_the_same_frames() -> None:
     assert found["student"]["warped_difference"] > 0
     with pytest.raises(UserError, match="clip0: has 4 frames, expected at least the window of 5"):
         evaluate(models, [moving(4, 0)], TASK)
-    with pytest.raises(UserError, match=r"clip0: frames are 40×10 pixels, expected at least 11×11 for SSIM"):
+    with pytest.raises(UserError, match=r"clip0: frames are 40x10 pixels, expected at least 11x11 for SSIM"):
         evaluate(models, [moving(5, 0, (10, 40))], TASK)
 
 
@@ -108,7 +108,7 @@ def test_videos_that_cannot_be_scored_are_refused_beforehand() -> None:
     check(fine, HighResolutionSequence(fine, 2))
     with pytest.raises(UserError, match="clip1: has 4 frames, expected at least the window of 5"):
         check(fine, moving(4, 1))
-    with pytest.raises(UserError, match=r"clip1: frames are 40×10 pixels, expected at least 11×11 for SSIM"):
+    with pytest.raises(UserError, match=r"clip1: frames are 40x10 pixels, expected at least 11x11 for SSIM"):
         check(fine, moving(5, 1, (10, 40)))
     with pytest.raises(UserError, match="clip1: is read for scale 4, expected 2 as for the task"):
         check(fine, HighResolutionSequence(moving(5, 1), 4))
