@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.networks import TinySegmenter
+from tests.networks import TinyDetector, TinySegmenter
 from vidistill.methods import METHODS
 from vidistill.models import MODELS
 from vidistill.ops.normalise import Normalisation
@@ -36,8 +36,8 @@ RECIPES = {
     },
     "detection": {
         "task": {"name": "detection", "num_classes": 4},
-        "student": {"name": "efficientdet_d0"},
-        "method": {"name": "low_rank", "leave": ["*"], "convert": ["box_net*"]},
+        "student": {"name": "tiny_boxes"},
+        "method": {"name": "low_rank", "leave": ["offsets"]},
         "data": {"train": FRAMES},
     },
     "depth": {
@@ -50,6 +50,7 @@ RECIPES = {
 @pytest.mark.parametrize("task", TASKS)
 def test_a_recipe_is_left_as_it_is(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MODELS, "tiny", TinySegmenter)
+    monkeypatch.setitem(MODELS, "tiny_boxes", TinyDetector)
     recipe = Recipe.model_validate({"task": {"name": task}, "out": tmp_path / "run"} | RECIPES[task])
     before, settings = recipe.model_dump(mode="json", by_alias=True), vars(recipe.method).copy()
     run = build(recipe, measures=False)
