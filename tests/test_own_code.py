@@ -69,9 +69,10 @@ def test_train_and_profile_an_own_network(
 
 def error_of(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
     """What the verb says where it fails, here and not in a process of its own."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["vidistill", *arguments])
-        cli.main()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
     assert stop.value.code == 1
     return capsys.readouterr().err
 

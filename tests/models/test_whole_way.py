@@ -29,17 +29,22 @@ NETWORKS = [
     {"name": "ddrnet_23_slim"},
     {"library": "torchvision", "name": "lraspp_mobilenet_v3_large"},
     {"name": "deeplabv3_bottlenecks"},
-    {"library": "segmentation_models_pytorch", "name": "unet", "options": {"encoder_name": "tu-resnet18"}},
+    {"library": "segmentation_models_pytorch", "name": "unet", "options": {"encoder_name": "tu-test_resnet"}},
     {"library": "transformers", "name": "segformer"},
 ]
 
 
 def deeplabv3_bottlenecks(num_classes: int) -> nn.Module:
-    """torchvision's DeepLabV3 on a ResNet of one bottleneck a stage, two of them dilated; a network of one's own."""
-    resnet = import_torchvision().models.resnet
-    segmentation = import_torchvision().models.segmentation.deeplabv3
-    backbone = resnet.ResNet(resnet.Bottleneck, [1, 1, 1, 1], replace_stride_with_dilation=[False, True, True])
-    return segmentation._deeplabv3_resnet(backbone, num_classes, aux=None)
+    """torchvision's DeepLabV3, narrow, on three stages of one bottleneck, the last dilated; a network of one's own."""
+    models = import_torchvision().models
+    resnet, deeplab = models.resnet, models.segmentation.deeplabv3
+    backbone = resnet.ResNet(resnet.Bottleneck, [1, 1, 1, 1], replace_stride_with_dilation=[False, True, False])
+    head = nn.Sequential(
+        deeplab.ASPP(1024, [12, 24, 36], 64),
+        nn.Conv2d(64, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
+        nn.Conv2d(64, num_classes, 1),
+    )  # fmt: skip
+    return deeplab.DeepLabV3(models._utils.IntermediateLayerGetter(backbone, {"layer3": "out"}), head)
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ METRICS = (
         "abs_rel", "AbsRel", name="AbsRel", better="lower",
         sentence="the student's AbsRel is {student:.4f}, the teacher's {teacher:.4f}",
     ),
-    Metric("delta1", f"δ < {CLOSE}", name=f"δ < {CLOSE}"),
+    Metric("delta1", f"δ < {CLOSE}", name=f"share of pixels with δ < {CLOSE}"),
     Metric("rmse", "RMSE, m", decimals=3, better="lower"),
     Metric(
         "agreement", f"agreement with the teacher: δ < {AGREES}", name="agreement with the teacher", is_agreement=True,

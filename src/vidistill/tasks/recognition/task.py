@@ -40,6 +40,7 @@ class Recognition(ClassTask):
     name: ClassVar = "recognition"
     metrics: ClassVar = METRICS
     clip_settings: ClassVar = ClassifiedClipSettings
+    sees_clips: ClassVar = True
     any_size: ClassVar = False
     whole_videos: ClassVar = True
 
