@@ -20,14 +20,14 @@ Right = dict[int, dict[str, bool]]  # by seed, by video
 
 def read(prefix: str) -> dict[str, Right]:
     """By variant which videos were right."""
-    found: dict[str, Right] = defaultdict(lambda: defaultdict(dict))
+    right: dict[str, Right] = defaultdict(lambda: defaultdict(dict))
     folder = Path(prefix).parent
     for path in sorted(folder.glob(f"{Path(prefix).name}*/results.json")):
         match = re.fullmatch(rf"{Path(prefix).name}(.+?)_(\d+)(?:_\d+)?", path.parent.name)
         if match:
             rows = json.loads(path.read_text())["student"]["metrics"]["predictions"]
-            found[match[1]][int(match[2])] |= {name: best in classes for name, classes, best in rows}
-    return found
+            right[match[1]][int(match[2])] |= {name: best in classes for name, classes, best in rows}
+    return right
 
 
 def by_video(right: Right) -> dict[str, float]:
@@ -46,17 +46,17 @@ def interval(ours: dict[str, float], base: dict[str, float]) -> tuple[float, flo
 
 def main() -> None:
     prefix, base, *variants = sys.argv[1:]
-    found = read(prefix)
+    by_variant = read(prefix)
     print(f"| | seeds | videos | accuracy | against {base}, 95 % |")
     print("|---|---|---|---|---|")
-    for name in [base, *(variants or [v for v in found if v != base])]:
-        accuracies = [float(np.mean(list(videos.values()))) for videos in found[name].values()]
+    for name in [base, *(variants or [v for v in by_variant if v != base])]:
+        accuracies = [float(np.mean(list(videos.values()))) for videos in by_variant[name].values()]
         gap = (
             ""
             if name == base
-            else "{:+.4f} [{:+.4f}, {:+.4f}]".format(*interval(by_video(found[name]), by_video(found[base])))
+            else "{:+.4f} [{:+.4f}, {:+.4f}]".format(*interval(by_video(by_variant[name]), by_video(by_variant[base])))
         )
-        count = len(by_video(found[name]))
+        count = len(by_video(by_variant[name]))
         print(
             f"| {name} | {len(accuracies)} | {count} | {np.mean(accuracies):.4f} ± {np.ptp(accuracies):.4f} | {gap} |"
         )

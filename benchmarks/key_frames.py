@@ -43,11 +43,11 @@ def strung(clips: Sequence[list[Image]]) -> list[Image]:
 def run(student: str, clip: list[Image], policy: KeyFramePolicy, reference: list[LabelMap]) -> tuple[int, float]:
     """Key frames made, and agreement with the reference."""
     outputs = Stream(load_student(student), key_frames=policy)(clip)
-    found = [
+    frames = [
         (output.is_key_frame, (output.prediction == labels).mean())
         for output, labels in zip(outputs, reference, strict=True)
     ]
-    return sum(is_key for is_key, _ in found), float(np.mean([share for _, share in found]))
+    return sum(is_key for is_key, _ in frames), float(np.mean([share for _, share in frames]))
 
 
 def fixed_at(student: str, clip: list[Image], interval: int, reference: list[LabelMap]) -> float:
@@ -59,9 +59,9 @@ def fixed_at(student: str, clip: list[Image], interval: int, reference: list[Lab
 def fixed_with(student: str, clip: list[Image], keys: int, reference: list[LabelMap]) -> float:
     """Agreement with `keys` key frames at fixed intervals, between those of the two nearest intervals."""
     shorter = len(clip) // keys
-    dear, cheap = (fixed_at(student, clip, interval, reference) for interval in (shorter, shorter + 1))
+    more, fewer = (fixed_at(student, clip, interval, reference) for interval in (shorter, shorter + 1))
     weight = (keys / len(clip) - 1 / (shorter + 1)) / (1 / shorter - 1 / (shorter + 1))
-    return weight * dear + (1 - weight) * cheap
+    return weight * more + (1 - weight) * fewer
 
 
 def main() -> None:

@@ -13,21 +13,22 @@ import torch
 
 from vidistill.methods.delta import Delta
 from vidistill.models import MODELS, build_network
-from vidistill.runtimes.measure import Runtime, describe_device
-from vidistill.scoring.results import profile_models
+from vidistill.runtimes.measure import describe_device, profile_students
+from vidistill.students.card import Card
 from vidistill.students.files import load_student
-from vidistill.students.student import PerFrame, StatefulNetwork
+from vidistill.students.student import PerFrame, Student
+from vidistill.students.windows import as_student
 
 INTERVAL = 10
 HEAD = "| size | runtime | precision | teacher p50 / p99 | key | first delta | delta p50 / p99 | delta: teacher ÷ | "
 HEAD += "amortised at 10: teacher ÷ | worst frame: teacher × |"
 
 
-def pair(student: Path | None) -> dict[str, StatefulNetwork]:
+def pair(student: Path | None) -> dict[str, Student]:
     if student is not None:
         model = load_student(student)
-        assert model.card is not None
-        return {"teacher": PerFrame(build_network(**model.card.network)).eval(), "student": model}
+        teacher = as_student(build_network(**model.card.network), Card(view=model.view))
+        return {"teacher": teacher.eval(), "student": model}
     network = MODELS["ddrnet_23_slim"](num_classes=19).eval()
     method = Delta(key_frame_interval=INTERVAL)
     return {
@@ -36,13 +37,10 @@ def pair(student: Path | None) -> dict[str, StatefulNetwork]:
     }
 
 
-def row(student: Path | None, size: str, runtime: Runtime, precision: str) -> str:
+def row(student: Path | None, size: str, runtime: str, precision: str) -> str:
     width, height = map(int, size.split("x"))
-    dtype = getattr(torch, precision)
-    models = {name: model.to(dtype) for name, model in pair(student).items()}
-    frames = torch.randn(4, 3, height, width, dtype=dtype)
-    with torch.no_grad():
-        measured = profile_models(models, frames, interval=INTERVAL, runtime=runtime)
+    frames = torch.randn(4, 3, height, width)
+    measured = profile_students(pair(student), frames, interval=INTERVAL, runtime=runtime, precision=precision)
     teacher, times = measured["teacher"]["latency_ms"], measured["student"]["latency_ms"]
     base = teacher["key"]["p50"]
     worst = max(times[kind]["p50"] for kind in ("key", "first_delta", "delta"))

@@ -20,7 +20,6 @@ from vidistill.runs.recipe import Recipe
 from vidistill.runs.train import Learner, _optimizer, _step
 from vidistill.runtimes.measure import describe_device, median_milliseconds
 from vidistill.stream.stream import Stream
-from vidistill.students.card import Card
 from vidistill.students.norms import channels_last, fused_copy
 
 SIZE = (360, 480)
@@ -78,7 +77,6 @@ def _keys(count: int) -> list[SampleKey]:
 def stream_times(out: str) -> dict[str, float]:
     run = build(recipe(out))
     student = run.training.method.finish(run.training.student)
-    student.card = Card({}, "delta", {"name": "segmentation", "num_classes": 11}, key_frame_interval=INTERVAL)
     image = torch.randint(0, 256, (*SIZE, 3), dtype=torch.uint8).numpy()
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
     ready = run.training.normalisation(pixels).contiguous(memory_format=torch.channels_last)
@@ -92,7 +90,7 @@ def stream_times(out: str) -> dict[str, float]:
                 frame = run.training.normalisation(pixels).contiguous(memory_format=torch.channels_last)
             outputs, state = fused(frame, state)
             if normalise:
-                run.setting.task.decode(outputs, size=SIZE)[0].cpu().numpy()
+                run.task.decode(outputs, size=SIZE)[0].cpu().numpy()
 
     stream = Stream(student)
     times = median_milliseconds(

@@ -79,7 +79,7 @@ def main() -> None:
     print(f"{device}; TSN on ResNet-18, {CLIPS} clips of 4 frames, float32, eager; medians of 10\n")
     with TemporaryDirectory() as name:
         out = Path(name)
-        found = median_milliseconds(
+        times = median_milliseconds(
             {
                 "floor": floor_of(training_of(out)),
                 "ours": step_of(training_of(out)),
@@ -89,8 +89,8 @@ def main() -> None:
             repeats=10,
         )
     print("| training step | milliseconds | × floor | × student alone |\n|---|---|---|---|")
-    for what, time in found.items():
-        print(f"| {what} | {time:.0f} | {time / found['floor']:.2f} | {time / found['student alone']:.2f} |")
+    for what, time in times.items():
+        print(f"| {what} | {time:.0f} | {time / times['floor']:.2f} | {time / times['student alone']:.2f} |")
 
 
 if __name__ == "__main__":

@@ -18,10 +18,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from vidistill.runtimes.measure import Runtime, describe_device
-from vidistill.scoring.results import profile_models
+from vidistill.runtimes.measure import describe_device, profile_students
 from vidistill.students.files import load_student
-from vidistill.students.student import StatefulNetwork
 
 SIZE = (360, 480)
 INTERVAL = 4  # of the frames that are timed: a key frame, the first delta frame and two settled ones
@@ -29,9 +27,9 @@ INTERVAL = 4  # of the frames that are timed: a key frame, the first delta frame
 
 def quality(folders: list[Path]) -> tuple[np.ndarray, np.ndarray, float]:
     """mIoU and agreement with the teacher with a key frame every 10, by seed, and the teacher's mIoU."""
-    found = [json.loads((folder / "results.json").read_text()) for folder in folders]
-    metrics = [results["student"]["metrics"] for results in found]
-    teacher = found[0]["teacher"]["metrics"]["miou"]
+    runs = [json.loads((folder / "results.json").read_text()) for folder in folders]
+    metrics = [results["student"]["metrics"] for results in runs]
+    teacher = runs[0]["teacher"]["metrics"]["miou"]
     return np.array([m["miou"] for m in metrics]), np.array([m["agreement"] for m in metrics]), teacher
 
 
@@ -44,14 +42,11 @@ def distinct(folders: list[Path]) -> list[Path]:
     return list(costs.values())
 
 
-def measure(folders: dict[str, Path], teacher: Path, setting: tuple[Runtime, str]) -> dict[str, Any]:
+def measure(folders: dict[str, Path], teacher: Path, setting: tuple[str, str]) -> dict[str, Any]:
     runtime, precision = setting
-    models: dict[str, StatefulNetwork] = {"teacher": load_student(teacher)}
-    models |= {name: load_student(folder / "student.safetensors") for name, folder in folders.items()}
-    dtype = getattr(torch, precision)
-    frames = torch.randn(4, 3, *SIZE, generator=torch.Generator().manual_seed(0)).to(dtype)
-    models = {name: model.to(dtype) for name, model in models.items()}
-    return profile_models(models, frames, interval=INTERVAL, runtime=runtime)
+    students = {"teacher": load_student(teacher)} | {name: load_student(folder) for name, folder in folders.items()}
+    frames = torch.randn(4, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    return profile_students(students, frames, interval=INTERVAL, runtime=runtime, precision=precision)
 
 
 def spread(values: list[float]) -> str:
@@ -92,7 +87,7 @@ def main() -> None:
     settings = [tuple(setting.split(":")) for setting in arguments.settings]
     measured = {setting: measure(folders_timed, arguments.teacher, setting) for setting in settings}
     where = f"{describe_device(torch.device('cpu'))}, {SIZE[1]}×{SIZE[0]}"
-    teacher_ms = {setting: found["teacher"]["latency_ms"]["key"]["p50"] for setting, found in measured.items()}
+    teacher_ms = {setting: costs["teacher"]["latency_ms"]["key"]["p50"] for setting, costs in measured.items()}
     print(f"{where}; the teacher: {', '.join(f'{r} {p} {teacher_ms[r, p]:.1f} ms' for r, p in settings)}\n")
     columns = ["student", "seeds", "mIoU, every 10", "of teacher", "agreement", "GMAC delta"]
     columns += [f"teacher ÷ delta, {runtime} {precision}" for runtime, precision in settings]
@@ -101,8 +96,8 @@ def main() -> None:
     for name, folders in names.items():
         mious, agreements, teacher = quality(folders)
         speeds = {
-            setting: [teacher_ms[setting] / found[one]["latency_ms"]["delta"]["p50"] for one in timed[name]]
-            for setting, found in measured.items()
+            setting: [teacher_ms[setting] / costs[one]["latency_ms"]["delta"]["p50"] for one in timed[name]]
+            for setting, costs in measured.items()
         }
         points[name] = (float(np.mean(speeds[settings[0]])), float(mious.mean()))
         cells = [name.replace("_", " "), str(len(mious)), f"{mious.mean():.4f} ± {np.ptp(mious):.4f}"]

@@ -20,57 +20,50 @@ import numpy as np
 import torch
 
 from vidistill.data.datasets.super_resolution import vid4
-from vidistill.scoring.frames import Setting
-from vidistill.scoring.results import write_results
-from vidistill.scoring.window_results import BICUBIC, bicubic_of, profile_windows
-from vidistill.scoring.windows import evaluate_super_resolution, window_of
+from vidistill.runs.results import baselines_of, write_results
+from vidistill.runtimes.measure import profile_students
+from vidistill.stream.evaluate import evaluate
 from vidistill.students.files import load_student
-from vidistill.students.student import StatefulNetwork
-from vidistill.tasks.super_resolution.task import SuperResolution
+from vidistill.students.student import Student
+from vidistill.tasks.super_resolution import SuperResolution
+from vidistill.tasks.super_resolution.show import BICUBIC
 
 SIZE = (144, 180)  # of Vid4's low-resolution frames, height and width
-NUM_WINDOWS = 3
+NUM_FRAMES = 3
 UNTAUGHT = "none"
 
 Metrics = dict[str, Any]
 Groups = dict[tuple[str, str], dict[int, Metrics]]  # by student and kind: by seed
 
 
-def load(folders: Sequence[Path]) -> dict[str, StatefulNetwork]:
+def load(folders: Sequence[Path]) -> dict[str, Student]:
     """The finished ones' students by the folder's name."""
     files = {folder.name: folder / "student.safetensors" for folder in folders}
     return {name: load_student(file) for name, file in files.items() if file.exists()}
 
 
-def setting_of(model: StatefulNetwork) -> Setting:
-    assert model.card is not None
-    task = SuperResolution(**{name: value for name, value in model.card.task.items() if name != "name"})
-    return Setting(task, 0, model.card.normalisation)
-
-
-def digest(model: StatefulNetwork, data: Path) -> str:
+def digest_of(model: Student, data: Path) -> str:
     """Tells whether a figure is of these weights and this data."""
-    found = hashlib.sha256(str(data.resolve()).encode())
+    digest = hashlib.sha256(str(data.resolve()).encode())
     for name, tensor in model.state_dict().items():
-        found.update(name.encode() + tensor.numpy().tobytes())
-    return found.hexdigest()
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
-def score(models: dict[str, StatefulNetwork], known: dict[str, Any], data: Path, setting: Setting) -> dict[str, Any]:
-    """The metrics of all, by name, of which only those are made that are not `known`."""
-    digests = {name: digest(model, data) for name, model in models.items()}
+def score(models: dict[str, Student], known: dict[str, Any], data: Path, task: SuperResolution) -> dict[str, Any]:
+    """The metrics of all, by name. Only those that are not `known` are made."""
+    digests = {name: digest_of(model, data) for name, model in models.items()}
     missing = {name: model for name, model in models.items() if known.get(name, {}).get("digest") != digests[name]}
-    clips = vid4(data, scale=setting.task.scale).sequences if missing else []
-    found = evaluate_super_resolution(missing, clips, setting, interval=1) if missing else {}
-    return {name: {"digest": digests[name], **found.get(name, known.get(name, {}))} for name in models}
+    clips = vid4(data, scale=task.scale).sequences if missing else []
+    metrics = evaluate(missing, clips, task, intervals=dict.fromkeys(missing, 1)) if missing else {}
+    return {name: {"digest": digests[name], **metrics.get(name, known.get(name, {}))} for name in models}
 
 
-def measure(models: dict[str, StatefulNetwork], known: dict[str, Any]) -> dict[str, Any]:
+def measure(models: dict[str, Student], known: dict[str, Any]) -> dict[str, Any]:
     """The costs of all, measured side by side, unless all are known."""
     if models.keys() <= known.keys():
         return known
-    windows = torch.rand(NUM_WINDOWS, max(map(window_of, models.values())), 3, *SIZE)
-    return profile_windows(models, windows, interval=1)
+    return profile_students(models, torch.rand(NUM_FRAMES, 3, *SIZE), interval=1)
 
 
 def parts_of(run: str) -> tuple[str, str, int]:
@@ -146,10 +139,11 @@ def main() -> None:
     students, teacher = load(arguments.runs), load([arguments.teacher])
     if not students or not teacher:
         raise SystemExit("no student.safetensors in any RUN, or none in --teacher: train them first")
-    setting = setting_of(next(iter(teacher.values())))
-    models = {BICUBIC: bicubic_of(setting), **teacher, **students}
+    (edvr,) = teacher.values()
+    task = edvr.task
+    models = baselines_of(task, edvr) | teacher | students
     known = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    scores = known.get("scores", {}) | score(models, known.get("scores", {}), arguments.data, setting)
+    scores = known.get("scores", {}) | score(models, known.get("scores", {}), arguments.data, task)
     write_results({**known, "scores": scores}, arguments.out)
     kinds = {name: students[run] for name, run in one_of_each(list(students)).items()}
     costs = measure({BICUBIC: models[BICUBIC], **teacher, **kinds}, known.get("costs", {}))
@@ -158,7 +152,7 @@ def main() -> None:
     shown = {name: scores[name] for name in models}
     print(f"{scores[BICUBIC]['protocol']}\n")
     show(quality_table(shown, list(students)))
-    low, (height, width) = costs[BICUBIC], (side * setting.task.scale for side in SIZE)
+    low, (height, width) = costs[BICUBIC], (side * task.scale for side in SIZE)
     print(f"\n{SIZE[1]}×{SIZE[0]} → {width}×{height}, {low['device']}, {low['precision']}, medians, batch 1\n")
     show(cost_table(costs))
 

@@ -1,7 +1,8 @@
-"""Super-resolution's experiment: what is trained, and its tables, on tiny networks and a tiny Vid4."""
+"""Benchmarks: what they import and ask of the program; super-resolution's tables on tiny networks and a tiny Vid4."""
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -9,14 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from benchmarks import memory_cells, vid4_table
 from PIL import Image as PillowImage
 
+from vidistill.cli import app
 from vidistill.models import build_network
 from vidistill.ops.clip_view import WindowView
+from vidistill.runs.recipe import load_recipe
 from vidistill.students.card import Card
 from vidistill.students.files import save_student
 from vidistill.students.windows import LookAhead
+from vidistill.tasks.super_resolution import SuperResolution
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,11 +31,9 @@ def save(folder: Path, seed: int, **options) -> None:
     torch.manual_seed(seed)
     network = build_network("vsrnet", options={"scale": 4, **options})
     spec = {"library": "vidistill", "name": "vsrnet", "options": {"scale": 4, **options}}
-    view = WindowView(options["window"])
-    task = {"name": "super_resolution", "scale": 4}
-    save_student(
-        folder / "student.safetensors", LookAhead(network.eval(), view), Card(spec, "per_frame", task, view=view)
-    )
+    task = SuperResolution(scale=4)
+    card = Card(network=spec, task=task, view=WindowView(options["window"]), normalisation=task.normalisation)
+    save_student(folder / "student.safetensors", LookAhead(network.eval(), card))
 
 
 @pytest.fixture
@@ -63,9 +66,9 @@ def cells(text: str) -> dict[tuple[str, str], list[str]]:
 
 def test_tables_of_super_resolution_runs(folder, monkeypatch, capsys) -> None:
     monkeypatch.setattr(vid4_table, "SIZE", (12, 14))
-    found = table(folder, monkeypatch, "vid4_tiny_none_0", "vid4_tiny_both_0")
+    first = table(folder, monkeypatch, "vid4_tiny_none_0", "vid4_tiny_both_0")
     text = capsys.readouterr().out
-    none, both = (found["scores"][f"vid4_tiny_{kind}_0"] for kind in ("none", "both"))
+    none, both = (first["scores"][f"vid4_tiny_{kind}_0"] for kind in ("none", "both"))
     row = cells(text)["tiny", "both"]
     assert row == [
         "1", f"{both['psnr']:.3f}", f"{both['ssim']:.4f}", f"{both['by_clip']['calendar']['psnr']:.3f}",
@@ -73,21 +76,19 @@ def test_tables_of_super_resolution_runs(folder, monkeypatch, capsys) -> None:
         f"{both['psnr'] - none['psnr']:.3f}",
     ]  # fmt: skip
     assert cells(text)["tiny", "none"][-1] == ""
-    assert set(found["costs"]) == {"bicubic", "vid4_edvr", "tiny"}
+    assert set(first["costs"]) == {"bicubic", "vid4_edvr", "tiny"}
     assert "14×12 → 56×48" in text
 
     scored = []
-    evaluate = vid4_table.evaluate_super_resolution
+    evaluate = vid4_table.evaluate
     monkeypatch.setattr(
-        vid4_table,
-        "evaluate_super_resolution",
-        lambda models, *a, **k: scored.extend(models) or evaluate(models, *a, **k),
+        vid4_table, "evaluate", lambda models, *a, **k: scored.extend(models) or evaluate(models, *a, **k)
     )
     everything = [f"vid4_tiny_{kind}_{seed}" for kind in ("none", "both") for seed in range(3)]
     later = table(folder, monkeypatch, *everything)
     assert scored == ["vid4_tiny_none_1", "vid4_tiny_both_1"], "what was scored is kept, what is not finished left out"
-    assert later["costs"] == found["costs"]
-    assert later["scores"] | found["scores"] == later["scores"]
+    assert later["costs"] == first["costs"]
+    assert later["scores"] | first["scores"] == later["scores"]
     psnr = {name: entry["psnr"] for name, entry in later["scores"].items()}
     gains = [psnr[f"vid4_tiny_both_{seed}"] - psnr[f"vid4_tiny_none_{seed}"] for seed in (0, 1)]
     row = cells(capsys.readouterr().out)["tiny", "both"]
@@ -98,21 +99,41 @@ def test_tables_of_super_resolution_runs(folder, monkeypatch, capsys) -> None:
     assert scored[2:] == ["vid4_tiny_none_0"], "trained anew"
 
 
-def test_only_what_is_not_there_is_trained(tmp_path: Path) -> None:
-    """The program's place is taken by one that says what it is asked."""
-    program = tmp_path / "vidistill"
-    program.write_text('#!/bin/sh\necho "$@"\n')
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_every_program_finds_what_it_imports(path: Path) -> None:
+    assert callable(runpy.run_path(str(path), run_name=path.stem)["main"])
+
+
+def commands_of(script: str, folder: Path, *arguments: str, **environment: str) -> list[list[str]]:
+    """What a script asks of the program, in a folder of its own; a stand-in takes the program's place."""
+    program = folder / "vidistill"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@" "" >> commands\n')
     program.chmod(0o755)
+    (folder / "commands").unlink(missing_ok=True)
+    search = {"PATH": f"{folder}:{os.environ['PATH']}", **environment}
+    subprocess.run([ROOT / "benchmarks" / script, *arguments], cwd=folder, env=search, check=True)
+    return [command.splitlines() for command in (folder / "commands").read_text().removesuffix("\n\n").split("\n\n")]
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "benchmarks").glob("*.sh")))
+def test_every_script_asks_what_the_program_knows(script: str, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    for verb, *arguments in commands_of(script, tmp_path, *([] if script == "vid4.sh" else ["7"])):
+        if verb == "train":
+            recipe = load_recipe(ROOT / arguments[0], arguments[1:])
+            assert str(recipe.out).startswith("runs/")
+        else:
+            command = typer.main.get_command(app).commands[verb]
+            command.make_context(verb, list(arguments))  # refuses an unknown option
+            assert verb in ("convert", "label")
+
+
+def test_only_what_is_not_there_is_trained(tmp_path: Path) -> None:
     (tmp_path / "runs" / "vid4_vsrnet_none_1").mkdir(parents=True)
     (tmp_path / "runs" / "vid4_vsrnet_none_1" / "results.json").touch()
 
     def commands(**environment: str) -> list[str]:
-        search = {"PATH": f"{tmp_path}:{os.environ['PATH']}", **environment}
-        done = subprocess.run(
-            [ROOT / "benchmarks" / "vid4.sh", "optim.steps=7"], cwd=tmp_path, env=search, check=True,
-            capture_output=True, text=True,
-        )  # fmt: skip
-        return done.stdout.splitlines()
+        return [" ".join(c) for c in commands_of("vid4.sh", tmp_path, "optim.steps=7", **environment)]
 
     teacher, *students = commands(TEACHER="optim.steps=9 seed=3")
     assert teacher == "train recipes/vid4_edvr.yaml optim.steps=9 seed=3"

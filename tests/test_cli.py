@@ -1,20 +1,29 @@
 """The command line as a person uses it: a whole run on made video, and every mistake one sentence."""
 
 import json
+import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
+from tests.networks import TinySegmenter
 from vidistill import cli
 from vidistill.data.datasets.synthetic import synthetic
 from vidistill.data.video.reader import VideoReader
 from vidistill.data.video.writer import VideoWriter
 from vidistill.files import occupied
+from vidistill.methods.delta import Delta
+from vidistill.models import MODELS
+from vidistill.students.card import Card
+from vidistill.students.files import save_student
+from vidistill.tasks.segmentation import Segmentation
 
 
 def run(*arguments: str) -> int:
@@ -149,10 +158,45 @@ def test_evaluate_and_profile_print_json(place: Path, capsys) -> None:
     assert run("evaluate", str(place / "run"), "--data", f"camvid,root={place / 'set'},split=val", "--json") == 0
     assert json.loads(capsys.readouterr().out)["num_scored"] == 6
     assert run("profile", str(place / "run"), "--size", "64x64", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["student"]["gmacs"]["delta"] < found["teacher"]["gmacs"]["key"] / 3
-    assert run("profile", str(place / "run"), "--size", "64x64", "--runtime", "onnx") == 0
-    assert "teacher" in capsys.readouterr().out
+    costs = json.loads(capsys.readouterr().out)
+    assert costs["student"]["gmacs"]["delta"] < costs["teacher"]["gmacs"]["key"] / 3
+
+
+def test_what_was_exported_is_a_student_like_any_other(place: Path, monkeypatch, capsys) -> None:
+    """A small one: exports of large networks take long."""
+    monkeypatch.setitem(MODELS, "tiny_segmenter", TinySegmenter)
+    network, method = TinySegmenter(num_classes=4).eval(), Delta(key_frame_interval=3)
+    spec = {"name": "tiny_segmenter", "library": "vidistill", "options": {"num_classes": 4}}
+    card = Card(network=spec, task=Segmentation(num_classes=4), key_frame_interval=3)
+    student, exported = str(place / "tiny.safetensors"), str(place / "exported")
+    save_student(student, method.finish(method.prepare(network, torch.zeros(1, 3, 64, 96), card=card)))
+    assert run("profile", student, "--size", "96x64", "--runtime", "onnx") == 0
+    assert "| teacher | student |" in re.sub(" +", " ", capsys.readouterr().out)
+    assert run("export", student, "--out", exported, "--size", "96x64") == 0
+    assert "outputs equal torch's within" in capsys.readouterr().out
+    scores, lines = [], []
+    for path in (student, exported):
+        assert run("evaluate", path, "--data", "synthetic,num_sequences=1,num_frames=4,size=[64,96]", "--json") == 0
+        scores.append(json.loads(capsys.readouterr().out))
+        assert run("stream", path, str(place / "clip.mp4"), "--out", "-") == 0
+        lines.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+    for name in ("miou", "miou_by_distance", "flip_rate", "temporal_consistency"):
+        assert scores[0][name] == pytest.approx(scores[1][name], abs=1e-3)
+    assert [line["key_frame"] for line in lines[1]] == [True, False, False] * 2 + [True, False]
+    for ours, theirs in zip(*lines, strict=True):
+        assert ours["shares"] == pytest.approx(theirs["shares"], abs=1e-3)
+    assert run("profile", exported, "--size", "96x64", "--json") == 0
+    costs = json.loads(capsys.readouterr().out)["student"]
+    assert (costs["gmacs"], costs["precision"], costs["size"]) == (None, "float32", [64, 96])
+    assert run("profile", exported, "--size", "96x64", "--runtime", "eager") == 1
+    assert "was exported for runtime onnx in float32, got runtime eager" in capsys.readouterr().err
+
+
+def test_a_student_is_scored_as_it_will_run(place: Path, capsys) -> None:
+    source = f"camvid,root={place / 'set'},split=val"
+    how = ("--precision", "bfloat16", "--threads", "1", "--teacher", str(place / "run"), "--json")
+    assert run("evaluate", str(place / "run"), "--data", source, *how) == 0
+    assert json.loads(capsys.readouterr().out)["agreement_by_distance"][0] == 1.0, "both run in one precision"
 
 
 def test_check_and_list(place: Path, capsys) -> None:
@@ -178,7 +222,7 @@ MISTAKES = [
     (["train", "{}/recipe.yaml", "method.leave=[stage9.*]"], "matches nothing"),
     (
         ["train", "{}/recipe.yaml", "method.student.reduction=2"],
-        "student.reduction is None, and this recipe's is 2; choose",
+        "method.student.reduction is 4, and this recipe's is 2; choose",
     ),
     (["train", "{}/recipe.yaml", "seed=3"], "holds a run whose seed is 0, and this recipe's is 3; choose another out="),
     (["train", "{}/recipe.yaml", "task.num_classes=5"], "has 11 classes"),
@@ -196,10 +240,16 @@ MISTAKES = [
     (["evaluate", "{}/run", "--data", "camvd,root=x"], "did you mean camvid"),
     (["profile", "{}/run", "--size", "large"], "WIDTHxHEIGHT"),
     (["profile", "{}/run", "--runtime", "tensorrt"], "eager, compiled, onnx"),
-    (["profile", "{}/run", "--runtime", "onnx", "--precision", "bfloat16"], "float32 frames on the CPU"),
+    (["profile", "{}/run", "--runtime", "onnx", "--precision", "bfloat16"], "must be one of float32, got bfloat16"),
     (["profile", "{}/run", "--device", "gpu"], "--device gpu: torch cannot use it here"),
     (["stream", "{}/run", "{}/clip.mp4", "--out", "{}/x.mp4", "--device", "gpu"], "choose cpu, cuda or mps"),
     (["check", "videos,root={}/empty"], "empty"),
+    (["check", "synthetic,size=[32,48"], "'48' in 'synthetic,size=[32,48' is not key=value"),
+    (["check", "synthetic,size=[32"], "'size=[32': the value is not valid YAML"),
+    (["check", "synthetic,sise=[32,48]"], "did you mean size"),
+    (["train", "{}/recipe.yaml", "measure.runtime=onx"], "measure.runtime: unknown name 'onx'; did you mean onnx"),
+    (["export", "{}/run", "--runtime", "eager", "--out", "{}/x"], "runtime eager has no files to export; choose onnx"),
+    (["export", "{}/run", "--runtime", "onx", "--out", "{}/x"], "--runtime: unknown name 'onx'; did you mean onnx"),
 ]
 
 
@@ -248,9 +298,15 @@ try:
     main()
 except SystemExit:
     pass
-print([name for name in ("torch", "av", "cv2", "pydantic", "numpy") if name in sys.modules])
+print([name for name in ("torch", "av", "cv2", "pydantic", "numpy", "yaml") if name in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert done.stdout.strip().endswith("[]")
     for verb in ("demo", "train", "evaluate", "stream", "profile", "export", "convert", "check", "list"):
         assert verb in done.stdout
+    assert min(seconds) < 0.5, "of the processor's time, which others on the machine do not lengthen much"

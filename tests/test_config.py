@@ -52,7 +52,7 @@ def test_factories_are_called_with_checked_options() -> None:
 
 
 def test_registries_show_the_nearest() -> None:
-    with pytest.raises(UserError, match="method: there is no 'detla'; did you mean delta"):
+    with pytest.raises(UserError, match="method: unknown name 'detla'; did you mean delta"):
         choose({"delta": 1, "supervised": 2}, "detla", where="method")
     assert nearest("zzz", ["a", "b"]) == "choose one of: a, b"
 

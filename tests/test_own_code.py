@@ -55,18 +55,28 @@ def vidistill(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_train_and_profile_an_own_network(folder: Path) -> None:
+def test_train_and_profile_an_own_network(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     trained = vidistill(folder, "train", "recipe.yaml", "--import", "my_nets.py")
     assert trained.returncode == 0, trained.stderr
     assert "1 of 3 blocks converted" in trained.stdout
     profiled = vidistill(folder, "profile", "run", "--size", "48x32", "--import", "my_nets.py")
     assert profiled.returncode == 0, profiled.stderr
-    forgotten = vidistill(folder, "profile", "run", "--size", "48x32")
-    assert forgotten.returncode == 1
-    assert "import one of your own with --import" in forgotten.stderr
+    monkeypatch.chdir(folder)
+    assert "import one of your own with --import" in error_of("profile", "run", "--size", "48x32", capsys=capsys)
 
 
-def test_a_missing_file_is_one_sentence(folder: Path) -> None:
-    found = vidistill(folder, "train", "recipe.yaml", "--import", "nowhere.py")
-    assert found.returncode == 1
-    assert found.stderr == "error: --import nowhere.py: no such file; give a Python file of yours\n"
+def error_of(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the verb says where it fails, here and not in a process of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["vidistill", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+    assert stop.value.code == 1
+    return capsys.readouterr().err
+
+
+def test_a_missing_file_is_one_sentence(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = error_of("train", str(folder / "recipe.yaml"), "--import", "nowhere.py", capsys=capsys)
+    assert error == "error: --import nowhere.py: file not found; give a Python file of yours\n"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vidistill.students.card import Card
     from vidistill.students.files import load_student, save_student
 
-__version__ = importlib.metadata.version("vidistill")
+    __version__: str
 __all__ = ["Card", "Running", "Stream", "__version__", "evaluate", "load_student", "open_student", "save_student"]
 
 _HOMES = {
@@ -30,6 +30,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     """The public names, imported when first used, so that `vidistill --help` need not wait for torch."""
+    if name == "__version__":
+        return importlib.metadata.version("vidistill")
     if name not in _HOMES:
         raise AttributeError(f"module 'vidistill' has no attribute '{name}'")
     return getattr(importlib.import_module(f"vidistill.{_HOMES[name]}"), name)

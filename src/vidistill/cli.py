@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,7 +82,7 @@ def options(
 
     for path in own_code or []:
         if not path.is_file():
-            raise UserError(f"--import {path}: no such file; give a Python file of yours")
+            raise UserError(f"--import {path}: file not found; give a Python file of yours")
         sys.path.insert(0, str(path.parent.resolve()))  # so that it may import what stands beside it
         runpy.run_path(str(path), run_name=path.stem)
 
@@ -409,17 +410,14 @@ def _frame_count(reader: "VideoReader") -> int | None:
 
 
 def _data_source(text: str) -> dict[str, Any]:
-    """A data source from `name,key=value,…`."""
-    import yaml
+    """A data source from `name,key=value,…`. Commas in brackets belong to a value, as in size=[48,64]."""
+    from vidistill.config import override
 
-    name, *options = text.split(",")
-    source: dict[str, Any] = {"name": name}
+    name, *options = re.split(r",(?![^\[{]*[\]}])", text)
     for option in options:
-        key, equals, value = option.partition("=")
-        if not equals:
+        if "=" not in option:
             raise UserError(f"'{option}' in '{text}' is not key=value; write a data source as name,key=value,…")
-        source[key] = yaml.safe_load(value)
-    return source
+    return override({"name": name}, options)
 
 
 def _frame_size(text: str) -> tuple[int, int]:

@@ -77,10 +77,11 @@ def call(factory: Callable[..., T], options: Mapping[str, object], *, where: str
 
 def check_options(factory: Callable[..., object], options: Mapping[str, object], *, where: str) -> Values:
     """The options as `factory` takes them, in their types. Errors: UserError as `validate`."""
+    known = _options_of(factory)
     try:
-        checked = _options_of(factory).model_validate(options)
+        checked = known.model_validate(options)
     except pydantic.ValidationError as error:
-        raise UserError(f"{where}: {_problem(error, list(inspect.signature(factory).parameters))}") from None
+        raise UserError(f"{where}: {_problem(error, _keys_beside(error, known))}") from None
     return {name: getattr(checked, name) for name in checked.model_fields_set}
 
 
@@ -98,7 +99,7 @@ def _options_of(factory: Callable[..., object]) -> type[pydantic.BaseModel]:
 def choose(registry: Mapping[str, T], name: str, *, where: str) -> T:
     """An entry of a registry. Errors: UserError with the nearest names."""
     if name not in registry:
-        raise UserError(f"{where}: there is no '{name}'; {nearest(name, registry)}")
+        raise UserError(f"{where}: unknown name '{name}'; {nearest(name, registry)}")
     return registry[name]
 
 
@@ -108,21 +109,33 @@ def pick(registry: Mapping[str, T], values: Mapping[str, Any], *, where: str) ->
     return choose(registry, str(options.pop("name", "")), where=where), options
 
 
-def _keys_beside(error: pydantic.ValidationError, model: type[pydantic.BaseModel]) -> list[str]:
+def _keys_beside(error: pydantic.ValidationError, settings: type) -> list[str]:
     """The keys that the settings know where the first problem is, to choose the nearest from."""
     keys: list[str] = []
-    current: type[pydantic.BaseModel] | None = model
+    current: type | None = settings
     for part in error.errors()[0]["loc"]:
-        fields = current.model_fields if current is not None else {}
+        fields = _fields_of(current)
         keys = list(fields) or keys
         if part in fields:
-            current = _settings_in(fields[str(part)].annotation)
+            current = _settings_in(fields[str(part)])
     return keys
 
 
-def _settings_in(annotation: object) -> type[pydantic.BaseModel] | None:
-    """The settings class inside an annotation such as `list[Source] | None`."""
-    if inspect.isclass(annotation) and issubclass(annotation, pydantic.BaseModel):
+def _fields_of(settings: type | None) -> dict[str, object]:
+    """By name the annotation of each field of a settings class or a dataclass."""
+    if settings is None:
+        return {}
+    if issubclass(settings, pydantic.BaseModel):
+        return {name: field.annotation for name, field in settings.model_fields.items()}
+    hints = get_type_hints(settings)
+    return {name: hints[name] for name in inspect.signature(settings).parameters}
+
+
+def _settings_in(annotation: object) -> type | None:
+    """The settings class or dataclass inside an annotation such as `list[Source] | None`."""
+    if inspect.isclass(annotation) and (
+        issubclass(annotation, pydantic.BaseModel) or dataclasses.is_dataclass(annotation)
+    ):
         return annotation
     inner = (_settings_in(part) for part in getattr(annotation, "__args__", ()))
     return next((settings for settings in inner if settings is not None), None)

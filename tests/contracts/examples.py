@@ -1,19 +1,26 @@
-"""The kinds of networks that methods and tasks are tried on: of single frames, of clips, and of windows."""
+"""The kinds of networks that methods, forms, runtimes and tasks are tried on: of frames, clips, windows and boxes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tests.networks import TinyClips, TinyDetector, TinySegmenter, TinyWindows
-from vidistill.data.clip import Batch
+from vidistill.data.clip import Batch, Image, VideoDataset
+from vidistill.data.datasets.synthetic import synthetic
+from vidistill.data.datasets.synthetic_actions import synthetic_actions
+from vidistill.methods import METHODS
 from vidistill.methods.teacher import FrozenTeacher
 from vidistill.ops.boxes import make_rows, not_annotated, stack_rows
 from vidistill.ops.clip_view import ClipView, View, WindowView
 from vidistill.students.card import Card
+from vidistill.students.state import without_key_frame
+from vidistill.students.student import Student
 from vidistill.tasks import TASKS, Task
+from vidistill.tasks.depth.synthetic import synthetic_depth
 
 CLASSES = 4
 
@@ -37,8 +44,14 @@ class Kind:
     def make_task(self) -> Task:
         return TASKS[self.task](num_classes=CLASSES)
 
+    @property
+    def interval(self) -> int:
+        """From key frame to key frame; of a network of clips that of the frames it sees, as an export needs it."""
+        return self.view.stride if isinstance(self.view, ClipView) else 3
+
     def card(self) -> Card:
-        return Card(task=self.make_task(), view=self.view)
+        names = tuple(f"class {i}" for i in range(CLASSES))
+        return Card(task=self.make_task(), view=self.view, class_names=names, key_frame_interval=self.interval)
 
     def teacher(self) -> FrozenTeacher:
         return FrozenTeacher(self.teacher_network(), self.teacher_view)
@@ -49,6 +62,18 @@ class Kind:
     def frames(self, num_frames: int, size: tuple[int, int] | None = None) -> Tensor:
         """Consecutive ones, each a batch of one, as a student is given them."""
         return torch.randn(num_frames, 1, 3, *(size or self.size))
+
+    def images(self, num_frames: int, size: tuple[int, int] | None = None) -> list[Image]:
+        """As a stream gets them, each like the one before it."""
+        rng = np.random.default_rng(num_frames)
+        first = rng.integers(0, 200, (*(size or self.size), 3))
+        return [(first + rng.integers(0, 20, first.shape) + i).astype(np.uint8) for i in range(num_frames)]
+
+    def dataset(self) -> VideoDataset:
+        """Videos with labels that suit the task."""
+        if self.view is None:
+            return synthetic(num_sequences=1, num_frames=5, size=(32, 48), num_classes=CLASSES)
+        return synthetic_actions(num_videos=2, num_frames=8, size=16, num_classes=CLASSES)
 
     def batch(self, num_frames: int) -> Batch:
         frames = torch.randn(2, num_frames, 3, *self.size)
@@ -84,6 +109,9 @@ class Windows(Kind):
 
     def make_task(self) -> Task:
         return TASKS[self.task](scale=2)
+
+    def dataset(self) -> VideoDataset:
+        return synthetic(num_sequences=1, num_frames=5, size=(32, 48), num_classes=CLASSES)
 
     def frames(self, num_frames: int, size: tuple[int, int] | None = None) -> Tensor:
         return torch.rand(num_frames, 1, 3, 3, *(size or self.size))
@@ -144,6 +172,9 @@ class Depths(Kind):
     def make_task(self) -> Task:
         return TASKS[self.task]()
 
+    def dataset(self) -> VideoDataset:
+        return synthetic_depth(num_sequences=1, num_frames=5, size=(32, 48))
+
     def batch(self, num_frames: int) -> Batch:
         frames = torch.randn(2, num_frames, 3, *self.size)
         metres = torch.empty(2, num_frames, *self.size).uniform_(-5, 40).clamp(min=0)  # 0 is unknown
@@ -183,6 +214,23 @@ FITS = {
     "collaborative": ("clips",),
     "space_time": ("windows",),
 }
+
+
+def untrained(method: str, kind: Kind) -> Student:
+    """A student of the method as it deploys it, without any step of training."""
+    learns = METHODS[method]()
+    card = kind.card()
+    return learns.finish(learns.prepare(kind.network().eval(), kind.example(), card=card, teacher=kind.teacher()))
+
+
+def streamed(student: Student, frames: Iterable[Tensor], interval: int) -> list[Any]:
+    """The outputs of the stream that these frames are, key frames `interval` apart; what comes late at the end too."""
+    state, outputs = None, []
+    with torch.no_grad():
+        for index, frame in enumerate(frames):
+            one, state = student(frame, (without_key_frame(state) if index % interval == 0 else state) or None)
+            outputs += [] if one is None else [one]
+        return outputs + student.flush(state)
 
 
 def pairs(names: Any, *, fitting: bool = True) -> list[tuple[str, str]]:

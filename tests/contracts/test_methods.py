@@ -1,5 +1,6 @@
-"""What every method promises, over the whole door, for every kind of network that it is for."""
+"""What every method promises, over the whole registry, for every kind of network that it is for."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from tests.contracts.examples import KINDS, pairs
 from vidistill.errors import UserError
 from vidistill.methods import METHODS
+from vidistill.students.delta.plan import Plan
 from vidistill.students.files import load_student, save_student
 from vidistill.students.forms import FORMS
 
@@ -84,6 +86,12 @@ def test_finish_keeps_the_outputs_and_leaves_nothing_to_train(method, kind, stud
     assert not any(parameter.requires_grad for parameter in finished.parameters())
     assert not finished.training
     assert finished.training_parts is None
+
+
+def test_form_and_plan_of_the_card_are_the_methods(method, kind, teacher, student) -> None:
+    other = replace(kind.card(), form="delta", plan=Plan(()))
+    again = type(method)().prepare(kind.network().eval(), kind.example(), card=other, teacher=teacher)
+    assert again.card == student.card
 
 
 @torch.no_grad()

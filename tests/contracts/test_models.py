@@ -1,4 +1,4 @@
-"""What every network promises, over the whole door."""
+"""What every network promises, over the whole registry."""
 
 import pytest
 import torch

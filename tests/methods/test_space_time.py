@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.networks import TinyWindows
-from tests.tasks.test_super_resolution_samples import clips_of, numbered
+from tests.tasks.super_resolution.test_samples import clips_of, numbered
 from vidistill.data.clip import Batch
 from vidistill.errors import UserError
 from vidistill.methods.space_time import BALANCED_BATCHES, SpaceTime, cell_variance, figures, run_with_feature
@@ -264,7 +264,7 @@ def test_a_feature_that_is_none_is_named(attribute: str, value: str | int) -> No
     method = SpaceTime()
     student, teacher = prepared(method)
     setattr(student.network, attribute, value)
-    size = "8×6" if attribute == "feature" else "16×12"
+    size = "8x6" if attribute == "feature" else "16x12"
     with pytest.raises(
         UserError, match=f"TinyWindows: the input of its feature '(up|output)' has 8 channels of {size} "
     ):

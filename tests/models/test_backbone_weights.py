@@ -138,6 +138,6 @@ def test_what_does_not_fit(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="cannot be read as weights"):
         load_backbone(network, tmp_path / "a.safetensors")
-    with pytest.raises(UserError, match="there is no such file"):
+    with pytest.raises(UserError, match="file not found"):
         load_backbone(network, tmp_path / "b.pth")
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())

@@ -339,7 +339,7 @@ def test_a_clip_too_small_names_the_smallest() -> None:
     network.backbone = nn.Sequential(*unpadded, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     assert smallest_size(network) == 15  # 1 cell is of 3, 3 of 7, 7 of 15
     assert network(torch.randn(1, 2, 3, 15, 15)).shape == (1, K)
-    with pytest.raises(UserError, match=r"clip of 14×20 is too small .* 2 frames is 15×15"):
+    with pytest.raises(UserError, match=r"clip of 20x14 is too small .* 2 frames is 15x15"):
         network(torch.randn(1, 2, 3, 14, 20))
     network.backbone = nn.Conv2d(4, 3, 1)
     with pytest.raises(UserError, match="no clip of 8 frames at any size"):
@@ -348,7 +348,7 @@ def test_a_clip_too_small_names_the_smallest() -> None:
         network(torch.randn(1, 8, 3, 32, 32))
     fixed = build_network("videomae", "transformers", {"num_classes": K, **VIDEOMAE})
     assert smallest_size(fixed) == 32
-    with pytest.raises(UserError, match=r"takes clips of 4 frames of 32×32 only, got 8 of 64×64; set its view"):
+    with pytest.raises(UserError, match=r"takes clips of 4 frames of 32x32 only, got 8 of 64x64; set its view"):
         fixed(torch.randn(1, 8, 3, 64, 64))
 
 

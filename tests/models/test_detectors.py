@@ -19,6 +19,7 @@ from vidistill.models.libraries import import_torchvision
 from vidistill.models.region_detectors import FasterRCNN
 from vidistill.ops.boxes import decode_boxes, overlaps
 from vidistill.ops.macs import count_macs, on_meta
+from vidistill.students.delta.conversion import Selection, plan_conversion
 from vidistill.students.delta.kinds import StudentSpec
 
 SMALL = ["efficientdet_d0", "faster_rcnn_mobilenet_v3", "torchvision:ssdlite320_mobilenet_v3_large"]
@@ -399,11 +400,12 @@ def test_delta_students(name: str, convert: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(("backbone", "first"), [(None, "conv_stem"), ("resnet18", "conv1")])
 @torch.no_grad()
 def test_efficientdets_first_convolution_is_left_whatever_its_backbone(backbone: str | None, first: str) -> None:
-    method = Delta(student=StudentSpec(reduction=16, policy="min"), convert=("backbone*",), leave_first=0, leave_last=0)
-    student = method.prepare(efficientdet_d0(num_classes=2, backbone=backbone), torch.zeros(1, 3, 128, 128))
-    [reason] = {block.reason for block in student.plan.blocks if f"backbone.{first}" in block.path}
+    network, selection = efficientdet_d0(num_classes=2, backbone=backbone), Selection("layer", ("backbone*",), (), 0, 0)
+    spec = StudentSpec(reduction=16, policy="min")
+    plan = plan_conversion(network, torch.zeros(1, 3, 128, 128), selection, [spec])
+    [reason] = {block.reason for block in plan.blocks if f"backbone.{first}" in block.path}
     assert reason == "left by the network itself"
-    assert student.plan.converted
+    assert plan.converted
 
 
 @torch.no_grad()

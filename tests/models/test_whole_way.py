@@ -7,10 +7,12 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
 from vidistill.data.datasets.synthetic import synthetic
 from vidistill.methods.delta import Delta
-from vidistill.models import build_network
+from vidistill.models import MODELS, build_network
+from vidistill.models.libraries import import_torchvision
 from vidistill.models.outputs import logits_of
 from vidistill.runs.build import build
 from vidistill.runs.recipe import Recipe
@@ -26,10 +28,30 @@ SIZE = (64, 80)
 NETWORKS = [
     {"name": "ddrnet_23_slim"},
     {"library": "torchvision", "name": "lraspp_mobilenet_v3_large"},
-    {"library": "torchvision", "name": "deeplabv3_resnet50"},
-    {"library": "segmentation_models_pytorch", "name": "unet", "options": {"encoder_name": "tu-resnet18"}},
+    {"name": "deeplabv3_bottlenecks"},
+    {"library": "segmentation_models_pytorch", "name": "unet", "options": {"encoder_name": "tu-test_resnet"}},
     {"library": "transformers", "name": "segformer"},
 ]
+
+
+def deeplabv3_bottlenecks(num_classes: int) -> nn.Module:
+    """torchvision's DeepLabV3, narrow, on three stages of one bottleneck, the last dilated; a network of one's own."""
+    models = import_torchvision().models
+    resnet, deeplab = models.resnet, models.segmentation.deeplabv3
+    backbone = resnet.ResNet(resnet.Bottleneck, [1, 1, 1, 1], replace_stride_with_dilation=[False, True, False])
+    head = nn.Sequential(
+        deeplab.ASPP(1024, [12, 24, 36], 64),
+        nn.Conv2d(64, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
+        nn.Conv2d(64, num_classes, 1),
+    )  # fmt: skip
+    return deeplab.DeepLabV3(models._utils.IntermediateLayerGetter(backbone, {"layer3": "out"}), head)
+
+
+@pytest.fixture(autouse=True)
+def _own_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "deeplabv3_bottlenecks", deeplabv3_bottlenecks)
+
+
 LAYERS = {"student": {"policy": "min"}}
 WHOLE = {"student": {"kind": "copy", "scale": 0.5}, "granularity": "network"}
 METHODS = [LAYERS] * len(NETWORKS) + [WHOLE, WHOLE]

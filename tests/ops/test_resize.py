@@ -146,7 +146,7 @@ def test_degradation_keeps_constants_and_range(degrade) -> None:
     steps = torch.zeros(1, 8, 16)
     steps[..., 7:] = 1
     assert ((degrade(steps, 2) >= 0) & (degrade(steps, 2) <= 1)).all()
-    with pytest.raises(UserError, match=r"18×8 cannot be reduced 4 times"):
+    with pytest.raises(UserError, match=r"18x8 cannot be reduced 4 times"):
         degrade(torch.zeros(3, 8, 18), 4)
 
 

@@ -124,7 +124,8 @@ def test_still_clips_have_no_motion_to_tell_apart(transform, kind, num_frames: i
     student, teacher = (f[:, :1].expand(-1, num_frames, -1, -1, -1) for f in pair(seed, num_frames))
     weights = [0.0, *[1.0] * (num_frequencies(num_frames, transform) - 1)]
     gap = spectrum_gap(student, teacher, transform=transform, kind=kind, frequency_weights=weights)
-    assert gap.item() == pytest.approx(0, abs=1e-4)
+    # the logarithm makes much of what single precision rounds: up to 4e-4 in 200 seeds, where motion gives about 1
+    assert gap.item() == pytest.approx(0, abs=2e-3)
 
 
 def test_what_shares_no_frequency_is_2_apart() -> None:

@@ -100,5 +100,5 @@ def test_wrong_tiles() -> None:
         run_in_tiles(Enlarger(), torch.rand(1, 2, 3, 8, 8), tile=0, overlap=2)
     with pytest.raises(ValueError, match="windows must have pixels"):
         run_in_tiles(Enlarger(), torch.rand(1, 2, 3, 0, 8), tile=4, overlap=2)
-    with pytest.raises(UserError, match=r"the network turns 6×6 pixels into 13×12, .* leave --tile out"):
+    with pytest.raises(UserError, match=r"the network turns 6x6 pixels into 13x12, .* leave --tile out"):
         run_in_tiles(lambda windows: torch.zeros(1, 3, 12, 13), torch.rand(1, 2, 3, 8, 8), tile=4, overlap=2)

@@ -11,20 +11,20 @@ from vidistill.data.clip import SampleKey
 from vidistill.data.datasets.camvid import camvid
 from vidistill.data.datasets.davis import davis
 from vidistill.data.datasets.labelled_videos import labelled_videos
-from vidistill.data.sequences.videos import videos
+from vidistill.data.datasets.videos import videos
 from vidistill.data.video.reader import VideoReader
 from vidistill.methods.delta import Delta
-from vidistill.ops.normalise import Normalisation
 from vidistill.runs.demo import demo_teacher
-from vidistill.scoring.frames import Setting, evaluate
+from vidistill.stream.evaluate import evaluate
+from vidistill.students.card import Card
 from vidistill.students.files import load_student
 from vidistill.students.student import PerFrame
-from vidistill.tasks.recognition.samples import ClassifiedClipSettings
-from vidistill.tasks.segmentation.task import Segmentation
+from vidistill.tasks.recognition.samples import ClassifiedClips, ClassifiedClipSettings
+from vidistill.tasks.segmentation import Segmentation
 
 pytestmark = pytest.mark.real_data
 DATA = Path(os.environ.get("VIDISTILL_DATA", "data"))
-SETTING = Setting(Segmentation(num_classes=11), 11, Normalisation())
+TASK = Segmentation(num_classes=11)
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +64,7 @@ def test_random_access_is_sequential_access() -> None:
 
 def test_the_packaged_teacher_scores_what_its_recipe_says() -> None:
     teacher = load_student(demo_teacher())
-    found = evaluate(teacher, camvid(DATA / "camvid", split="val").sequences, SETTING, key_frame_interval=1)
+    found = evaluate({"teacher": teacher}, camvid(DATA / "camvid", split="val").sequences, TASK)["teacher"]
     assert found["num_scored"] == 50
     assert found["miou"] >= 0.60
 
@@ -73,9 +73,11 @@ def test_delta_students_on_camvid_before_any_training() -> None:
     """The SVD start alone, key frame every 3, keeps most of the teacher; holding its output keeps less."""
     teacher = load_student(demo_teacher())
     method = Delta(key_frame_interval=3)
-    student = method.finish(method.prepare(teacher.network, torch.zeros(1, 3, 360, 480)))
+    card = Card(task=TASK, key_frame_interval=3)
+    student = method.finish(method.prepare(teacher.network, torch.zeros(1, 3, 360, 480), card=card))
     sequences = camvid(DATA / "camvid", split="val").sequences
-    ours = evaluate(student, sequences, SETTING, key_frame_interval=3, teacher=PerFrame(teacher.network))
+    networks = {"student": student, "teacher": PerFrame(teacher.network)}
+    ours = evaluate(networks, sequences, TASK)["student"]
     assert ours["miou_by_distance"][0] >= 0.60
     assert ours["agreement_by_distance"][0] > 0.9999, "key frames are the teacher's"
     assert ours["miou"] > 0.9 * ours["miou_by_distance"][0]
@@ -91,7 +93,7 @@ def test_ut_interaction_in_four_folds_by_sequence() -> None:
         seen += [video.name for video in test.sequences]
         assert test.num_classes == 6
     assert len(set(seen)) == len(seen) == 96, "every clip is scored once"
-    clips = ClassifiedClipSettings(num_frames=4, crop=112).samples([train], use_labels=True)
+    clips = ClassifiedClips([train], ClassifiedClipSettings(num_frames=4, crop=112))
     _, frames, labels = clips[SampleKey(0, 0, 0)]
     assert frames.shape == (4, 112, 112, 3)
     assert labels.sum() == 1

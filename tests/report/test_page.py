@@ -15,15 +15,21 @@ import pytest
 import yaml
 
 from vidistill.errors import UserError
-from vidistill.report import cell_figure, figures
+from vidistill.methods import METHODS, space_time
+from vidistill.methods.delta import Delta
+from vidistill.methods.space_time import SpaceTime
+from vidistill.report import figures
 from vidistill.report import page as page_module
-from vidistill.report.cell_figure import memory_cell
 from vidistill.report.figures import Picture
-from vidistill.report.page import write_report
+from vidistill.report.page import PageParts, write_report
 from vidistill.report.table import headline, results_table
+from vidistill.runs.run import page_parts
+from vidistill.tasks.segmentation import Segmentation
 
 VOID = {"meta", "img", "source", "br", "link", "input", "hr"}
 HOSTILE = "<script>alert('x')</script>"
+TASK = Segmentation(num_classes=3)
+METRICS = TASK.metrics
 
 
 def scores(**changes: Any) -> dict[str, Any]:
@@ -129,6 +135,11 @@ class Page(HTMLParser):
         return [attributes for found, attributes in self.tags if found == tag]
 
 
+def page_of(folder: Path, *methods: Any) -> Page:
+    """The page of a run of segmentation, by default of delta distillation."""
+    return Page(write_report(folder, page_parts(TASK, methods or [Delta()])))
+
+
 def change(folder: Path, values: dict[str, Any]) -> None:
     (folder / "results.json").write_text(json.dumps(values))
 
@@ -139,7 +150,7 @@ def cells(markdown: str) -> dict[str, list[str]]:
 
 
 def test_page_is_whole_and_needs_nothing_else(folder: Path) -> None:
-    page = Page(write_report(folder))
+    page = page_of(folder)
     assert not re.search(r"https?:|//[a-z]", re.sub(r"data:[^\"]*", "", page.source))
     addresses = [tag.get("src") or tag.get("srcset") or "" for _, tag in page.tags if {"src", "srcset"} & tag.keys()]
     assert addresses
@@ -153,7 +164,7 @@ def test_page_is_whole_and_needs_nothing_else(folder: Path) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_page_holds_the_numbers(folder: Path) -> None:
-    text = Page(write_report(folder)).text
+    text = page_of(folder).text
     for number in (
         "0.6072",
         "0.9704",
@@ -176,7 +187,7 @@ def test_page_holds_the_numbers(folder: Path) -> None:
 
 
 def test_headline_compares_with_the_teacher(results: dict[str, Any]) -> None:
-    assert headline(results, name="net by delta distillation") == (
+    assert headline(results, METRICS, name="net by delta distillation") == (
         "net by delta distillation: a delta frame takes 0.50 of the teacher's time; "
         "amortised, a frame takes 0.59 of the teacher's time and 0.29 of the GMACs; "
         "the student keeps 0.949 of the teacher's mIoU (agreement 0.970)."
@@ -186,18 +197,18 @@ def test_headline_compares_with_the_teacher(results: dict[str, Any]) -> None:
 def test_headline_says_only_what_is_known(results: dict[str, Any]) -> None:
     results["student"]["device"] = "cuda"  # times of two devices do not compare
     results["student"]["metrics"]["miou"] = None
-    assert headline(results, name="net") == (
+    assert headline(results, METRICS, name="net") == (
         "net: amortised, a frame takes 0.29 of the teacher's GMACs; "
         "the student agrees with the teacher on 0.970 of the pixels."
     )
-    assert headline({"student": teacher_scores()}, name="net") == (
+    assert headline({"student": teacher_scores()}, METRICS, name="net") == (
         "net: mIoU 0.640; 9.07 GMACs a frame; 76.4 ms a frame; 5.7 million parameters."
     )
-    assert headline({}, name="net") == "net: nothing has been measured yet."
+    assert headline({}, METRICS, name="net") == "net: nothing has been measured yet."
 
 
 def test_markdown_cells_equal_the_numbers(results: dict[str, Any]) -> None:
-    table = cells(results_table(results))
+    table = cells(results_table(results, METRICS))
     assert table[""] == ["teacher", "student", "hold"]
     assert table["mIoU"] == ["0.6400", "0.6072", "0.6072"]
     assert table["agreement with the teacher"] == ["–", "0.9704", "0.9704"]
@@ -212,17 +223,21 @@ def test_markdown_cells_equal_the_numbers(results: dict[str, Any]) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_markdown_is_on_the_page(folder: Path, results: dict[str, Any]) -> None:
-    assert results_table(results) in Page(write_report(folder)).text
+    assert results_table(results, METRICS) in page_of(folder).text
 
 
 def test_table_of_nothing_is_empty() -> None:
-    assert results_table({}) == ""
-    assert results_table({"student": None, "teacher": {}, "baselines": None}) == ""
-    assert results_table({"student": {"metrics": None, "device": "cpu"}}) == ""
+    assert results_table({}, METRICS) == ""
+    assert results_table({"student": None, "teacher": {}, "baselines": None}, METRICS) == ""
+    assert results_table({"student": {"metrics": None, "device": "cpu"}}, METRICS) == ""
 
 
 def test_a_table_of_costs_has_no_rows_for_metrics() -> None:
-    assert list(cells(results_table({"student": {"parameters": 2e6}}))) == ["", "-" * 20, "parameters, millions"]
+    assert list(cells(results_table({"student": {"parameters": 2e6}}, METRICS))) == [
+        "",
+        "-" * 20,
+        "parameters, millions",
+    ]
 
 
 def test_unknown_numbers_are_dashes_and_odd_names_stay_cells() -> None:
@@ -230,7 +245,7 @@ def test_unknown_numbers_are_dashes_and_odd_names_stay_cells() -> None:
         "student": {"metrics": {"miou": float("nan"), "flip_rate": 0.5}},
         "baselines": {"a|b\nc": {"metrics": {"miou": 0.25}, "parameters": 3e6}},
     }
-    table = cells(results_table(values))
+    table = cells(results_table(values, METRICS))
     assert table[""] == ["student", "a\\|b c"]
     assert table["mIoU"] == ["–", "0.2500"]
     assert table["flip rate"] == ["0.5000", "–"]
@@ -244,18 +259,18 @@ def test_any_file_may_be_missing_or_broken(folder: Path, file: str, fate: str) -
     (folder / file).unlink()
     if fate == "broken":
         (folder / file).write_bytes(b"\x80{[not anything")
-    page = Page(write_report(folder))
+    page = page_of(folder)
     noted = f"{file} cannot be read" in page.text
     assert noted == (fate == "broken" and not file.endswith("mp4"))  # a broken video is the browser's to tell
 
 
 def test_an_empty_folder_has_a_page(tmp_path: Path) -> None:
-    assert "nothing has been measured yet" in Page(write_report(tmp_path)).text
+    assert "nothing has been measured yet" in page_of(tmp_path).text
 
 
-def test_a_missing_folder_is_the_users_to_mend(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there is no such folder"):
-        write_report(tmp_path / "none")
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none: folder not found; give the folder that a run wrote"):
+        page_of(tmp_path / "none")
 
 
 def paths(tree: Any, at: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -275,7 +290,7 @@ def test_any_value_may_be_null_or_missing(folder: Path, results: dict[str, Any])
             if fate == "missing":
                 del part[path[-1]]
             change(folder, values)
-            Page(write_report(folder))
+            page_of(folder)
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -283,7 +298,7 @@ def test_a_teachers_run_has_no_delta_figures(folder: Path) -> None:
     (folder / "strip.npz").unlink()
     (folder / "side_by_side.mp4").unlink()
     change(folder, {"name": "ddrnet_23_slim", "student": teacher_scores(), "teacher": None, "baselines": {}})
-    page = Page(write_report(folder))
+    page = page_of(folder)
     assert len(page.all("picture")) == 1  # losses
     assert "delta frame:" not in page.text
     assert "What was converted" not in page.text
@@ -296,7 +311,7 @@ def test_text_from_files_is_escaped(folder: Path, results: dict[str, Any]) -> No
     results["plan"]["left"] = [{"path": HOSTILE, "reason": HOSTILE}]
     results["student"]["metrics"]["protocol"] = results["student"]["device"] = HOSTILE
     change(folder, results)
-    page = Page(write_report(folder))
+    page = page_of(folder)
     assert not page.all("script")
     assert page.text.count(HOSTILE) >= 8
     assert HOSTILE not in page.source
@@ -307,14 +322,14 @@ def test_what_could_not_be_decoded_is_named_once(folder: Path, results: dict[str
     for network in ("teacher", "student"):
         results[network]["metrics"]["undecodable"] = [f"{HOSTILE}.mp4: cut short"]
     change(folder, results)
-    page = Page(write_report(folder))
+    page = page_of(folder)
     assert page.text.count(f"{HOSTILE}.mp4: cut short") == 1
     assert "not scored: 1" in page.text
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_legend_names_the_classes_that_occur(folder: Path) -> None:
-    page = Page(write_report(folder))
+    page = page_of(folder)
     colours = [tag["style"] for tag in page.all("i")]
     assert colours[:2] == ["background:#010203", "background:#a0aab4"]
     assert "never there" not in page.text
@@ -322,24 +337,24 @@ def test_legend_names_the_classes_that_occur(folder: Path) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_large_video_is_named_and_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(Page(write_report(folder)).all("video")) == 1
+    assert len(page_of(folder).all("video")) == 1
     monkeypatch.setattr(page_module, "MOST_VIDEO_BYTES", 5)
-    page = Page(write_report(folder))
+    page = page_of(folder)
     assert not page.all("video")
     assert "side_by_side.mp4" in page.text
 
 
 def test_import_is_quick() -> None:
-    check = "import sys, vidistill.report; sys.exit(bool({'torch', 'matplotlib', 'PIL'} & sys.modules.keys()))"
+    check = "import sys, vidistill.report.page; sys.exit(bool({'torch', 'matplotlib', 'PIL'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_times_of_two_devices_are_not_compared(results: dict[str, Any]) -> None:
-    captions = [picture.caption for picture in figures.quality_against_cost(results)]
+    captions = [picture.caption for picture in figures.quality_against_cost(results, METRICS)]
     assert [("milliseconds" in caption, "GMAC" in caption) for caption in captions] == [(True, False), (False, True)]
     results["student"]["device"] = "cuda"
-    assert ["GMAC" in picture.caption for picture in figures.quality_against_cost(results)] == [True]
+    assert ["GMAC" in picture.caption for picture in figures.quality_against_cost(results, METRICS)] == [True]
     picture = figures.latencies(results)
     assert picture is not None
     assert "teacher" not in picture.alt
@@ -347,9 +362,9 @@ def test_times_of_two_devices_are_not_compared(results: dict[str, Any]) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_figures_say_their_numbers_in_words(results: dict[str, Any]) -> None:
-    time, _ = figures.quality_against_cost(results)
+    time, _ = figures.quality_against_cost(results, METRICS)
     assert time.alt.endswith("better: teacher 0.640 at 76.4; student 0.607 at 44.7")
-    miou, agreement = figures.quality_by_distance(results)
+    miou, agreement = figures.quality_by_distance(results, METRICS)
     assert "student from 0.616 to 0.598" in miou.alt
     assert "teacher 0.640" in miou.alt
     assert "hold from 0.999 to 0.951" in agreement.alt
@@ -364,28 +379,42 @@ def test_the_memory_cell_has_a_figure_of_its_own() -> None:
         {"step": 10 * i, "loss": 2 / i, "time": 0.5 / i, "time_gap": 1e-7 / i, "cell_variance": 0.1, "cell_frozen": 0}
         for i in range(1, 6)
     ]
-    losses = figures.loss_curves(log)
+    losses = figures.loss_curves(log, SpaceTime.observed)
     assert losses is not None
     assert "loss from" in losses.alt
     assert "time from" in losses.alt
     assert not re.search("gap|variance|frozen", losses.alt)
-    running = memory_cell(log)
-    assert running is not None
+    (running,) = SpaceTime.figures(log)
     assert "it did not freeze" in running.caption
     assert "time gap, unweighted from 1e-07 to 2e-08; variance of the teacher's cell from 0.1 to 0.1" in running.alt
     for line in log[3:]:
         line["cell_frozen"] = 1
-    frozen = memory_cell(log)
-    assert frozen is not None
+    (frozen,) = SpaceTime.figures(log)
     assert "frozen from step 40 on" in frozen.caption
-    pictures = [base64.b64decode(found.light.partition(",")[2]) for found in (running, frozen)]
+    pictures = [base64.b64decode(drawn.light.partition(",")[2]) for drawn in (running, frozen)]
     assert [picture.count(b"stroke-dasharray") > 0 for picture in pictures] == [False, True]
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_only_a_space_time_run_has_a_memory_cell(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cell_figure, "picture", figures.picture)
-    assert "memory cell" not in Page(write_report(folder)).text
+    monkeypatch.setattr(space_time, "picture", figures.picture)
+    assert "memory cell" not in page_of(folder, SpaceTime()).text, "it logged none"
     lines = [{"step": i, "loss": 1.0, "time_gap": 0.1, "cell_variance": 0.2, "cell_frozen": 0.0} for i in range(1, 4)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert "The memory cell of the time loss, it did not freeze" in Page(write_report(folder)).text
+    assert "The memory cell of the time loss, it did not freeze" in page_of(folder, SpaceTime()).text
+    assert "memory cell" not in page_of(folder, Delta()).text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_page_of_several_methods_has_what_each_adds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a log whose method is not known: what a method did not log it does not draw."""
+    assert len(page_of(folder, *METHODS.values()).all("picture")) == len(page_of(folder).all("picture"))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_without_a_task_the_page_has_the_costs(folder: Path) -> None:
+    page = Page(write_report(folder, PageParts()))
+    assert "1.950" in page.text
+    assert "52 of 56 blocks have a student" in page.text
+    assert "0.7203" not in page.text, "no metric is known"
+    assert not page.all("i"), "and no strip"

@@ -18,6 +18,7 @@ from vidistill.models import build_network
 from vidistill.students.card import Card
 from vidistill.students.files import save_student
 from vidistill.students.student import PerFrame
+from vidistill.tasks.segmentation import Segmentation
 
 OWN_NETWORK = """
 from tests.networks import TinyDetector
@@ -97,13 +98,15 @@ def test_evaluate_without_labels_counts_agreement(place: Path, capsys) -> None:
 
 def test_a_teacher_of_another_task_is_refused(place: Path, capsys) -> None:
     spec = {"name": "ddrnet_23_slim", "library": "vidistill", "options": {"num_classes": 4}}
-    network = PerFrame(build_network("ddrnet_23_slim", options={"num_classes": 4}))
-    card = Card(spec, "per_frame", {"name": "segmentation", "num_classes": 4})
-    save_student(place / "segmenter.safetensors", network, card)
+    card = Card(network=spec, task=Segmentation(num_classes=4))
+    save_student(place / "segmenter.safetensors", PerFrame(build_network(**spec), card))
     teacher = str(place / "segmenter.safetensors")
     source = f"coco_video,root={place / 'set'}"
     assert run("evaluate", str(place / "student"), "--data", source, "--teacher", teacher) == 1
-    assert "--teacher: was trained for segmentation; take one of detection" in capsys.readouterr().err
+    assert (
+        "--teacher: was trained for segmentation, this task is detection; give a teacher for it"
+        in capsys.readouterr().err
+    )
 
 
 def test_streams_into_files_that_recipes_read(place: Path) -> None:
@@ -133,7 +136,7 @@ def test_streams_into_files_that_recipes_read(place: Path) -> None:
 
 def test_export_is_checked_in_onnx_runtime(place: Path, capsys) -> None:
     assert run("export", str(place / "student"), "--out", str(place / "onnx"), "--size", "64x48") == 0
-    assert {path.name for path in (place / "onnx").iterdir()} == {"key.onnx", "delta.onnx"}
+    assert {path.name for path in (place / "onnx").iterdir()} == {"card.json", "key.onnx", "delta.onnx"}
     assert "outputs equal torch's" in capsys.readouterr().out
 
 
@@ -188,7 +191,7 @@ MISTAKES = [
         "other has 'disc' for class 1",
     ),
     (["evaluate", "{}/student", "--data", "coco_video,root={}/other"], "where the student has 'rectangle'"),
-    (["train", "{}/student.yaml", "task.iou_threshold=7"], "between 0 and 1"),
+    (["train", "{}/student.yaml", "task.iou_threshold=7"], "iou_threshold must be from 0 to 1, got 7.0"),
     (["train", "{}/student.yaml", "method.delta_scale=layers"], "delta_scale"),
     (["train", "{}/student.yaml", "data.train.0.frames=[9,12]"], "no frames to take"),
     (["train", "{}/student.yaml", "student.view.num_frames=2"], "leave it out"),

@@ -1,13 +1,17 @@
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from tests.networks import TinyClips, TinyDetector, TinySegmenter
 from vidistill.data.clip import SampleKey
+from vidistill.data.dense_clips import DenseClipSettings
 from vidistill.errors import UserError
+from vidistill.methods import METHODS
+from vidistill.methods.delta import Delta
 from vidistill.models import MODELS, build_network
 from vidistill.ops.clip_view import WindowView
 from vidistill.ops.normalise import Normalisation
@@ -17,10 +21,11 @@ from vidistill.runs.recipe import Recipe, load_recipe, save_recipe
 from vidistill.runs.run import execute
 from vidistill.runs.train import Learner
 from vidistill.students.card import Card
+from vidistill.students.delta.kinds import StudentSpec
 from vidistill.students.files import load_student, save_student
 from vidistill.students.student import PerFrame
 from vidistill.students.windows import LookAhead
-from vidistill.tasks import task_of
+from vidistill.tasks import TASKS, task_of
 from vidistill.tasks.contract import ClassTask
 from vidistill.tasks.segmentation import Segmentation
 
@@ -261,7 +266,7 @@ def test_what_super_resolution_cannot_use_is_said_before_training() -> None:
     short = {"name": "synthetic", "num_frames": 2, "size": [32, 48]}
     with pytest.raises(UserError, match="synthetic_0000: has 2 frames, expected at least the window of 3"):
         build(restoring(data=given | {"evaluate": [short]}))
-    with pytest.raises(UserError, match="synthetic_0000: a patch of 17 does not fit frames of 24×16"):
+    with pytest.raises(UserError, match="synthetic_0000: a patch of 17 does not fit frames of 24x16"):
         build(restoring(data=given | {"clip": {"window": 3, "patch": 17}}))
 
 
@@ -330,3 +335,94 @@ def test_a_cache_is_for_teachers_that_heed_one_clip(tmp_path: Path, monkeypatch:
         UserError, match=r"teacher\.cache: the teacher's batch normalisation has no statistics of its own"
     ):
         build(recipe("heedless"))
+
+
+def test_where_it_is_measured_is_known_before_training() -> None:
+    assert recipe_of(measure={"runtime": "onnx"}).measure.precision == "float32"
+    for measure, sentence in (
+        ({"runtime": "onx"}, "measure.runtime: unknown name 'onx'; did you mean onnx"),
+        (
+            {"runtime": "onnx", "precision": "bfloat16"},
+            "precision of runtime onnx must be one of float32, got bfloat16",
+        ),
+        ({"precision": "half"}, "precision of runtime eager must be one of float32, bfloat16, float16, got half"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            recipe_of(measure=measure)
+    search = {"candidates": [{"kind": "copy"}, {"kind": "nothing"}], "runtime": "onnx"}
+    with pytest.raises(UserError, match="runtime onnx cannot time parts of a network; choose eager or compiled"):
+        build(recipe_of(method={"name": "delta", "search": search}, optim={"name": "adamw"}), measures=False)
+
+
+def test_a_part_of_a_normalisation_leaves_the_rest_as_it_is() -> None:
+    grey = (0.5, 0.5, 0.5)
+    restores = {"task": {"name": "super_resolution"}, "data": {}, "normalisation": {"mean": grey}}
+    assert recipe_of(**restores).normalisation == Normalisation(grey, (1.0, 1.0, 1.0)), "the task's"
+    assert recipe_of(normalisation={"mean": grey}).normalisation == Normalisation(grey)
+    assert recipe_of(normalisation={}).normalisation is None
+    assert recipe_of(teacher={"normalisation": {"std": grey}}).teacher.normalisation == Normalisation(std=grey)
+    with pytest.raises(UserError, match=r"teacher\.normalisation: unknown key 'men'; did you mean mean"):
+        recipe_of(teacher={"normalisation": {"men": grey}})
+    with pytest.raises(UserError, match=r"^normalisation: 'mean\.1': Field required"):
+        recipe_of(normalisation={"mean": [0.5]})
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
+def test_a_recipe_holds_typed_settings_and_reads_back_the_same(path: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(path)
+    assert isinstance(recipe.task, TASKS[recipe.task.name])
+    assert isinstance(recipe.method, METHODS[recipe.method.name])
+    assert isinstance(recipe.data.clip, recipe.task.clip_settings)
+    save_recipe(recipe, tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+    given, saved = (yaml.safe_load(file.read_text()) for file in (path, tmp_path / "recipe.yaml"))
+    assert _is_kept(given, saved), "what was written is there, and every default beside it"
+    assert saved["method"].keys() == {"name", *(f.name for f in fields(recipe.method) if f.init)}
+
+
+def _is_kept(given: Any, saved: Any) -> bool:
+    """Whether every value of a tree is in the other, which may have more keys."""
+    if isinstance(given, dict):
+        return all(key in saved and _is_kept(value, saved[key]) for key, value in given.items())
+    if isinstance(given, list):
+        return len(given) == len(saved) and all(map(_is_kept, given, saved))
+    return given == saved
+
+
+def test_settings_can_be_given_as_what_they_are(tmp_path: Path) -> None:
+    method = Delta(student=StudentSpec(reduction=8), leave=("stem.*",), key_frame_interval=5)
+    task, clip = Segmentation(num_classes=4, class_weights=(1.0, 2.0, 1.0, 1.0)), DenseClipSettings(crop=(32, 48))
+    half = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    recipe = Recipe(task=task, method=method, data={"clip": clip}, normalisation=half)
+    assert (recipe.task, recipe.method, recipe.data.clip, recipe.normalisation) == (task, method, clip, half)
+    save_recipe(recipe, tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("assignment", "sentence"),
+    [
+        ("task.name=segmentatoin", "task: unknown name 'segmentatoin'; did you mean segmentation"),
+        ("task.clas_weights=[1, 1]", "task: unknown key 'clas_weights'; did you mean class_weights"),
+        ("task.num_classes=four", "task: 'num_classes': Input should be a valid integer.*got 'four'"),
+        ("task.num_classes=-1", "task: num_classes must be at least 1, got -1"),
+        ("task.class_weights=[1, 2]", "task: 2 class_weights for 4 classes; give one each"),
+        ("method.name=detla", "method: unknown name 'detla'; did you mean delta"),
+        ("method.key_frames=3", "method: unknown key 'key_frames'; did you mean key_frame_interval"),
+        ("method.delta_scale=all", "method: 'delta_scale': Input should be 'mean', 'layer' or 'none', got 'all'"),
+        ("method.student.reducton=3", r"method: unknown key 'student\.reducton'; did you mean reduction"),
+        ("method.student.reduction=0", "method: 'student': a student's reduction must be at least 1, got 0"),
+        ("method.search={candidates: [{kin: copy}]}", r"'search\.candidates\.0\.kin'; did you mean kind"),
+        ("method.search={candidates: [{kind: copy}]}", r"search\.candidates must hold two different ones or more"),
+        ("data.clip.max_gp=3", "data.clip: unknown key 'max_gp'; did you mean max_gap"),
+        ("data.clip.max_gap=0", "data.clip: 'max_gap': Input should be greater than or equal to 1, got 0"),
+        ("data.lables=none", "unknown key 'data.lables'; did you mean labels"),
+        ("measure.runtme=onnx", "unknown key 'measure.runtme'; did you mean runtime"),
+        ("optim.stepps=3", "unknown key 'optim.stepps'; did you mean steps"),
+        ("losses.task=-1", r"'losses\.task': Input should be greater than or equal to 0, got -1"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_the_nearest(assignment: str, sentence: str, tmp_path: Path) -> None:
+    save_recipe(recipe_of(method={"name": "delta"}), tmp_path / "recipe.yaml")
+    with pytest.raises(UserError, match=sentence):
+        load_recipe(tmp_path / "recipe.yaml", [assignment])

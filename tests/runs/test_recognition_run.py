@@ -20,13 +20,14 @@ from vidistill.ops.macs import count_macs
 from vidistill.runs.build import build
 from vidistill.runs.recipe import Recipe
 from vidistill.students.files import load_student
+from vidistill.tasks.recognition import Recognition
 from vidistill.training_log import read_log
 
 ACTIONS = {"name": "synthetic_actions", "num_frames": 8, "size": 40, "num_classes": 3}
 NETWORK = {"name": "tsm", "options": {"backbone": "test_resnet"}}
 VALUES: dict[str, Any] = {
     "task": {"name": "recognition", "num_clips": 2},
-    "teacher": {"name": "tsm", "options": {"backbone": "resnet18"}},
+    "teacher": {"name": "tsm", "options": {"backbone": "resnet10t"}},
     "student": {**NETWORK, "view": {"num_frames": 2, "size": 32}},
     "method": {"name": "cross_resolution", "stages": 1},
     "data": {
@@ -102,12 +103,11 @@ def test_results_of_student_and_teacher(place: Path) -> None:
 def test_the_student_loads_alone_with_its_view(place: Path) -> None:
     student = load_student(place / "run" / "student.safetensors")
     card = student.card
-    assert card is not None
     assert student.view == card.view == ClipView(num_frames=2, sampling="dense", stride=4, crop=48, size=32)
     assert student.normalisation == card.normalisation, "also as the teacher of one that wants another"
     assert card.key_frame_interval == 4, "as often as its window has new frames"
     assert card.class_names == ("1 swings", "2 swings", "3 swings")
-    assert card.task == {"name": "recognition", "num_clips": 2, "num_classes": 3}
+    assert card.task == Recognition(num_clips=2, num_classes=3)
     assert {name.split(".")[0] for name in student.state_dict()} == {"network"}
 
 
@@ -149,12 +149,12 @@ def test_stream_labels_a_video_over_time(place: Path, capsys) -> None:
     assert run("stream", student, clip, "--out", str(place / "two.mp4"), "--save-state", str(place / "state")) == 0
     again = ("stream", student, clip, "--out", str(place / "three.mp4"), "--load-state", str(place / "state"))
     assert run(*again, "--key-frames", "3") == 1
-    assert "state of a stream with other key frames" in capsys.readouterr().err
+    assert "state is of a stream that keeps one frame in 4, this one keeps one in 1" in capsys.readouterr().err
     assert run("stream", student, clip, "--out", str(place / "masks")) == 1
-    assert "write a video" in capsys.readouterr().err
+    assert "a student of recognition writes a video" in capsys.readouterr().err
 
 
-def test_profile_check_and_export(place: Path, capsys) -> None:
+def test_profile_and_check(place: Path, capsys) -> None:
     assert run("profile", str(place / "run"), "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["student"]["gmacs"]["amortised"] == pytest.approx(found["student"]["gmacs"]["clip"] / 4)
@@ -164,8 +164,11 @@ def test_profile_check_and_export(place: Path, capsys) -> None:
     assert "6 training samples; student per_frame of tsm" in capsys.readouterr().out
     assert run("check", f"labelled_videos,root={place}") == 1
     assert "none.mp4" in capsys.readouterr().out
+
+
+def test_export(place: Path) -> None:
     assert run("export", str(place / "run"), "--out", str(place / "graphs"), "--size", "48x48") == 0
-    assert {path.name for path in (place / "graphs").iterdir()} == {"key.onnx", "delta.onnx"}
+    assert {path.name for path in (place / "graphs").iterdir()} == {"card.json", "key.onnx", "delta.onnx"}
 
 
 MISTAKES = [
@@ -217,10 +220,10 @@ def test_every_method_is_built_with_its_views(method: str) -> None:
     training = built.training
     assert training.student.view == ClipView(2, "dense", 4, 48, 32)
     assert training.teacher.view == built.teacher.view == ClipView(4, "dense", 2, 48, 48)
-    assert built.card.view == training.student.view
+    assert training.student.card.key_frame_interval == 4, "as often as its window has new frames"
     assert all(parameter.requires_grad for parameter in training.student.network.parameters())
     assert not any(parameter.requires_grad for parameter in training.teacher.network.parameters())
-    assert built.setting.num_classes == 3
+    assert built.task.num_classes == 3
 
 
 def test_options_of_methods_come_as_their_types() -> None:

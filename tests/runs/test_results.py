@@ -1,7 +1,7 @@
-"""How what a run found is kept."""
+"""How what a run measures is kept."""
 
 from vidistill.data.clip import VideoDataset
-from vidistill.scoring.results import by_name
+from vidistill.runs.results import by_name
 
 
 def test_data_sets_of_equal_names_are_numbered() -> None:

@@ -31,11 +31,11 @@ def test_published_and_deployed_count(network) -> None:
     ends = pixels * (3 * 8 * 9 + 16 * 4)
     teacher = ends + pixels * (8 * 16 * 9 + 16 * 16)
     students = pixels * (8 * 4 * 3 + 4 * 16 * 3) + pixels * (16 * 4 + 4 * 16)
-    found = stateful_gmacs(student, (16, 24), key_frame_interval=5)
-    assert found["key"] == pytest.approx(teacher / 1e9)
-    assert found["delta"] == pytest.approx((ends + students) / 1e9)
-    assert found["amortised"] == pytest.approx((teacher + 4 * (ends + students)) / 5 / 1e9)
-    assert found["amortised_deployed"] == pytest.approx(found["amortised"] + students / 5 / 1e9)
+    gmacs = stateful_gmacs(student, (16, 24), key_frame_interval=5)
+    assert gmacs["key"] == pytest.approx(teacher / 1e9)
+    assert gmacs["delta"] == pytest.approx((ends + students) / 1e9)
+    assert gmacs["amortised"] == pytest.approx((teacher + 4 * (ends + students)) / 5 / 1e9)
+    assert gmacs["amortised_deployed"] == pytest.approx(gmacs["amortised"] + students / 5 / 1e9)
     plain = stateful_gmacs(PerFrame(network), (16, 24), key_frame_interval=5)
     assert set(plain.values()) == {teacher / 1e9}
 
@@ -67,22 +67,21 @@ def test_views_and_in_place_results_take_no_memory() -> None:
 def test_latency_has_what_the_model_has(network) -> None:
     method = Delta()
     student = method.finish(method.prepare(network, torch.zeros(1, 3, 16, 24)))
-    found = measure_latency(
-        {"student": student, "teacher": PerFrame(network)}, torch.zeros(2, 3, 16, 24), key_frame_interval=4, cycles=3
-    )
-    assert found["teacher"]["delta"] is None
+    students, frames = {"student": student, "teacher": PerFrame(network)}, torch.zeros(2, 3, 16, 24)
+    times = measure_latency(students, dict.fromkeys(students, frames), intervals=dict.fromkeys(students, 4), cycles=3)
+    assert times["teacher"]["delta"] is None
     for part in ("key", "first_delta", "delta"):
-        percentiles = found["student"][part]
+        percentiles = times["student"][part]
         assert 0 < percentiles["p50"] <= percentiles["p95"] <= percentiles["p99"]
 
 
 def test_a_students_memory_holds_its_state(network) -> None:
     method = Delta()
     student = method.finish(method.prepare(network, torch.zeros(1, 3, 16, 24)))
-    found = peak_memory_mb(student, torch.zeros(1, 3, 16, 24))
+    memory = peak_memory_mb(student, torch.zeros(1, 3, 16, 24))
     offsets = 2 * 16 * 8 * 12 * 4 / 1e6
-    assert found["delta"] >= offsets
-    assert found["key"] > 0
+    assert memory["delta"] >= offsets
+    assert memory["key"] > 0
     assert peak_memory_mb(PerFrame(network), torch.zeros(1, 3, 16, 24))["delta"] is None
 
 
@@ -104,5 +103,5 @@ class Looks(nn.Module):
 
 
 def test_a_network_that_cannot_do_without_values_is_counted_too() -> None:
-    found = stateful_gmacs(PerFrame(Looks()), (16, 24), key_frame_interval=1)
-    assert found["key"] * 1e9 == pytest.approx(16 * 24 * 3 * 4)
+    gmacs = stateful_gmacs(PerFrame(Looks()), (16, 24), key_frame_interval=1)
+    assert gmacs["key"] * 1e9 == pytest.approx(16 * 24 * 3 * 4)

@@ -5,7 +5,6 @@ import onnxruntime
 import pytest
 import torch
 
-from tests.networks import TinySegmenter
 from vidistill.data.datasets.synthetic import synthetic
 from vidistill.errors import UserError
 from vidistill.methods.delta import Delta
@@ -81,7 +80,7 @@ def test_what_was_exported_streams_as_what_was_not(network, tmp_path: Path) -> N
 def test_an_exported_folder_that_is_not_whole(network, tmp_path: Path) -> None:
     EXPORT(PerFrame(network, CARD).eval(), tmp_path, size=(16, 24))
     (tmp_path / "card.json").write_text('{"runtime": "onx"}')
-    with pytest.raises(UserError, match=r"card\.json: runtime: there is no 'onx'; did you mean onnx"):
+    with pytest.raises(UserError, match=r"card\.json: runtime: unknown name 'onx'; did you mean onnx"):
         open_student(tmp_path)
     (tmp_path / "card.json").write_text('{"runtime": "onnx"}')
     with pytest.raises(UserError, match=r"card\.json: is not the card of an exported student .*; export it again"):
@@ -114,14 +113,6 @@ def test_outputs_that_differ_are_not_written(network, tmp_path: Path, monkeypatc
     with pytest.raises(UserError, match="differ from torch's"):
         EXPORT(PerFrame(network).eval(), tmp_path, size=(16, 24))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_what_exports_is_left_as_it_is(tmp_path: Path) -> None:
-    student = delta_student(TinySegmenter(4).eval(), (16, 24))
-    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
-    EXPORT(student, tmp_path, size=(16, 24))
-    assert student.state_dict().keys() == before.keys(), "norms are fused in a copy"
-    assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
 
 
 @pytest.mark.parametrize("seed", range(4))

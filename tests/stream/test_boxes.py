@@ -16,14 +16,15 @@ from vidistill.data.sequences.boxes import Boxes
 from vidistill.data.video.writer import VideoWriter
 from vidistill.errors import UserError
 from vidistill.methods.delta import Delta
-from vidistill.ops.draw import palette_of
 from vidistill.ops.normalise import Normalisation
+from vidistill.stream.sinks import Source, open_sink
 from vidistill.stream.stream import Stream
-from vidistill.stream_outputs import open_sink
-from vidistill.stream_outputs.looks import draw_detections
 from vidistill.students.card import Card
 from vidistill.students.files import load_student, save_student
 from vidistill.students.student import HeldOutput
+from vidistill.tasks import Naming
+from vidistill.tasks.detection import Detection
+from vidistill.tasks.detection.show import draw_detections
 
 NAMES = ("cat", "dog")
 
@@ -75,11 +76,12 @@ def frames() -> list[np.ndarray]:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     method = Delta(key_frame_interval=4)
-    student = method.finish(method.prepare(Brightest(), torch.zeros(1, 3, 32, 48)))
-    task = {"name": "detection", "num_classes": 2}
-    plain = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-    card = Card({}, "delta", task, student.plan.to_list(), Normalisation(**plain), NAMES, (), 4)
-    save_student(tmp_path / "student.safetensors", student, card)
+    plain = Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    card = Card(task=Detection(num_classes=2), normalisation=plain, class_names=NAMES, key_frame_interval=4)
+    save_student(
+        tmp_path / "student.safetensors",
+        method.finish(method.prepare(Brightest(), torch.zeros(1, 3, 32, 48), card=card)),
+    )
     return tmp_path / "student.safetensors"
 
 
@@ -113,8 +115,7 @@ def write_clip(folder: Path, images: list[np.ndarray]) -> Path:
 
 
 def sink_to(path: Path, out: Path, source: str | None = None):
-    card = load_student(path, Brightest()).card
-    return open_sink(str(out), fps=10, card=card, source=source)
+    return open_sink(str(out), load_student(path, Brightest()), Source(fps=10, path=source))
 
 
 def test_a_coco_file_is_read_back_with_its_frames(path: Path, tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ def test_a_coco_file_of_a_video_is_read_back_with_the_video(path: Path, tmp_path
     with pytest.raises(UserError, match="has 4 frames, expected 5 by its frame_ids"):
         coco_video(tmp_path / "boxes")
     (tmp_path / "clip.mp4").unlink()
-    with pytest.raises(UserError, match="no such video"):
+    with pytest.raises(UserError, match=r"clip\.mp4: video not found"):
         coco_video(tmp_path / "boxes")
 
 
@@ -193,10 +194,10 @@ def test_drawn_and_in_words(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("label", "same_as"), [(254, 254), (255, 0), (256, 1), (300, 45)])
 def test_more_classes_than_colours_are_drawn(label: int, same_as: int) -> None:
-    palette = palette_of(400)
+    naming = Naming(class_names=("",) * 400)
     blank = np.zeros((20, 20, 3), dtype=np.uint8)
-    drawn = draw_detections(blank, Boxes.of([[5, 5, 15, 15]], [label]), [""] * 400, palette)
-    assert drawn[5, 10].tolist() == palette[same_as].tolist()
+    drawn = draw_detections(blank, Boxes.of([[5, 5, 15, 15]], [label]), naming)
+    assert drawn[5, 10].tolist() == naming.colours[same_as].tolist()
     assert drawn.any()
 
 

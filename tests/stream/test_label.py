@@ -1,4 +1,4 @@
-"""A teacher's labels come back through the data doors, in a form that trains."""
+"""A teacher's labels are read back as data sets, in a form that trains."""
 
 import json
 import math
@@ -23,11 +23,13 @@ from vidistill.models import onnx_networks
 from vidistill.models.libraries import import_torchvision, torchvision_with_weights
 from vidistill.models.onnx_networks import FastestDetector, OnnxSegmenter, YoloxDetector, onnx_network
 from vidistill.stream.label import label_videos, open_teacher
+from vidistill.stream.stream import Running
 from vidistill.students.card import Card
 from vidistill.students.files import save_student
 from vidistill.students.student import PerFrame
-from vidistill.tasks.detection.samples import BoxedClipSettings
-from vidistill.tasks.detection.task import Detection
+from vidistill.tasks import task_of
+from vidistill.tasks.detection import Detection
+from vidistill.tasks.detection.samples import BoxedClips, BoxedClipSettings
 
 NAMES = ("ground", "rectangle", "disc")
 
@@ -54,9 +56,8 @@ def folder(tmp_path: Path, images) -> str:
 
 
 def teacher_of(network: torch.nn.Module, task: str) -> PerFrame:
-    teacher = PerFrame(network).eval()
-    teacher.card = Card({}, "per_frame", {"name": task, "num_classes": 3}, class_names=NAMES)
-    return teacher
+    card = Card(task=task_of({"name": task, "num_classes": 3}), class_names=NAMES)
+    return PerFrame(network, card).eval()
 
 
 def test_boxes_of_videos_and_of_folders_of_frames(tmp_path: Path, video: str, folder: str, images) -> None:
@@ -79,7 +80,7 @@ def test_boxes_of_videos_and_of_folders_of_frames(tmp_path: Path, video: str, fo
         assert [2 - label for label in walk.boxes(index).labels.tolist()] == rows[:, 4].tolist()
         assert (walk.image(index) == image).all()
     assert sum(len(walk.boxes(index)) for index in range(4)) > 0
-    drawn = BoxedClipSettings(min_score=0.7).samples([dataset], use_labels=True)
+    drawn = BoxedClips([dataset], BoxedClipSettings(min_score=0.7))
     _, clip = drawn[SampleKey(0, 0, 0)]
     assert all((rows[:, 5] >= 0.7).all() for rows in clip.rows)
 
@@ -155,22 +156,22 @@ def test_what_breaks_off_leaves_nothing(tmp_path: Path, folder: str) -> None:
 
 def test_teachers_that_cannot_label(tmp_path: Path, folder: str) -> None:
     teacher = teacher_of(TinyDetector(3), "detection")
-    with pytest.raises(UserError, match="knows no 'dics'; did you mean disc"):
+    with pytest.raises(UserError, match="--classes: the teacher does not know 'dics'; did you mean disc"):
         label_videos([folder], teacher, tmp_path / "out", classes=["dics"])
-    teacher.card = Card({}, "per_frame", {"name": "recognition", "num_classes": 3})
-    with pytest.raises(UserError, match="only teachers of detection and segmentation"):
+    teacher.card = Card(task=task_of({"name": "recognition", "num_classes": 3}))
+    with pytest.raises(UserError, match="a teacher of the task recognition cannot label frames; give a teacher of ano"):
         label_videos([folder], teacher, tmp_path / "out")
 
 
 def test_the_verb(tmp_path: Path, video: str, capsys) -> None:
     teacher = teacher_of(TinyDetector(3), "detection")
-    save_student(tmp_path / "student.safetensors", teacher, teacher.card)
+    save_student(tmp_path / "student.safetensors", teacher)
     assert run("label", video, "--teacher", str(tmp_path), "--out", str(tmp_path / "x.json")) == 1
     assert "network of your own" in capsys.readouterr().err
     assert run("label", video, "--teacher", "torchvision:fcos_resnet50_fpn", "--out", str(tmp_path / "x.json")) == 1
     assert "--weights" in capsys.readouterr().err
     assert run("label", video, "--teacher", str(tmp_path / "a.onnx"), "--out", str(tmp_path / "x.json")) == 1
-    assert "there is no such file" in capsys.readouterr().err
+    assert "file not found" in capsys.readouterr().err
 
 
 ONNX_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
@@ -274,7 +275,7 @@ def maps(*shape: int, softmax_from: int | None = None) -> np.ndarray:
     ],
 )
 def test_what_a_graph_is(monkeypatch: pytest.MonkeyPatch, said: list[np.ndarray], kind: type | None) -> None:
-    monkeypatch.setattr(onnx_networks, "open_session", lambda path: session(said[0], [], others=said[1:]))
+    monkeypatch.setattr(onnx_networks, "open_session", lambda path, threads: session(said[0], [], others=said[1:]))
     if kind is None:
         with pytest.raises(UserError, match="expected YOLOX"):
             onnx_network("x.onnx")
@@ -290,13 +291,29 @@ def test_files_that_are_no_networks(tmp_path: Path) -> None:
         onnx_network(tmp_path / "a.onnx")
 
 
+def test_a_network_in_an_onnx_file_labels(tmp_path: Path, folder: str, images, capsys) -> None:
+    """ONNX Runtime's sessions cannot be copied, and a stream runs a copy."""
+    torch.onnx.export(
+        torch.nn.Conv2d(3, 5, 3, stride=2, padding=1).eval(), (torch.zeros(1, 3, 48, 64),), str(tmp_path / "a.onnx"),
+        dynamo=True, external_data=False, verbose=False,
+    )  # fmt: skip
+    teacher = open_teacher(str(tmp_path / "a.onnx"), threads=1)
+    assert teacher.task == task_of({"name": "segmentation", "num_classes": 5})
+    [sequence] = label_maps(label_videos([folder], teacher, tmp_path / "labels", score=0.0)).sequences
+    frame = teacher.normalisation(torch.from_numpy(images[3]).permute(2, 0, 1)[None])
+    logits = torch.nn.functional.interpolate(teacher.network(frame), size=(48, 64), mode="bilinear")
+    assert np.mean(sequence.labels(3) == logits.argmax(dim=1)[0].numpy()) > 0.999
+    with pytest.raises(UserError, match=r"the network cannot be exported to ONNX: .*; run it with runtime eager"):
+        label_videos([folder], teacher, tmp_path / "more", running=Running(runtime="onnx"))
+
+
 def test_torchvision_with_its_own_weights(tmp_path: Path) -> None:
     library = import_torchvision().models.get_model(
         "ssdlite320_mobilenet_v3_large", weights=None, weights_backbone=None, num_classes=91
     )
     torch.save(library.state_dict(), tmp_path / "weights.pth")
     teacher = open_teacher("torchvision:ssdlite320_mobilenet_v3_large", tmp_path / "weights.pth")
-    assert teacher.card.task == {"name": "detection", "num_classes": 90}
+    assert teacher.card.task == Detection(num_classes=90)
     assert teacher.card.class_names[0] == "person"
     assert teacher.card.normalisation.std == (0.5, 0.5, 0.5)
     first = next(iter(library.backbone.parameters()))

@@ -14,24 +14,31 @@ from vidistill.methods.delta import Delta
 from vidistill.ops.clip_view import ClipView
 from vidistill.runtimes.measure import PeakMemory
 from vidistill.stream.key_frames import Adaptive, Fixed, Never, parse_policy
+from vidistill.stream.sinks import Source, open_sink
 from vidistill.stream.stream import Stream, load_state, save_state
-from vidistill.stream_outputs import open_sink
 from vidistill.students.card import Card
 from vidistill.students.files import load_student, save_student
+from vidistill.students.student import PerFrame, Student
 from vidistill.students.windows import Windowed
+from vidistill.tasks.recognition import Recognition
+from vidistill.tasks.segmentation import Segmentation
 
 
 @pytest.fixture
 def path(tmp_path: Path, network) -> Path:
     method = Delta(key_frame_interval=4)
-    student = method.finish(method.prepare(network, torch.zeros(1, 3, 32, 48)))
-    card = Card({}, "delta", {"name": "segmentation", "num_classes": 4}, student.plan.to_list(), key_frame_interval=4)
-    save_student(tmp_path / "student.safetensors", student, card)
+    card = Card(task=Segmentation(num_classes=4), key_frame_interval=4)
+    student = method.finish(method.prepare(network, torch.zeros(1, 3, 32, 48), card=card))
+    save_student(tmp_path / "student.safetensors", student)
     return tmp_path / "student.safetensors"
 
 
+def student_of(path: Path) -> Student:
+    return load_student(path, TinySegmenter(num_classes=4))
+
+
 def stream(path: Path, **options) -> Stream:
-    return Stream(load_student(path, TinySegmenter(num_classes=4)), **options)
+    return Stream(student_of(path), **options)
 
 
 @pytest.fixture
@@ -40,7 +47,7 @@ def images(dataset) -> list[np.ndarray]:
 
 
 def test_outputs_are_the_students_own(path, images) -> None:
-    student = load_student(path, TinySegmenter(num_classes=4))
+    student = student_of(path)
     state = None
     for index, output in enumerate(stream(path)(images)):
         assert output.index == index
@@ -53,10 +60,26 @@ def test_outputs_are_the_students_own(path, images) -> None:
         assert output.prediction.dtype == np.uint8
 
 
+def test_the_student_that_is_given_stays_as_it_is(path, images) -> None:
+    """A copy runs, with its norms fused and in evaluation mode, whatever mode the student is in."""
+    student = student_of(path).train()
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    found = [output.prediction for output in Stream(student)(images)]
+    assert all(np.array_equal(a, o.prediction) for a, o in zip(found, stream(path)(images), strict=True))
+    assert student.state_dict().keys() == before.keys()
+    assert all(torch.equal(before[name], tensor) for name, tensor in student.state_dict().items())
+    assert all(module.training for module in student.modules())
+
+
+def test_a_student_without_a_task_is_refused(network) -> None:
+    with pytest.raises(UserError, match=r"the student's card has no task.*; give Card\(task=…\)"):
+        Stream(PerFrame(network))
+
+
 def test_a_height_is_what_the_network_sees(path, images) -> None:
     """Halving enlarged frames gives the small ones back; classes come in the size of the frames that went in."""
     doubled = [image.repeat(2, axis=0).repeat(2, axis=1) for image in images]
-    student = load_student(path, TinySegmenter(num_classes=4))
+    student = student_of(path)
     for image, output in zip(images, stream(path, height=32, key_frames=Fixed(1))(doubled), strict=True):
         with torch.no_grad():
             logits, _ = student(student.card.normalisation(torch.from_numpy(image).permute(2, 0, 1)[None]))
@@ -69,7 +92,9 @@ def test_a_state_of_another_height_is_refused(path, images, tmp_path) -> None:
     first = stream(path, height=16)
     first.step(images[0])
     save_state(first, tmp_path / "state.safetensors")
-    with pytest.raises(UserError, match="state of a stream of height 16; go on with the same one"):
+    with pytest.raises(
+        UserError, match="is of a stream of height 16, this one has as given; continue with the same height"
+    ):
         load_state(stream(path), tmp_path / "state.safetensors")
 
 
@@ -130,15 +155,15 @@ def test_times_are_passed_on(path, images) -> None:
     "frame", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 4), np.uint8)]
 )
 def test_what_is_no_frame_is_refused(path, frame) -> None:
-    with pytest.raises(UserError, match=r"frame 0: a frame is \(height, width, 3\) uint8"):
+    with pytest.raises(UserError, match=r"frame 0 must be \(height, width, 3\) uint8 RGB, got"):
         list(stream(path)([frame]))
 
 
 def test_a_file_that_is_no_state_is_refused(path, tmp_path) -> None:
-    with pytest.raises(UserError, match="not the state of a stream"):
+    with pytest.raises(UserError, match=r"the tensors are not the state of a stream: .* is missing"):
         load_state(stream(path), path)
     (tmp_path / "bad.safetensors").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"bad\.safetensors: cannot be read as a stream's state .*; give what --save"):
         load_state(stream(path), tmp_path / "bad.safetensors")
 
 
@@ -194,9 +219,8 @@ def clip_student(request, tmp_path: Path):
     """A function that loads a saved student of clips anew, with a key frame every 3 frames."""
     network = request.param(4).eval()
     torch.nn.init.normal_(network.head.weight, std=2)
-    task = {"name": "recognition", "num_classes": 4}
-    card = Card({}, "per_frame", task, class_names=("a", "b"), key_frame_interval=3, view=VIEW)
-    save_student(tmp_path / "clips.safetensors", Windowed(network, VIEW), card)
+    card = Card(task=Recognition(num_classes=4), class_names=("a", "b"), key_frame_interval=3, view=VIEW)
+    save_student(tmp_path / "clips.safetensors", Windowed(network, card))
     return lambda: load_student(tmp_path / "clips.safetensors", request.param(4))
 
 
@@ -246,8 +270,8 @@ def test_a_clip_stream_bears_a_change_of_size(clip_student, images) -> None:
 
 def test_probabilities_as_lines_and_on_the_video(clip_student, images, tmp_path) -> None:
     outputs = list(Stream(clip_student())(images[:4]))
-    card = clip_student().card
-    with open_sink(str(tmp_path / "out.jsonl"), fps=10, card=card) as sink:
+    student, source = clip_student(), Source(fps=10)
+    with open_sink(str(tmp_path / "out.jsonl"), student, source) as sink:
         for output in outputs:
             sink.write(output)
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
@@ -255,8 +279,8 @@ def test_probabilities_as_lines_and_on_the_video(clip_student, images, tmp_path)
         named = dict(zip(("a", "b", "2", "3"), output.prediction.tolist(), strict=True))
         assert line["classes"] == pytest.approx(named, abs=1e-6)
         assert list(line["classes"]) == sorted(named, key=lambda name: -named[name])
-    with open_sink(str(tmp_path / "out.mp4"), fps=10, card=card) as sink:
+    with open_sink(str(tmp_path / "out.mp4"), student, source) as sink:
         sink.write(outputs[0])
     assert (tmp_path / "out.mp4").stat().st_size > 0
-    with pytest.raises(UserError, match=r"masks: write a video \(.*\) or a \.jsonl file"):
-        open_sink(str(tmp_path / "masks"), fps=10, card=card)
+    with pytest.raises(UserError, match=r"masks: a student of recognition writes a video \(.*\) or a \.jsonl file;"):
+        open_sink(str(tmp_path / "masks"), student, source)

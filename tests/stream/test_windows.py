@@ -21,23 +21,22 @@ from vidistill.models.vespcn import vsrnet
 from vidistill.ops.clip_view import WindowView
 from vidistill.ops.normalise import Normalisation
 from vidistill.runtimes.measure import PeakMemory
+from vidistill.stream.sinks import Source, open_sink
 from vidistill.stream.stream import Stream, load_state, save_state
-from vidistill.stream_outputs import open_sink
 from vidistill.students.card import Card
 from vidistill.students.files import load_student, save_student
 from vidistill.students.windows import LookAhead
-from vidistill.tasks import TASKS
+from vidistill.tasks.super_resolution import SuperResolution
 
 WINDOW = 5
-TASK = {"name": "super_resolution", "scale": 2}
+TASK = SuperResolution(scale=2)
 SOUND_TICKS = 1000
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    view = WindowView(WINDOW)
-    card = Card({}, "per_frame", TASK, normalisation=Normalisation((0, 0, 0), (1, 1, 1)), view=view)
-    save_student(tmp_path / "student.safetensors", LookAhead(TinyWindows(window=WINDOW).eval(), view), card)
+    card = Card(task=TASK, normalisation=Normalisation((0, 0, 0), (1, 1, 1)), view=WindowView(WINDOW))
+    save_student(tmp_path / "student.safetensors", LookAhead(TinyWindows(window=WINDOW).eval(), card))
     return tmp_path / "student.safetensors"
 
 
@@ -57,9 +56,7 @@ def of_windows(path: Path, images: list[np.ndarray]) -> list[np.ndarray]:
     for i in range(len(images)):
         around = [min(max(i + k, 0), len(images) - 1) for k in range(-(WINDOW // 2), WINDOW // 2 + 1)]
         with torch.no_grad():
-            found.append(
-                TASKS["super_resolution"](scale=2).decode(network(frames[around][None]), size=(0, 0))[0].numpy()
-            )
+            found.append(TASK.decode(network(frames[around][None]), size=(0, 0))[0].numpy())
     return found
 
 
@@ -109,6 +106,22 @@ def test_cut_in_two_and_resumed_gives_the_same_frames(path, tmp_path, cut: int) 
         assert np.array_equal(output.prediction, expected.prediction)
 
 
+@pytest.mark.parametrize("size", [None, (8, 10)], ids=["nothing more", "frames of another size"])
+def test_frames_that_wait_in_a_saved_state_come_out(path, tmp_path, size) -> None:
+    images = images_of(4)
+    first = stream(path)
+    outputs = list(first(images, ends=False))
+    save_state(first, tmp_path / "state.safetensors")
+    second = stream(path)
+    load_state(second, tmp_path / "state.safetensors")
+    later = [] if size is None else images_of(3, size=size)
+    outputs += list(second(later))
+    expected = of_windows(path, images) + (of_windows(path, later) if later else [])
+    assert [output.index for output in outputs] == list(range(len(expected)))
+    for output, image in zip(outputs, expected, strict=True):
+        assert_alike(output.prediction, image)
+
+
 def test_a_frame_of_another_size_ends_the_video_before_it(path) -> None:
     first, second = images_of(3), images_of(4, size=(8, 10))
     outputs = list(stream(path)([*first, *second]))
@@ -118,9 +131,8 @@ def test_a_frame_of_another_size_ends_the_video_before_it(path) -> None:
 
 
 def test_a_window_of_one_frame_takes_frames_of_any_size(tmp_path) -> None:
-    view = WindowView(1)
-    card = Card({}, "per_frame", TASK, view=view)
-    save_student(tmp_path / "one.safetensors", LookAhead(TinyWindows(window=1), view), card)
+    one = LookAhead(TinyWindows(window=1), Card(task=TASK, view=WindowView(1)))
+    save_student(tmp_path / "one.safetensors", one)
     running = Stream(load_student(tmp_path / "one.safetensors", TinyWindows(window=1)))
     frames = [*images_of(2), *images_of(2, size=(8, 10))]
     assert [output.prediction.shape for output in running(frames)] == [(24, 34, 3)] * 2 + [(16, 20, 3)] * 2
@@ -191,19 +203,11 @@ def sound_of(path: Path) -> list[tuple[float, bytes]]:
 
 def restore(path: Path, video: Path, out: Path) -> None:
     running = stream(path)
-    assert running.student.card is not None
-    with (
-        VideoReader(video) as reader,
-        open_sink(
-            str(out),
-            fps=reader.fps,
-            card=running.student.card,
-            source=str(video),
-            pixel_aspect=reader.pixel_aspect,
-        ) as sink,
-    ):
-        for output in running(reader):
-            sink.write(output)
+    with VideoReader(video) as reader:
+        source = Source(fps=reader.fps, path=str(video), pixel_aspect=reader.pixel_aspect)
+        with open_sink(str(out), running.student, source) as sink:
+            for output in running(reader):
+                sink.write(output)
 
 
 def test_a_restored_video_keeps_its_times_and_its_sound(path, tmp_path) -> None:
@@ -222,9 +226,8 @@ def test_a_restored_video_keeps_its_times_and_its_sound(path, tmp_path) -> None:
 def own_student(folder: Path) -> Path:
     """One that the command line can load."""
     options = {"scale": 2, "window": 5, "channels": 4, "feature_channels": 4}
-    view = WindowView(5)
-    card = Card({"name": "vsrnet", "options": options}, "per_frame", TASK, view=view)
-    save_student(folder / "vsrnet.safetensors", LookAhead(vsrnet(**options).eval(), view), card)
+    card = Card(network={"name": "vsrnet", "options": options}, task=TASK, view=WindowView(5))
+    save_student(folder / "vsrnet.safetensors", LookAhead(vsrnet(**options).eval(), card))
     return folder / "vsrnet.safetensors"
 
 

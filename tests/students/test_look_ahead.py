@@ -12,7 +12,6 @@ from vidistill.students.card import Card
 from vidistill.students.student import PerFrame
 from vidistill.students.windows import LookAhead, set_tile
 
-
 CARD = Card(view=WindowView(3))
 
 

@@ -40,7 +40,7 @@ def select_names(names: Sequence[str], wanted: Sequence[str], *, where: str) -> 
     """Those of `names` that are `wanted`, in the order of `names`. Errors: UserError for any that is not a name."""
     for name in wanted:
         if name not in names:
-            raise UserError(f"{where}: there is no '{name}'; {nearest(name, names)}")
+            raise UserError(f"{where}: unknown name '{name}'; {nearest(name, names)}")
     return [name for name in names if name in wanted]
 
 

@@ -91,7 +91,8 @@ class Delta:
         settings = copy.deepcopy(self)
         if self.search is None:
             return settings
-        choose(RUNTIMES, self.search.runtime, where="method.search.runtime")
+        runtime = choose(RUNTIMES, self.search.runtime, where="method.search.runtime")
+        runtime.wrap(nn.Identity())  # so that one that cannot is refused here
         if optimiser != "adamw" and self.search.gate_learning_rate is None:
             raise UserError(
                 f"method.search: the gates' own rate suits adamw, optim.name is {optimiser}; give "

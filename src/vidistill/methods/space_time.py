@@ -284,7 +284,7 @@ def run_with_feature(network: nn.Module, windows: Tensor) -> tuple[Tensor, Tenso
         given, height_given, width_given = feature.shape[-3:]
         raise UserError(
             f"{type(network).__name__}: the input of its feature '{path}' has {given} channels of {width_given}×"
-            f"{height_given} pixels, expected {channels} (feature_channels) of {width}×{height} like its frames; name "
+            f"{height_given} pixels, expected {channels} (feature_channels) of {width}x{height} like its frames; name "
             "the module behind the last enlargement whose input is the last feature, and its channels"
         )
     return outputs, cropped

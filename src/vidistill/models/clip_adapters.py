@@ -114,6 +114,6 @@ def _require_shape(clips: Tensor, wanted: tuple[int, ...] | None) -> None:
     shape = (clips.shape[1], *clips.shape[-2:])
     if wanted is not None and shape != wanted:
         raise UserError(
-            "this network takes clips of {} frames of {}×{} only, got {} of {}×{}; set its view.num_frames and "
-            "view.size".format(*wanted, *shape)
+            f"this network takes clips of {wanted[0]} frames of {wanted[2]}x{wanted[1]} only, got {shape[0]} of "
+            f"{shape[2]}x{shape[1]}; set its view.num_frames and view.size"
         )

@@ -61,7 +61,7 @@ def size_errors(network: nn.Module, clips: Tensor) -> Iterator[None]:
             if ONE_VALUE not in str(error):
                 raise
             raise UserError(
-                f"a batch of {len(clips)} clips of {num_frames} frames of {height}×{width} leaves a normalisation one "
+                f"a batch of {len(clips)} clips of {num_frames} frames of {width}x{height} leaves a normalisation one "
                 "value, which has no spread; raise optim.batch_size, or the size"
             ) from error
         try:
@@ -71,8 +71,8 @@ def size_errors(network: nn.Module, clips: Tensor) -> Iterator[None]:
         if min(height, width) >= smallest:
             raise
         raise UserError(
-            f"a clip of {height}×{width} is too small for this network, whose last stage vanishes; the smallest that "
-            f"works with {num_frames} frames is {smallest}×{smallest}"
+            f"a clip of {width}x{height} is too small for this network, whose last stage vanishes; the smallest that "
+            f"works with {num_frames} frames is {smallest}x{smallest}"
         ) from error
 
 
@@ -90,7 +90,7 @@ def smallest_size(network: nn.Module, *, num_frames: int = 8) -> int:
         above *= 2
         if above > LARGEST_TRIED:
             raise UserError(
-                f"the network takes no clip of {num_frames} frames at any size up to {LARGEST_TRIED}×{LARGEST_TRIED}; "
+                f"the network takes no clip of {num_frames} frames at any size up to {LARGEST_TRIED}x{LARGEST_TRIED}; "
                 "give it more frames"
             )
     below = above // 2  # the smallest lies above `below`, and is at most `above`

@@ -124,12 +124,12 @@ def _run(session: "InferenceSession", frame: Tensor) -> Tensor:
     return torch.from_numpy(outputs[0])
 
 
-def onnx_network(path: str | Path) -> LevelsDetector | OnnxSegmenter:
+def onnx_network(path: str | Path, *, threads: int = 0) -> LevelsDetector | OnnxSegmenter:
     """The network in an ONNX file, recognised by its shapes and by its outputs for noise.
 
     Errors: UserError for any other graph.
     """
-    session = open_session(path)
+    session = open_session(path, threads=threads)
     frame, outputs = session.get_inputs()[0].shape, [output.shape for output in session.get_outputs()]
     if len(frame) == 4 and frame[1] == 3:
         if _has_grids(frame, outputs[0]):
@@ -199,12 +199,19 @@ def open_session(path: str | Path, *, threads: int = 0) -> "InferenceSession":
     except ImportError as error:
         raise UserError("onnxruntime is not installed; pip install 'vidistill[export]'") from error
     if not Path(path).is_file():
-        raise UserError(f"{path}: there is no such file; give the path of an ONNX network")
+        raise UserError(f"{path}: file not found; give the path of an ONNX network")
+
+    class SharedSession(onnxruntime.InferenceSession):  # type: ignore[misc]
+        """One that copies of a network share, for it cannot be copied and keeps nothing from run to run."""
+
+        def __deepcopy__(self, memo: object) -> "InferenceSession":
+            return self
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would slow other work
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return SharedSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises many types
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: is not a network in ONNX ({reason}); give another file") from error

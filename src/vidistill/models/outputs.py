@@ -43,9 +43,11 @@ def named_tensors(outputs: NetworkOutputs, name: str) -> dict[str, Tensor]:
 
 
 def from_named(tensors: Mapping[str, Tensor], name: str) -> NetworkOutputs:
-    """What `named_tensors` took apart: a tensor, or dicts and lists of tensors."""
+    """What `named_tensors` took apart: a tensor, or dicts and lists of tensors; None for what a list lacks."""
     if name in tensors:
         return tensors[name]
     keys = dict.fromkeys(path.removeprefix(f"{name}/").split("/")[0] for path in tensors if path.startswith(f"{name}/"))
     parts = {key: from_named(tensors, f"{name}/{key}") for key in keys}
-    return [parts[str(i)] for i in range(len(parts))] if keys and all(key.isdigit() for key in keys) else parts
+    if not keys or not all(key.isdigit() for key in keys):
+        return parts
+    return [parts.get(str(i)) for i in range(1 + max(int(key) for key in keys))]

@@ -34,8 +34,8 @@ def difference(image: Image, first: NDArray[np.uint8], second: NDArray[np.uint8]
 
 
 def caption(image: Image, text: str) -> Image:
-    """The frame with white text on a dark bar at its top left, sized to the frame."""
-    picture = np.array(image)  # a copy: the frame itself stays clean
+    """A copy of the frame with white text on a dark bar at its top left, sized to the frame."""
+    picture = np.array(image, order="C")
     scale = max(0.3, min(image.shape[:2]) / 600)
     (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     cv2.rectangle(picture, (0, 0), (width + 8, height + base + 6), (20, 20, 20), -1)

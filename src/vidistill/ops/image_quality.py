@@ -36,7 +36,7 @@ def ssim(image: Plane, truth: Plane) -> float:
     """
     _require_alike(image, truth)
     if min(image.shape[:2]) < SSIM_SIZE:
-        raise ValueError(f"SSIM needs images of {SSIM_SIZE}×{SSIM_SIZE} or more, got {image.shape}")
+        raise ValueError(f"SSIM needs images of {SSIM_SIZE}x{SSIM_SIZE} or more, got {image.shape}")
     x, y = image.astype(np.float64), truth.astype(np.float64)
     mean_x, mean_y = _windowed(x), _windowed(y)
     variance_x = _windowed(x * x) - mean_x**2

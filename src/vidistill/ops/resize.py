@@ -133,7 +133,7 @@ def _require_divisible(frames: Tensor, scale: int) -> None:
     height, width = frames.shape[-2:]
     if height % scale or width % scale:
         raise UserError(
-            f"frames of {width}×{height} cannot be reduced {scale} times: the scale must divide the size; "
+            f"frames of {width}x{height} cannot be reduced {scale} times: the scale must divide the size; "
             "crop the frames to a multiple of it"
         )
 

@@ -43,7 +43,7 @@ def _enlargement(seen: Tensor, part: Tensor) -> int:
     scale = max(1, part.shape[-1] // width)
     if part.shape[-2:] != (scale * height, scale * width):
         raise UserError(
-            f"the network turns {width}×{height} pixels into {part.shape[-1]}×{part.shape[-2]}, which is not a whole "
+            f"the network turns {width}x{height} pixels into {part.shape[-1]}x{part.shape[-2]}, which is not a whole "
             "multiple, so tiles do not fit together; leave --tile out"
         )
     return scale

@@ -107,7 +107,7 @@ def write_report(folder: Path, parts: PageParts) -> Path:
     from vidistill.files import atomic_path  # imports torch
 
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give the folder that a run wrote")
+        raise UserError(f"{folder}: folder not found; give the folder that a run wrote")
     page = _page(RunFolder(folder), parts)
     with atomic_path(folder / "report.html") as temporary:
         temporary.write_bytes(page.encode("utf-8", "replace"))

@@ -187,7 +187,8 @@ def _teacher(recipe: Recipe, saved: Student | None, task: Task, clips: TrainingS
     network = _weighted(settings, task.network_options) if saved is None else saved.network
     view = clips.view_of(_view_changes(settings, network, saved.card if saved is not None else None))
     spec = _spec(settings, task.network_options) if saved is None else saved.card.network
-    return as_student(network, Card(network=spec, task=task, view=view)).eval()
+    interval = view.stride if isinstance(view, ClipView) else 1
+    return as_student(network, Card(network=spec, task=task, key_frame_interval=interval, view=view)).eval()
 
 
 def _cache(recipe: Recipe, task: Task, teacher: nn.Module) -> TeacherCache | None:

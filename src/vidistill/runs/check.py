@@ -38,7 +38,7 @@ def check_recipe(path: str | Path, assignments: Sequence[str], *, alone: bool = 
     height, width = clips.example().shape[-2:]
     costs = stateful_gmacs(student, (height, width), key_frame_interval=card.key_frame_interval)
     print(f"{len(clips)} training samples; student {card.form} of {card.network.get('name')}")
-    print(f"GMAC per frame at {width}×{height}: " + ", ".join(f"{name} {value:.2f}" for name, value in costs.items()))
+    print(f"GMAC per frame at {width}x{height}: " + ", ".join(f"{name} {value:.2f}" for name, value in costs.items()))
     if student.plan is not None:
         print(student.plan)
     return []

@@ -12,6 +12,7 @@ from vidistill.files import atomic_path
 from vidistill.methods import METHODS, Method
 from vidistill.ops.normalise import Normalisation
 from vidistill.runs.train import OptimSettings
+from vidistill.runtimes import choose_runtime
 from vidistill.tasks import TASKS, Task, task_of
 
 
@@ -93,6 +94,11 @@ class MeasureSettings(Settings):
     runtime: str | None = None
     precision: str = "float32"
     threads: int = pydantic.Field(default=0, ge=0)
+
+    @pydantic.model_validator(mode="after")
+    def _known_before_training(self) -> "MeasureSettings":
+        choose_runtime(self.runtime, self.precision, where="measure.runtime")
+        return self
 
 
 def _method(values: Values | Method) -> Method:

@@ -108,7 +108,8 @@ def score(run: Run, student: Student) -> Values:
     if run.evaluation:
         shown = {"student": student} | baselines_of(task, student)
         if teacher is not None:
-            teacher.card = replace(teacher.card, key_frame_interval=student.card.key_frame_interval)
+            if not teacher.sees_clips:  # which run as often as their own windows have new frames
+                teacher.card = replace(teacher.card, key_frame_interval=student.card.key_frame_interval)
             shown["teacher"] = teacher
         write_pictures(folder, shown, run.evaluation[0].sequences, task, running=running)
     write_report(folder, page_parts(task, [run.training.method]))

@@ -15,7 +15,6 @@ from vidistill.config import Values
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
 from vidistill.methods.supervised import Supervised
-from vidistill.ops.clip_view import ClipView
 from vidistill.report.figures import BASELINES, STUDENT, TEACHER, Picture, picture
 from vidistill.report.page import POLICY, STYLE
 from vidistill.report.table import number
@@ -63,10 +62,15 @@ def run_sweep(path: Path, views: Sequence[str], assignments: Sequence[str]) -> t
     `sweep.html` lie beside them. Returns the points and that page.
 
     Raises:
-        UserError: as a run does, and where the recipe's network does not see clips.
+        UserError: as a run does, and where the networks of the recipe's task do not see clips.
     """
     whole = load_recipe(path, assignments)
-    recipes = _recipes(whole, views, path)
+    if not whole.task.sees_clips:
+        raise UserError(
+            f"{path}: a sweep is over the views of a network of clips, and those of {whole.task.name} see none; give a "
+            "recipe of another task"
+        )
+    recipes = _recipes(whole, views)
     if whole.data.labels != "given":
         print(f"data.labels is {whole.data.labels}, so a student alone has nothing to learn from: it is left out")
     measured: dict[tuple[str, str], tuple[Run, Values]] = {}
@@ -91,7 +95,7 @@ def run_sweep(path: Path, views: Sequence[str], assignments: Sequence[str]) -> t
     return points, whole.out / "sweep.html"
 
 
-def _recipes(whole: Recipe, views: Sequence[str], path: Path) -> dict[tuple[str, str], Recipe]:
+def _recipes(whole: Recipe, views: Sequence[str]) -> dict[tuple[str, str], Recipe]:
     """Every run's recipe by its view and series. All are built once, so that mistakes come before any training."""
     changes = {view: parse_view(view) for view in views}
     recipes: dict[tuple[str, str], Recipe] = {}
@@ -109,11 +113,6 @@ def _recipes(whole: Recipe, views: Sequence[str], path: Path) -> dict[tuple[str,
                 recipe.teacher, recipe.method = None, Supervised(**own)
             run = build(recipe)
             refuse_nothing_to_learn(run)
-            if not isinstance(run.training.student.view, ClipView):
-                raise UserError(
-                    f"{path}: a sweep is over the views of a network of clips, and this one sees single frames; give a "
-                    "recipe whose network sees clips"
-                )
             if not run.evaluation or not run.evaluation[0].num_classes:
                 raise UserError("a sweep needs labelled videos to score on; give data.evaluate")
             recipes[view, series] = recipe

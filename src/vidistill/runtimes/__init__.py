@@ -14,7 +14,7 @@ from vidistill.runtimes.onnx import Onnx
 from vidistill.students.files import load_student
 from vidistill.students.student import Student
 
-__all__ = ["DEFAULT", "RUNTIMES", "Exported", "Runtime", "deploy", "open_student"]
+__all__ = ["DEFAULT", "RUNTIMES", "Exported", "Runtime", "choose_runtime", "deploy", "open_student"]
 
 RUNTIMES: dict[str, Runtime] = {
     "eager": Eager(),
@@ -30,7 +30,7 @@ def deploy(
     """The student as it runs in a runtime, with the same contract and card; the one that is given stays as it is.
 
     Args:
-        student: in evaluation mode, or one that `open_student` read from an exported folder.
+        student: of any form, or one that `open_student` read from an exported folder.
         example: (1, 3, H, W) float32, a normalised frame of the size that will come, on the student's device.
         runtime: a key of `RUNTIMES`; None for the default, or the one that the student was exported for.
         precision: one of the runtime's `precisions`.
@@ -46,12 +46,21 @@ def deploy(
                 f"precision {precision}; leave both out, or give the student before its export"
             )
         return student
-    chosen = choose(RUNTIMES, runtime or DEFAULT, where="runtime")
-    if precision not in chosen.precisions:
+    return choose_runtime(runtime, precision)(student, example, precision=precision, threads=threads)
+
+
+def choose_runtime(name: str | None, precision: str, *, where: str = "runtime") -> Runtime:
+    """The runtime by its name, None for the default.
+
+    Raises:
+        UserError: the name is unknown, or it does not run in this precision.
+    """
+    runtime = choose(RUNTIMES, name or DEFAULT, where=where)
+    if precision not in runtime.precisions:
         raise UserError(
-            f"precision of runtime {chosen.name} must be one of {', '.join(chosen.precisions)}, got {precision}"
+            f"precision of runtime {runtime.name} must be one of {', '.join(runtime.precisions)}, got {precision}"
         )
-    return chosen(student, example, precision=precision, threads=threads)
+    return runtime
 
 
 def open_student(path: str | Path, *, threads: int = 0) -> Student:

@@ -41,7 +41,7 @@ class Runtime(ABC):
         """The student as it runs here; the one that is given stays as it is.
 
         Args:
-            student: in evaluation mode; where its parameters are, it runs.
+            student: where its parameters are, it runs, in evaluation mode.
             example: (1, 3, H, W) float32, a normalised frame on the student's device, of the size that will come.
             precision: one of `precisions`.
             threads: 0 for the runtime's own choice.

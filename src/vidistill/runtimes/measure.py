@@ -39,7 +39,7 @@ def profile_students(
 
     Args:
         frames: (N, 3, H, W) float32, normalised, on the students' device; a network of clips takes its own squares.
-        interval: frames from one key frame to the next.
+        interval: frames from one key frame to the next; a network of clips that was exported has one of its own.
         runtime, precision, threads: see `deploy`.
 
     Returns:
@@ -52,15 +52,16 @@ def profile_students(
         for name, student in students.items()
     }
     inputs = {name: own[name].to(model.dtype) for name, model in running.items()}
+    intervals = {name: _interval_of(model, interval) for name, model in running.items()}
     warmup = RUNTIMES[runtime or DEFAULT].warmup
-    latency = measure_latency(running, inputs, key_frame_interval=interval, warmup=warmup)
+    latency = measure_latency(running, inputs, intervals=intervals, warmup=warmup)
     clips = {name: _clip(model, inputs[name]) for name, model in running.items() if isinstance(model.view, ClipView)}
     clip_times = time_side_by_side({name: partial(running[name], clip) for name, clip in clips.items()})
     profiles: dict[str, Values] = {}
     for name, student in students.items():
         place = f"{describe_device(frames.device)}, {student.runtime or runtime or DEFAULT}"
         profiles[name] = {
-            **_costs(student, running[name], inputs[name], interval),
+            **_costs(student, running[name], inputs[name], intervals[name]),
             "latency_ms": latency[name],
             "frames_per_second": 1000 / latency[name]["amortised"],
             "device": place,
@@ -69,6 +70,11 @@ def profile_students(
         if name in clips:
             profiles[name]["latency_ms"] = {"clip": clip_times[name], "amortised": latency[name]["amortised"]}
     return profiles
+
+
+def _interval_of(model: Student, interval: int) -> int:
+    """The interval at which it runs where `interval` is asked for."""
+    return model.view.stride if model.runtime is not None and isinstance(model.view, ClipView) else interval
 
 
 def _frames_for(student: Student, frames: Tensor) -> Tensor:
@@ -159,21 +165,26 @@ def clip_gmacs(model: Student, clip: Tensor, interval: int) -> dict[str, float]:
 
 
 def measure_latency(
-    models: dict[str, Student], frames: dict[str, Tensor], *, key_frame_interval: int, cycles: int = 10, warmup: int = 2
+    models: dict[str, Student],
+    frames: dict[str, Tensor],
+    *,
+    intervals: dict[str, int],
+    cycles: int = 10,
+    warmup: int = 2,
 ) -> dict[str, Values]:
     """Wall-clock milliseconds per frame of each model, measured side by side: the models take turns, cycle by cycle.
 
-    frames: of each model (N, 3, H, W), normalised, on its device, shown in turn at batch 1. A cycle is a key frame and
-    `key_frame_interval` − 1 delta frames of a stream that has begun. Returns by model `key`, `first_delta`, `delta`,
-    each with p50, p95 and p99, and `amortised`, the median over cycles of a cycle's mean; delta entries are None for a
-    model without key frames.
+    frames: of each model (N, 3, H, W), normalised, on its device, shown in turn at batch 1. intervals: of each
+    model's key frames. A cycle is a key frame and the delta frames up to the next one, of a stream that has begun.
+    Returns by model `key`, `first_delta`, `delta`, each with p50, p95 and p99, and `amortised`, the median over cycles
+    of a cycle's mean; delta entries are None for a model without key frames.
     """
     times: dict[str, list[list[float]]] = {name: [] for name in models}
     with torch.inference_mode():
-        begun = {name: _begun(model, frames[name][:1], key_frame_interval) for name, model in models.items()}
+        begun = {name: _begun(model, frames[name][:1], intervals[name]) for name, model in models.items()}
         for cycle in range(warmup + cycles):
             for name, model in models.items():
-                cycle_times = _time_cycle(model, frames[name], begun[name], key_frame_interval)
+                cycle_times = _time_cycle(model, frames[name], begun[name], intervals[name])
                 if cycle >= warmup:
                     times[name].append(cycle_times)
     return {name: _summary(np.array(measured) * 1e3) for name, measured in times.items()}

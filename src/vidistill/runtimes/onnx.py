@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -269,6 +270,7 @@ def _export(
     inputs: Sequence[str],
     outputs: Sequence[str],
 ) -> None:
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # or it names each tensor that it leaves as it is
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -277,7 +279,7 @@ def _export(
                 dynamo=True, external_data=False, verbose=False, custom_translation_table=translations(),
             )  # fmt: skip
     except torch.onnx.errors.OnnxExporterError as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error.__cause__ or error).strip().splitlines()[0].rstrip(".")  # not how to go about it
         raise UserError(f"the network cannot be exported to ONNX: {reason}; run it with runtime eager") from error
 
 

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice, tee
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from vidistill.errors import UserError
 from vidistill.models.outputs import NetworkOutputs
 from vidistill.progress import track
 from vidistill.stream.key_frames import Fixed
-from vidistill.stream.stream import Running, Stream
+from vidistill.stream.stream import Running, Stream, side_by_side
 from vidistill.students.student import Student
 from vidistill.tasks import Task
 from vidistill.tasks.contract import Prediction, Scores
@@ -107,23 +107,19 @@ def _play(players: dict[str, _Player], sequence: FrameSequence, task: Task, done
         _play_once(players, frames)
 
 
-def _counted(frames: Iterator[tuple[Image, Any]], done: Iterator[int]) -> Iterator[tuple[int, tuple[Image, Any]]]:
-    """The frames with their indices, each of which advances the progress."""
-    for index, frame in enumerate(frames):
+def _counted(frames: Iterator[tuple[Image, Any]], done: Iterator[int]) -> Iterator[tuple[Image, Any]]:
+    """The frames, each of which advances the progress."""
+    for frame in frames:
         next(done, None)
-        yield index, frame
+        yield frame
 
 
-def _play_once(players: dict[str, _Player], frames: Iterator[tuple[int, tuple[Image, Any]]]) -> None:
-    """One stream a video. Networks that look ahead answer late, so each reads its own copy of the frames."""
-    first, *copies = tee(frames, len(players) + 1)
-    streams = []
-    for player, copy in zip(players.values(), copies, strict=True):
-        player.stream.restart()
-        streams.append(player.stream(image for _, (image, _) in copy))
+def _play_once(players: dict[str, _Player], frames: Iterator[tuple[Image, Any]]) -> None:
+    """One stream a video."""
     before: dict[str, Prediction] = {}
-    for (index, (_, truth)), *outputs in zip(first, *streams, strict=True):
-        now = {name: output.prediction for name, output in zip(players, outputs, strict=True)}
+    streams = {name: player.stream for name, player in players.items()}
+    for index, (truth, outputs) in enumerate(side_by_side(streams, frames)):
+        now = {name: output.prediction for name, output in outputs.items()}
         for name, player in players.items():
             player.scores.add(
                 truth,
@@ -135,13 +131,13 @@ def _play_once(players: dict[str, _Player], frames: Iterator[tuple[int, tuple[Im
         before = now
 
 
-def _play_every_phase(players: dict[str, _Player], frames: Iterator[tuple[int, tuple[Image, Any]]]) -> None:
+def _play_every_phase(players: dict[str, _Player], frames: Iterator[tuple[Image, Any]]) -> None:
     """From every frame on, a key frame and the frames up to the next one: all phases that key frames can have."""
     longest = max(player.interval for player in players.values())
     window: deque[_Frame] = deque()
     earlier: dict[tuple[str, int], Prediction] = {}  # by network and key frame: the prediction before it, in its phase
     nothing: list[None] = [None] * longest
-    for step in chain(frames, nothing):
+    for step in chain(enumerate(frames), nothing):
         if step is not None:
             index, (image, truth) = step
             reference = _reference(players, image)

@@ -31,7 +31,7 @@ class Fixed:
 
     def __post_init__(self) -> None:
         if self.interval < 1:
-            raise UserError(f"a key frame every {self.interval} frames is not possible; the interval is at least 1")
+            raise UserError(f"the key frame interval must be at least 1, got {self.interval}; give a number of frames")
 
     def __call__(self, frame: Tensor, memory: Memory | None) -> tuple[bool, Memory]:
         since = self.interval if memory is None else int(memory["since"]) + 1

@@ -41,7 +41,7 @@ def open_teacher(teacher: str, weights: Path | None = None, *, threads: int = 0)
         raise UserError(f"--weights {weights}: goes with {TORCHVISION}name, {teacher} has its own; leave it out")
     path = Path(teacher)
     if path.suffix == ".onnx":
-        network = onnx_network(path)
+        network = onnx_network(path, threads=threads)
         names = COCO_CLASSES if network.num_classes == len(COCO_CLASSES) else ()
         levels = isinstance(network, LevelsDetector)
         return _with_card(network, network.num_classes, names, LEVELS if levels else Normalisation())

@@ -1,7 +1,7 @@
 """What people look at after a run: `side_by_side.mp4`, and what the page draws, of frames that the task chooses."""
 
 from collections.abc import Mapping, Sequence
-from itertools import chain, tee
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from vidistill.data.clip import FrameSequence
 from vidistill.data.video.writer import VideoWriter
 from vidistill.progress import track
-from vidistill.stream.stream import Running, Stream
+from vidistill.stream.stream import Running, Stream, side_by_side
 from vidistill.students.student import Student
 from vidistill.tasks import Task
 
@@ -35,11 +35,8 @@ def write_pictures(
         return
     pictures = task.pictures(card.naming, interval=card.key_frame_interval, length=length)
     streams = {name: Stream(student, running=running, task=task) for name, student in students.items()}
-    # networks that look ahead answer late, so each reads its own copy of the frames
-    truths, *copies = tee(chain([first], shown), len(streams) + 1)
-    outputs = [stream(image for image, _ in copy) for stream, copy in zip(streams.values(), copies, strict=True)]
+    panels = side_by_side(streams, chain([first], shown))
     with VideoWriter(folder / "side_by_side.mp4", fps=FPS) as writer:
-        for (_, truth), *one in zip(track(truths, "drawing", total=length), *outputs, strict=True):
-            panel = pictures.panel(truth, dict(zip(streams, one, strict=True)))
-            writer.write(np.ascontiguousarray(panel))
+        for truth, outputs in track(panels, "drawing", total=length):
+            writer.write(np.ascontiguousarray(pictures.panel(truth, outputs)))
     pictures.save(folder)

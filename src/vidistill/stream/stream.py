@@ -3,10 +3,11 @@
 import copy
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import TypeVar
 
 import numpy as np
 import safetensors
@@ -27,6 +28,8 @@ from vidistill.stream.key_frames import Fixed, KeyFramePolicy, Memory
 from vidistill.students.state import KEY, State, without_key_frame
 from vidistill.students.student import Student
 from vidistill.tasks import StreamOutput, Task
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -260,8 +263,8 @@ class Stream:
             )
         if spacing != self._spacing:
             raise UserError(
-                f"the state keeps every {spacing}th frame and this stream every {self._spacing}th, for its key frames "
-                "are others; continue with the same key frames"
+                f"the state is of a stream that keeps one frame in {spacing}, this one keeps one in {self._spacing}; "
+                "continue with the same key frames"
             )
         self.index, self._size = index, size
         state = self._part(tensors, "model/")
@@ -277,6 +280,29 @@ class Stream:
     def _part(self, tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
         named = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         return {name: tensor.to(self.device) for name, tensor in named.items()}
+
+
+def side_by_side(
+    streams: Mapping[str, Stream], frames: Iterable[tuple[Image, T]]
+) -> Iterator[tuple[T, dict[str, StreamOutput]]]:
+    """What streams make of the same frames, from their beginning, with what comes with each frame.
+
+    Those that look ahead answer late; as few outputs of the others wait for them as can be.
+    """
+    comes_with: deque[T] = deque()
+    waiting: dict[str, deque[StreamOutput]] = {name: deque() for name in streams}
+    for stream in streams.values():
+        stream.restart()
+    for image, value in frames:
+        comes_with.append(value)
+        for name, stream in streams.items():
+            waiting[name] += stream.push(image)
+        while comes_with and all(waiting.values()):
+            yield comes_with.popleft(), {name: outputs.popleft() for name, outputs in waiting.items()}
+    for name, stream in streams.items():
+        waiting[name] += stream.flush()
+    while comes_with:
+        yield comes_with.popleft(), {name: outputs.popleft() for name, outputs in waiting.items()}
 
 
 def save_state(stream: Stream, path: str | Path) -> None:

@@ -33,7 +33,7 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> Values:
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such checkpoint") from error
+        raise UserError(f"{path}: file not found; check the path") from error
     except Exception as error:
         raise UserError(
             f"{path}: is not a checkpoint of tensors ({type(error).__name__}); give another file"
@@ -86,7 +86,9 @@ def _read_student(path: Path) -> tuple[dict[str, Tensor], Card]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; give a student.safetensors or the run folder that holds it") from error
+        raise UserError(
+            f"{path}: file not found; give a student.safetensors or the run folder that holds it"
+        ) from error
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{path}: is not a safetensors file ({error}); give a student.safetensors") from error
     if "card" not in metadata:

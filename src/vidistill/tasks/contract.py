@@ -193,6 +193,7 @@ class Task(ABC):
     metrics: ClassVar[tuple[Metric, ...]]
     clip_settings: ClassVar[type[Settings]]  # how training clips are drawn: `data.clip` of a recipe
     normalisation: ClassVar[Normalisation] = Normalisation()  # of networks unless a recipe gives another
+    sees_clips: ClassVar[bool] = False  # whether its networks see whole clips, see `ClipView`
     any_size: ClassVar[bool] = True  # whether predictions for a resized frame can be given in the frame's own pixels
     default_losses: ClassVar[dict[str, float]] = {}  # weights of its losses, where they are not `task` and `teacher`
     every_phase: ClassVar[bool] = True  # score every frame at every distance to a key frame, else one stream a video

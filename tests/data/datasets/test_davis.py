@@ -57,13 +57,13 @@ def test_davis_reads_the_splits_of_both_years(davis_root: Path, folder: str, lin
     assert groups(davis(davis_root, split="val", sequences=["bear"])) == [("bear", 3)]
     with pytest.raises(UserError, match=r"'trainval'.*val"):
         davis(davis_root, split="trainval")
-    with pytest.raises(UserError, match="sequences: there is no 'dog-2'"):
+    with pytest.raises(UserError, match="sequences: unknown name 'dog-2'"):
         davis(davis_root, split="val", sequences=["dog-2"])
 
 
 def test_davis_of_chosen_sequences(davis_root: Path) -> None:
     assert groups(davis(davis_root, sequences=["dog-10", "bear"])) == [("bear", 3), ("dog-10", 1)]
-    with pytest.raises(UserError, match="sequences: there is no 'beer'; did you mean bear"):
+    with pytest.raises(UserError, match="sequences: unknown name 'beer'; did you mean bear"):
         davis(davis_root, sequences=["beer"])
     with pytest.raises(UserError, match="no sequences to take"):
         davis(davis_root, sequences=[])

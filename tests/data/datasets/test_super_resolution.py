@@ -86,7 +86,7 @@ def test_vid4_and_its_counterparts(tmp_path: Path) -> None:
     assert [(s.name, len(s)) for s in dataset.sequences] == [("calendar", 2), ("city", 2)]
     assert dataset.problems() == []
     assert [s.name for s in vid4(tmp_path, clips=["city"]).sequences] == ["city"]
-    with pytest.raises(UserError, match=r"there is no 'citi'; did you mean city"):
+    with pytest.raises(UserError, match=r"unknown name 'citi'; did you mean city"):
         vid4(tmp_path, clips=["citi"])
     with pytest.raises(UserError, match=r"BDx4: folder of low-resolution frames not found"):
         vid4(tmp_path, low="BDx4")

@@ -14,7 +14,7 @@ from vidistill.data.datasets.synthetic import synthetic
 from vidistill.data.sequences.boxes import BoxedSequence, Boxes
 from vidistill.errors import UserError
 from vidistill.ops.boxes import CLASS, boxes_in, is_annotated
-from vidistill.tasks.detection.samples import BORDER, BoxedClipSettings, cut_boxes
+from vidistill.tasks.detection.samples import BORDER, BoxedClips, BoxedClipSettings, cut_boxes
 
 
 def painted(box: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
@@ -51,7 +51,7 @@ def test_what_a_crop_leaves_too_little_of_is_left_out() -> None:
 
 def clips(dataset=None, **settings):
     dataset = dataset or synthetic(num_sequences=2, num_frames=6, size=(48, 64))
-    return BoxedClipSettings(**settings).samples([dataset], use_labels=True)
+    return BoxedClips([dataset], BoxedClipSettings(**settings))
 
 
 def test_clips_keep_every_frames_own_boxes() -> None:
@@ -114,7 +114,7 @@ def test_stills_move_with_their_boxes() -> None:
 def test_a_batch_fills_up_and_tells_unknown_from_none() -> None:
     labelled = synthetic(num_sequences=1, num_frames=3, size=(48, 64))
     empty = VideoDataset("empty", [BoxedSequence(labelled.sequences[0], [Boxes.of([], [])] * 3)], ("thing",))
-    drawn = BoxedClipSettings().samples([labelled, empty], use_labels=True)
+    drawn = BoxedClips([labelled, empty], BoxedClipSettings())
     batch = drawn.collate([drawn[SampleKey(0, 0, 0)], drawn[SampleKey(0, 0, 4)]])
     assert batch.student.shape == (2, 2, 3, 48, 64)
     assert batch.labels.shape[:2] == (2, 2)
@@ -122,7 +122,7 @@ def test_a_batch_fills_up_and_tells_unknown_from_none() -> None:
     assert is_annotated(batch.labels).all()
     assert len(boxes_in(batch.labels[1, 0])) == 0
     assert (batch.labels[1, ..., CLASS] < 0).all()
-    unknown = BoxedClipSettings().samples([labelled], use_labels=False)
+    unknown = BoxedClips([labelled], BoxedClipSettings(), use_labels=False)
     assert not is_annotated(unknown.collate([unknown[SampleKey(0, 0, 0)]]).labels).any()
 
 
@@ -146,6 +146,6 @@ def test_a_sample_depends_on_its_key_alone() -> None:
 
 def test_sizes_that_differ_are_one_sentence() -> None:
     sizes = [synthetic(num_sequences=1, num_frames=2, size=size) for size in ((48, 64), (32, 48))]
-    drawn = BoxedClipSettings().samples(sizes, use_labels=True)
+    drawn = BoxedClips(sizes, BoxedClipSettings())
     with pytest.raises(UserError, match="several sizes"):
         drawn.collate([drawn[SampleKey(0, 0, 0)], drawn[SampleKey(0, 0, 2)]])

@@ -12,14 +12,14 @@ from vidistill.data.clip import FrameSequence
 from vidistill.data.datasets.synthetic import synthetic
 from vidistill.models.detectors import Outputs
 from vidistill.ops.normalise import Normalisation
-from vidistill.scoring.detections import evaluate_detections
-from vidistill.scoring.frames import Setting
+from vidistill.stream.evaluate import evaluate
+from vidistill.students.card import Card
 from vidistill.students.student import HeldOutput, PerFrame
-from vidistill.tasks.detection.task import Detection
+from vidistill.tasks.detection import Detection
 
 NUM_CLASSES = 3
 TASK = Detection(num_classes=NUM_CLASSES)
-SETTING = Setting(TASK, NUM_CLASSES, Normalisation((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)))
+CARD = Card(task=TASK, normalisation=Normalisation((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)))
 
 
 class Oracle(nn.Module):
@@ -76,7 +76,7 @@ def of_class(frame: dict, label: int) -> dict:
 @pytest.mark.parametrize("interval", [1, 3])
 def test_every_distance_is_pycocotools(tmp_path: Path, sequences: list[FrameSequence], interval: int) -> None:
     oracle = Oracle(sequences)
-    found = evaluate_detections(HeldOutput(oracle), sequences, SETTING, key_frame_interval=interval)
+    found = evaluate({"hold": HeldOutput(oracle, CARD)}, sequences, TASK, intervals={"hold": interval})["hold"]
     frames = [frames_at(oracle, sequences, interval, distance) for distance in range(interval)]
     expected = [outside(some, tmp_path) for some in frames]
     for name in ("ap50", "ap"):
@@ -93,19 +93,17 @@ def test_every_distance_is_pycocotools(tmp_path: Path, sequences: list[FrameSequ
 
 def test_agreement_takes_the_teachers_confident_boxes_for_true(sequences: list[FrameSequence]) -> None:
     oracle = Oracle(sequences)
-    same = evaluate_detections(
-        PerFrame(oracle), sequences, SETTING, key_frame_interval=1, teacher=PerFrame(Oracle(sequences))
-    )
-    assert same["agreement"] == pytest.approx(1)
-    held = evaluate_detections(
-        HeldOutput(oracle), sequences, SETTING, key_frame_interval=3, teacher=PerFrame(Oracle(sequences))
-    )
-    assert held["agreement_by_distance"][0] == pytest.approx(1)
-    assert held["agreement_by_distance"][2] < 1
+    students = {"same": PerFrame(oracle, CARD), "hold": HeldOutput(oracle, CARD)}
+    teacher = {"teacher": PerFrame(Oracle(sequences), CARD)}
+    found = evaluate(students | teacher, sequences, TASK, intervals={"same": 1, "hold": 3})
+    assert found["same"]["agreement"] == found["teacher"]["agreement"] == pytest.approx(1)
+    assert found["hold"]["agreement_by_distance"][0] == pytest.approx(1)
+    assert found["hold"]["agreement_by_distance"][2] < 1
 
 
 def test_sequences_shorter_than_the_interval_say_what_is_unknown(sequences: list[FrameSequence]) -> None:
-    found = evaluate_detections(HeldOutput(Oracle(sequences)), sequences, SETTING, key_frame_interval=9)
+    held = HeldOutput(Oracle(sequences), CARD)
+    found = evaluate({"hold": held}, sequences, TASK, intervals={"hold": 9})["hold"]
     assert found["ap50"] is None
     assert [value is None for value in found["ap50_by_distance"]] == [False] * 7 + [True] * 2
     assert "nothing to find at the distances 7, 8, so the mean is unknown" in found["protocol"]

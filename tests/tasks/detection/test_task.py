@@ -62,7 +62,7 @@ def test_the_focal_loss_is_the_familys() -> None:
     for gamma in (1.5, 2.0):
         found = Detection(num_classes=2, focal_gamma=gamma).supervise(outputs, labels)
         assert found["class"].item() == pytest.approx(6 * 0.75 * 0.5**gamma * math.log(2))
-    with pytest.raises(ValueError, match="focal_gamma is at least 0, not -1"):
+    with pytest.raises(ValueError, match="focal_gamma must be at least 0, got -1"):
         Detection(num_classes=2, focal_gamma=-1)
 
 
@@ -120,16 +120,16 @@ def test_every_loss_has_a_weight() -> None:
     assert set(task.supervise(outputs, labels) | task.compare(outputs, outputs)) <= names
 
 
-WRONG = [
-    {"num_classes": 0},
-    {"score_threshold": 2.0},
-    {"iou_threshold": -1.0},
-    {"max_detections": 0},
-    {"confidence": 7},
-]
-
-
-@pytest.mark.parametrize("options", WRONG)
-def test_wrong_options(options) -> None:
-    with pytest.raises(ValueError, match=r"class|between|at least|probability"):
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"num_classes": -1}, "num_classes must be at least 1, got -1"),
+        ({"score_threshold": 2.0}, "score_threshold must be from 0 to 1, got 2.0"),
+        ({"iou_threshold": -1.0}, "iou_threshold must be from 0 to 1, got -1.0"),
+        ({"max_detections": 0}, "max_detections must be at least 1, got 0"),
+        ({"confidence": 7}, "confidence must be a probability from 0 to 1, got 7"),
+    ],
+)
+def test_wrong_options(options, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
         Detection(**{"num_classes": 1} | options)

@@ -36,7 +36,7 @@ VARIED = {"num_frames": 4, "crop": 8, "scale": (0.5, 0.9), "flip": True, "colour
 
 
 def clips_of(data: VideoDataset = DATA, *, use_labels: bool = True, **options) -> ClassifiedClips:
-    return ClassifiedClipSettings(**options).samples([data], use_labels=use_labels)
+    return ClassifiedClips([data], ClassifiedClipSettings(**options), use_labels=use_labels)
 
 
 def places(clip: np.ndarray, sample: int) -> list[int]:

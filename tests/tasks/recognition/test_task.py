@@ -64,12 +64,12 @@ def test_divergence_by_hand(temperature: float) -> None:
 
 
 def test_views_are_averaged_as_probabilities_or_as_logits() -> None:
-    probabilities = Recognition(num_classes=2)
-    mean = probabilities.averaged(probabilities.scores(LOGITS))
+    views = [LOGITS[:1], {"logits": LOGITS[1:]}]
+    mean = Recognition(num_classes=2).probabilities(views)
     assert mean.tolist() == pytest.approx([(3 / 4 + 1 / 2) / 2, (1 / 4 + 1 / 2) / 2])
-    scores = Recognition(num_classes=2, average="score")
     root = math.sqrt(3)
-    assert scores.averaged(scores.scores(LOGITS)).tolist() == pytest.approx([root / (root + 1), 1 / (root + 1)])
+    of_mean_logits = Recognition(num_classes=2, average="score").probabilities(views)
+    assert of_mean_logits.tolist() == pytest.approx([root / (root + 1), 1 / (root + 1)])
 
 
 def test_predictions_are_probabilities_whatever_wraps_the_logits() -> None:
@@ -81,10 +81,10 @@ def test_predictions_are_probabilities_whatever_wraps_the_logits() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"num_classes": 0}, "at least one class"),
-        ({"temperature": 0.0}, "temperature is above 0"),
-        ({"num_clips": 0}, "num_clips is at least 1"),
-        ({"confidence": 1.5}, "confidence is a probability"),
+        ({"num_classes": -1}, "num_classes must be at least 1, got -1"),
+        ({"temperature": 0.0}, "temperature must be above 0, got 0.0"),
+        ({"num_clips": 0}, "num_clips must be at least 1, got 0"),
+        ({"confidence": 1.5}, "confidence must be a probability from 0 to 1, got 1.5"),
     ],
 )
 def test_options_out_of_range(options, sentence: str) -> None:

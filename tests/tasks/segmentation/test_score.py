@@ -7,21 +7,23 @@ import torch
 from vidistill.methods.delta import Delta
 from vidistill.ops.flow import estimate_correspondence
 from vidistill.ops.normalise import Normalisation
-from vidistill.scoring.frames import Setting, evaluate
-from vidistill.students.student import HeldOutput, PerFrame
-from vidistill.tasks.segmentation.task import Segmentation
+from vidistill.stream.evaluate import evaluate
+from vidistill.students.card import Card
+from vidistill.students.student import HeldOutput, PerFrame, Student
+from vidistill.tasks.segmentation import Segmentation
 
-SETTING = Setting(Segmentation(num_classes=4), 4, Normalisation())
+TASK = Segmentation(num_classes=4)
+CARD = Card(task=TASK)
 
 
-def predictions(model, images, interval: int, phase: int) -> dict[int, np.ndarray]:
+def predictions(model: Student, images, interval: int, phase: int) -> dict[int, np.ndarray]:
     """By frame, of a stream whose first key frame is `phase`."""
     state, found = None, {}
     for t in range(phase, len(images)):
-        frame = SETTING.normalisation(torch.from_numpy(images[t]).permute(2, 0, 1)[None])
+        frame = Normalisation()(torch.from_numpy(images[t]).permute(2, 0, 1)[None])
         with torch.no_grad():
             outputs, state = model(frame, None if (t - phase) % interval == 0 else state)
-        found[t] = SETTING.task.decode(outputs, size=images[t].shape[:2])[0].numpy()
+        found[t] = TASK.decode(outputs, size=images[t].shape[:2])[0].numpy()
     return found
 
 
@@ -37,9 +39,10 @@ def miou(labels: list[np.ndarray], found: list[np.ndarray]) -> float:
 @pytest.mark.parametrize("interval", [1, 3])
 def test_every_figure_against_the_plain_version(network, dataset, interval: int) -> None:
     method = Delta()
-    student = method.finish(method.prepare(network, torch.zeros(1, 3, 32, 48)))
-    teacher = PerFrame(network)
-    found = evaluate(student, dataset.sequences, SETTING, key_frame_interval=interval, teacher=teacher)
+    student = method.finish(method.prepare(network, torch.zeros(1, 3, 32, 48), card=CARD))
+    teacher = PerFrame(network, CARD)
+    both = {"student": student, "teacher": teacher}
+    found = evaluate(both, dataset.sequences, TASK, intervals={"student": interval})["student"]
 
     by_distance = [([], []) for _ in range(interval)]
     agree = [[] for _ in range(interval)]
@@ -89,7 +92,7 @@ def test_without_labels_or_teacher_the_figures_are_unknown(network, dataset) -> 
         def labels(self, index: int) -> None:
             return None
 
-    found = evaluate(PerFrame(network), [Unlabelled(dataset.sequences[0])], SETTING, key_frame_interval=1)
+    found = evaluate({"student": PerFrame(network, CARD)}, [Unlabelled(dataset.sequences[0])], TASK)["student"]
     assert found["miou"] is None
     assert found["agreement"] is None
     assert found["num_scored"] == 0
@@ -98,7 +101,7 @@ def test_without_labels_or_teacher_the_figures_are_unknown(network, dataset) -> 
 
 def test_holding_the_output_is_the_teacher_earlier(network, dataset) -> None:
     sequence = dataset.sequences[0]
-    found = evaluate(HeldOutput(network), [sequence], SETTING, key_frame_interval=3)
+    found = evaluate({"hold": HeldOutput(network, CARD)}, [sequence], TASK, intervals={"hold": 3})["hold"]
     teacher = predictions(PerFrame(network), list(sequence.images()), 1, 0)
     expected = miou([sequence.labels(t) for t in range(2, 5)], [teacher[t - 2] for t in range(2, 5)])
     assert found["miou_by_distance"][2] == pytest.approx(expected)

@@ -45,7 +45,7 @@ def test_the_same_draw_gives_the_same_patch() -> None:
 
 def test_what_does_not_fit() -> None:
     rng = np.random.default_rng(0)
-    with pytest.raises(UserError, match=r"6×5, .* 18×15, which is not 4 times"):
+    with pytest.raises(UserError, match=r"6x5, .* 18x15, which is not 4 times"):
         draw_patch(clip(1, 5, 6, 1), clip(1, 5, 6, 3), size=2, scale=4, rng=rng)
-    with pytest.raises(UserError, match="a patch of 6 does not fit frames of 6×5"):
+    with pytest.raises(UserError, match="a patch of 6 does not fit frames of 6x5"):
         draw_patch(clip(1, 5, 6, 1), clip(1, 5, 6, 4), size=6, scale=4, rng=rng)

@@ -136,7 +136,7 @@ def test_what_cannot_be_drawn_is_said_before_training() -> None:
         clips_of(numbered(4), window=5)
     with pytest.raises(UserError, match="the training data has no videos"):
         clips_of(VideoDataset("none", []))
-    with pytest.raises(UserError, match="a: a patch of 9 does not fit frames of 10×8; take a smaller patch"):
+    with pytest.raises(UserError, match="a: a patch of 9 does not fit frames of 10x8; take a smaller patch"):
         clips_of(numbered(6), patch=9)
     clips_of(numbered(6), patch=8)
     with pytest.raises(UserError, match=r"data\.clip: 'window'.*odd number of frames"):

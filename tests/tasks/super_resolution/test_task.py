@@ -28,7 +28,7 @@ def test_decoding_rounds_and_clamps() -> None:
 def test_a_network_of_another_scale_is_named() -> None:
     with pytest.raises(UserError, match=r"task\.scale is 2, give the network the same"):
         TASK.supervise(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="scale is 5"):
+    with pytest.raises(ValueError, match=r"scale must be one of \(2, 3, 4\), got 5"):
         SuperResolution(scale=5)
 
 

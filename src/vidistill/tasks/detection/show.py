@@ -71,7 +71,7 @@ class DetectionPictures(Pictures[BoxedFrame]):
         if index in self._chosen:
             self._rows.append((index % self.interval, pictures))
         titles = {"student": f"student, {key_or_distance(index % self.interval)}"}
-        return np.hstack([caption(picture.copy(), titles.get(name, name)) for name, picture in pictures.items()])
+        return np.hstack([caption(picture, titles.get(name, name)) for name, picture in pictures.items()])
 
     def save(self, folder: Path) -> None:
         with atomic_path(folder / "detections.npz") as temporary:

@@ -73,7 +73,7 @@ class TimelinePictures(Pictures[ShownFrame]):
             self._probabilities.setdefault(name, []).append(output.prediction)
         square = cut_square(truth.image, share=1.0, place=(0.5, 0.5), size=SIDE)
         words = {name: f"{name}: {_best(self.naming, output)}" for name, output in outputs.items()}
-        return np.hstack([caption(square.copy(), text) for text in words.values()])
+        return np.hstack([caption(square, text) for text in words.values()])
 
     def save(self, folder: Path) -> None:
         with atomic_path(folder / "timeline.npz") as temporary:

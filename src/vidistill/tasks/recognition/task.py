@@ -40,6 +40,7 @@ class Recognition(ClassTask):
     name: ClassVar = "recognition"
     metrics: ClassVar = METRICS
     clip_settings: ClassVar = ClassifiedClipSettings
+    sees_clips: ClassVar = True
     any_size: ClassVar = False
     whole_videos: ClassVar = True
 
@@ -119,10 +120,10 @@ class Recognition(ClassTask):
     def scores(self, *, interval: int, view: View | None) -> RecognitionScores:
         assert isinstance(view, ClipView)
         return RecognitionScores(
-            self._probabilities, self.protocol(view), num_classes=self.num_classes, multi_label=self.multi_label
+            self.probabilities, self.protocol(view), num_classes=self.num_classes, multi_label=self.multi_label
         )
 
-    def _probabilities(self, outputs: Sequence[NetworkOutputs]) -> Tensor:
+    def probabilities(self, outputs: Sequence[NetworkOutputs]) -> Tensor:
         """(K,) of a video, averaged over its views' outputs (1, K)."""
         logits = torch.cat([logits_of(one).float() for one in outputs])
         return logits.softmax(dim=1).mean(dim=0) if self.average == "prob" else logits.mean(dim=0).softmax(dim=0)

@@ -46,6 +46,8 @@ class Segmentation(ClassTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.class_weights is not None:  # a list, as JSON and YAML give it, equals no tuple
+            object.__setattr__(self, "class_weights", tuple(self.class_weights))
         if self.class_weights is not None and self.num_classes and len(self.class_weights) != self.num_classes:
             raise ValueError(f"{len(self.class_weights)} class_weights for {self.num_classes} classes; give one each")
         if not 0 <= self.unsure_below <= 1:

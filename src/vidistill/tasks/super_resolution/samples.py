@@ -153,7 +153,7 @@ def draw_patch(low: Frames, high: Frames, *, size: int, scale: int, rng: np.rand
     height, width = low.shape[1:3]
     if high.shape[1:3] != (scale * height, scale * width):
         raise UserError(
-            f"low-resolution frames are {width}×{height}, high-resolution ones {high.shape[2]}×{high.shape[1]}, "
+            f"low-resolution frames are {width}x{height}, high-resolution ones {high.shape[2]}x{high.shape[1]}, "
             f"which is not {scale} times as large; check the scale and the low-resolution set"
         )
     top, left, turn = _draw(height, width, size, rng)
@@ -186,7 +186,7 @@ def draw_degraded_patch(
 def check_patch(size: int, height: int, width: int, *, where: str = "") -> None:
     """Errors: UserError, which begins with `where`, where low-resolution frames are smaller than a patch."""
     if min(height, width) < size:
-        raise UserError(f"{where}a patch of {size} does not fit frames of {width}×{height}; take a smaller patch")
+        raise UserError(f"{where}a patch of {size} does not fit frames of {width}x{height}; take a smaller patch")
 
 
 def _draw(height: int, width: int, size: int, rng: np.random.Generator) -> tuple[int, int, Turn]:

@@ -155,7 +155,7 @@ def check_size(name: str, image: Image) -> None:
     """
     if min(image.shape[:2]) < SSIM_SIZE:
         raise UserError(
-            f"{name}: frames are {image.shape[1]}×{image.shape[0]} pixels, expected at least {SSIM_SIZE}×{SSIM_SIZE} "
+            f"{name}: frames are {image.shape[1]}x{image.shape[0]} pixels, expected at least {SSIM_SIZE}x{SSIM_SIZE} "
             "for SSIM; leave the clip out"
         )
 

@@ -49,7 +49,7 @@ class SuperResolutionPictures(Pictures[HighFrame]):
         index = outputs["student"].index
         if index in self._chosen:
             self._kept.append((index, images))
-        tiles = [caption(image.copy(), name) for name, image in images.items()]
+        tiles = [caption(image, name) for name, image in images.items()]
         tiles += [np.zeros_like(tiles[0])] * (len(tiles) % 2)
         return np.vstack([np.hstack(tiles[i : i + 2]) for i in range(0, len(tiles), 2)])
 
