@@ -191,7 +191,10 @@ def stream(
     student: StudentArgument,
     video: Annotated[str, typer.Argument(help="A video, a folder of frames, or an address that PyAV opens.")],
     out: Annotated[
-        str, typer.Option(help="A video file, a .jsonl file, - for JSON lines, or a new folder for masks or frames.")
+        str,
+        typer.Option(
+            help="A video file, a .jsonl file, - for JSON lines, or a new folder for images, as far as the task has some."
+        ),
     ],
     key_frames: Annotated[
         str, typer.Option(help="A number of frames, adaptive, adaptive:0.03 (a drift), or never.")
@@ -238,7 +241,7 @@ def label(
     teacher: Annotated[
         str, typer.Option(help="A run, student or exported folder of ours, a .onnx file, or torchvision:name.")
     ],
-    out: Annotated[Path, typer.Option(help="Boxes: a .json file or a folder; label maps: a new folder.")],
+    out: Annotated[Path, typer.Option(help="Boxes: a .json file or a folder; maps: a new folder.")],
     weights: Annotated[Path | None, typer.Option(help="The .pth of torchvision:name.")] = None,
     score: Annotated[float, typer.Option(help="The least score of what is kept.", min=0, max=1)] = 0.3,
     classes: Annotated[str, typer.Option(help="Only these, as in person,car; all by default.")] = "",
@@ -248,7 +251,7 @@ def label(
     threads: ThreadsOption = 0,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Let a teacher label videos: boxes with scores as COCO-VID, or label maps, that a recipe can train on."""
+    """Let a teacher label videos in a layout that a recipe can train on: boxes with scores, label maps, depth maps."""
     from vidistill.stream.label import label_videos, open_teacher
 
     chosen = [name.strip() for name in classes.split(",") if name.strip()]

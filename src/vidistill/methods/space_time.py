@@ -283,7 +283,7 @@ def run_with_feature(network: nn.Module, windows: Tensor) -> tuple[Tensor, Tenso
     if cropped.shape[-3:] != (channels, height, width):
         given, height_given, width_given = feature.shape[-3:]
         raise UserError(
-            f"{type(network).__name__}: the input of its feature '{path}' has {given} channels of {width_given}×"
+            f"{type(network).__name__}: the input of its feature '{path}' has {given} channels of {width_given}x"
             f"{height_given} pixels, expected {channels} (feature_channels) of {width}x{height} like its frames; name "
             "the module behind the last enlargement whose input is the last feature, and its channels"
         )

@@ -80,9 +80,8 @@ def label_videos(
 ) -> Path:
     """Labels videos, or folders of frames, and returns what was written, whole or not at all.
 
-    Of a detector `out`, a .json file or a folder for `annotations.json`: COCO-VID with the boxes of `score` or more,
-    which `data.coco_video` reads with the videos where they are. Of a segmenter the new folder `out`, which
-    `data.label_maps` reads: frames and class ids as PNG, 255 where the class's probability is below `score`.
+    The teacher's task decides the layout, see `Task.label_files`: boxes as COCO-VID with the videos where they are, or a
+    new folder of frames and maps.
 
     Args:
         videos: paths.

@@ -129,7 +129,8 @@ class LookAhead(Student):
     """
 
     def __init__(self, network: nn.Module, card: Card) -> None:
-        super().__init__(network, card)
+        # a student inside knows its form and plan
+        super().__init__(network, network.card if isinstance(network, Student) else card)
         self.delay = self.view.window // 2
         self.waits = True
         self.reach = declared(network).reach  # pixels
