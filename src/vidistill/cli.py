@@ -192,9 +192,7 @@ def stream(
     video: Annotated[str, typer.Argument(help="A video, a folder of frames, or an address that PyAV opens.")],
     out: Annotated[
         str,
-        typer.Option(
-            help="A video file, a .jsonl file, - for JSON lines, or a new folder for images, as far as the task has some."
-        ),
+        typer.Option(help="A video file, a .jsonl file, - for JSON lines, or a new folder for masks, frames or maps."),
     ],
     key_frames: Annotated[
         str, typer.Option(help="A number of frames, adaptive, adaptive:0.03 (a drift), or never.")

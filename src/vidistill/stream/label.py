@@ -80,8 +80,8 @@ def label_videos(
 ) -> Path:
     """Labels videos, or folders of frames, and returns what was written, whole or not at all.
 
-    The teacher's task decides the layout, see `Task.label_files`: boxes as COCO-VID with the videos where they are, or a
-    new folder of frames and maps.
+    The teacher's task decides the layout, see `Task.label_files`: boxes as COCO-VID with the videos where they are, or
+    a new folder of frames and maps.
 
     Args:
         videos: paths.
