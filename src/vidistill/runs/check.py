@@ -63,8 +63,8 @@ def without_files(recipe: Recipe) -> Recipe:
         settings.checkpoint = None if settings.name is not None else settings.checkpoint
         if settings.checkpoint is not None and not settings.checkpoint.exists():
             raise UserError(
-                f"{role}.checkpoint {settings.checkpoint}: is not here, and nothing else says what the {role}'s network "
-                f"is; train it first, or name a network for this check, as in {role}.name=…"
+                f"{role}.checkpoint {settings.checkpoint}: is not here, and nothing else names the {role}'s network; "
+                f"train it first, or name a network for this check, as in {role}.name=…"
             )
     if recipe.teacher is not None:
         recipe.teacher.cache = None
