@@ -66,7 +66,7 @@ def save_segmenter(path: Path, *, is_frozen: bool = False, **card: Any) -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
 def test_every_recipe_is_complete_without_its_files(path: Path) -> None:
-    recipe = without_files(load_recipe(path))
+    recipe = load_recipe(path)
     task = recipe.task.name
     name, options, shrunk = STAND_INS[task]
     if isinstance(recipe.task, ClassTask) and not recipe.task.num_classes:
@@ -80,7 +80,7 @@ def test_every_recipe_is_complete_without_its_files(path: Path) -> None:
                 build_network(network.name, network.library, {"num_classes": 1} | network.options)
             network.name, network.options = name, options
     recipe.data.clip = recipe.data.clip.model_copy(update=shrunk)
-    run = build(recipe)
+    run = build(without_files(recipe))
     assert set(recipe.losses) <= {*run.training.method.default_losses, *run.training.task.default_losses}
 
 
@@ -181,6 +181,20 @@ def test_alone_checks_the_names_of_the_data() -> None:
         without_files(recipe_of(data={"train": [{"name": "cityscapes", "root": "nowhere", "splt": "train"}]}))
     alone = without_files(recipe_of(data={"train": [{"name": "cityscapes", "root": "nowhere"}]}))
     assert len(build(alone).training.clips) > 0
+
+
+def test_alone_a_network_must_have_a_name_or_be_here(tmp_path: Path) -> None:
+    recipe = recipe_of(teacher={"checkpoint": str(tmp_path / "teacher.safetensors")})
+    with pytest.raises(UserError, match=r"teacher\.checkpoint .*: is not here, .* as in teacher\.name=…"):
+        without_files(recipe)
+    save_segmenter(tmp_path / "teacher.safetensors")
+    assert build(without_files(recipe)).teacher is not None
+
+
+def test_alone_class_weights_say_how_many_classes_there_are() -> None:
+    weights = {"name": "segmentation", "class_weights": [1, 2, 3]}
+    task = build(without_files(recipe_of(task=weights, teacher={"name": "tiny_segmenter"}))).task
+    assert (task.num_classes, task.class_weights) == (3, (1.0, 2.0, 3.0))
 
 
 def test_pseudo_labels_fill_unlabelled_frames_alone() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from vidistill.config import Values, check_options, pick
 from vidistill.data.clip import VideoDataset
 from vidistill.data.sequences.boxes import BoxedSequence
+from vidistill.errors import UserError
 from vidistill.progress import track
 from vidistill.runs.build import build, build_datasets
 from vidistill.runs.recipe import Recipe, load_recipe
@@ -45,16 +46,26 @@ def check_recipe(path: str | Path, assignments: Sequence[str], *, alone: bool = 
 
 
 def without_files(recipe: Recipe) -> Recipe:
-    """The recipe on synthetic frames and from random weights, once its data sources' names and options are checked."""
+    """The recipe on synthetic frames and from random weights, once its data sources' names and options are checked.
+
+    Raises:
+        UserError: one of these is wrong, or a network is named by nothing but a checkpoint that is not here.
+    """
     for where, sources in (("data.train", recipe.data.train), ("data.evaluate", recipe.data.evaluate)):
         for number, source in enumerate(sources):
             place = f"{where}.{number}"
             check_options(*pick(DATASETS, source, where=place), where=place)
     recipe = recipe.model_copy(deep=True)
-    for settings in (recipe.teacher, recipe.student):
-        if settings is not None:
-            settings.backbone = None
-            settings.checkpoint = None if settings.name is not None else settings.checkpoint
+    for role, settings in (("teacher", recipe.teacher), ("student", recipe.student)):
+        if settings is None:
+            continue
+        settings.backbone = None
+        settings.checkpoint = None if settings.name is not None else settings.checkpoint
+        if settings.checkpoint is not None and not settings.checkpoint.exists():
+            raise UserError(
+                f"{role}.checkpoint {settings.checkpoint}: is not here, and nothing else names the {role}'s network; "
+                f"train it first, or name a network for this check, as in {role}.name=…"
+            )
     if recipe.teacher is not None:
         recipe.teacher.cache = None
     stand_in = recipe.task.stand_in(recipe.data.clip)

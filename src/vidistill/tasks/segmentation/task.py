@@ -32,7 +32,8 @@ class Segmentation(ClassTask):
 
     Args:
         num_classes, confidence: see `ClassTask`; pseudo-labels are of frames without any labelled pixel.
-        class_weights: one factor per class for the cross-entropy, to help the rare ones; None for equal weights.
+        class_weights: one factor per class for the cross-entropy, to help the rare ones, and so many classes are there
+            where `num_classes` is 0; None for equal weights.
         unsure_below: a pixel whose class is less probable than this, 0…1, is predicted as 255, unknown.
     """
 
@@ -48,7 +49,8 @@ class Segmentation(ClassTask):
         super().__post_init__()
         if self.class_weights is not None:  # a list, as JSON and YAML give it, equals no tuple
             object.__setattr__(self, "class_weights", tuple(self.class_weights))
-        if self.class_weights is not None and self.num_classes and len(self.class_weights) != self.num_classes:
+            object.__setattr__(self, "num_classes", self.num_classes or len(self.class_weights))
+        if self.class_weights is not None and len(self.class_weights) != self.num_classes:
             raise ValueError(f"{len(self.class_weights)} class_weights for {self.num_classes} classes; give one each")
         if not 0 <= self.unsure_below <= 1:
             raise ValueError(f"unsure_below must be a probability from 0 to 1, got {self.unsure_below}")
