@@ -5,7 +5,7 @@ from pathlib import Path
 from vidistill.data.clip import VideoDataset
 from vidistill.data.image_files import folders_in, images_in
 from vidistill.data.sampling import select_names
-from vidistill.data.sequences.images import ImageSequence, labelled_sequence
+from vidistill.data.sequences.images import labelled_sequence
 from vidistill.errors import UserError, nearest
 
 CLASS_NAMES = ("background", "object")
@@ -38,16 +38,14 @@ def davis(root: str | Path, *, split: str | None = None, sequences: list[str] | 
         names = select_names(names, sequences, where="sequences")
     if not names:
         raise UserError(f"{images}: has no sequences to take; it must hold one folder of frames for each sequence")
-    return VideoDataset("davis", [_sequence(Path(root), name) for name in names], CLASS_NAMES, PALETTE)
-
-
-def _sequence(root: Path, name: str) -> ImageSequence:
-    folder = root / "JPEGImages" / "480p" / name
-    images = images_in(folder)
-    if not images:
-        raise UserError(f"{folder}: has no frames; copy the sequence again or remove the folder")
-    masks = [root / "Annotations" / "480p" / name / f"{image.stem}.png" for image in images]
-    return labelled_sequence(name, images, masks, OBJECT_IDS)
+    videos = []
+    for name in names:
+        frames = images_in(images / name)
+        if not frames:
+            raise UserError(f"{images / name}: has no frames; copy the sequence again or remove the folder")
+        masks = [Path(root) / "Annotations" / "480p" / name / f"{frame.stem}.png" for frame in frames]
+        videos.append(labelled_sequence(name, frames, masks, OBJECT_IDS))
+    return VideoDataset("davis", videos, CLASS_NAMES, PALETTE)
 
 
 def _split_names(root: Path, split: str) -> list[str]:

@@ -121,12 +121,16 @@ class XmlBoxes(Sequence[Boxes]):
 
     def __getitem__(self, index: int) -> Boxes:  # type: ignore[override]  # slices are never used
         path = self.paths[index]
+        things: list[tuple[str, list[float], int]] = []  # (WordNet id, box, track), track -1 where an object has none
         try:
             root = ElementTree.parse(path).getroot()
             height, width = (int(_text(root, f"size/{name}")) for name in ("height", "width"))
             if min(height, width) < 1:
                 raise ValueError(f"its size is {width}x{height}")
-            things = [_object(element) for element in root.iter("object")]
+            for element in root.iter("object"):
+                # corners are taken as edges, as is usual
+                box = [float(_text(element, f"bndbox/{name}")) for name in ("xmin", "ymin", "xmax", "ymax")]
+                things.append((_text(element, "name"), box, int(element.findtext("trackid", "-1"))))
         except FileNotFoundError as error:
             raise UserError(f"{path}: annotation not found; copy it again or remove its frame") from error
         except (OSError, ElementTree.ParseError, ValueError) as error:
@@ -140,12 +144,6 @@ class XmlBoxes(Sequence[Boxes]):
             [box for _, box, _ in things], [IDS[wnid] for wnid, _, _ in things], instances=[i for _, _, i in things]
         )
         return boxes.checked(num_classes=len(IDS), where=str(path)).clipped((height, width))
-
-
-def _object(element: ElementTree.Element) -> tuple[str, list[float], int]:
-    """(WordNet id, box, track) of one object; track -1 where it has none. Corners are taken as edges, as is usual."""
-    box = [float(_text(element, f"bndbox/{name}")) for name in ("xmin", "ymin", "xmax", "ymax")]
-    return _text(element, "name"), box, int(element.findtext("trackid", "-1"))
 
 
 def _text(element: ElementTree.Element, path: str) -> str:

@@ -8,7 +8,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from vidistill.data.clip import FrameSequence, VideoDataset
+from vidistill.data.clip import VideoDataset
 from vidistill.data.image_files import images_in, natural_key, read_image
 from vidistill.data.sampling import FrameRange, frame_slice, select_frames
 from vidistill.data.sequences.boxes import BoxedSequence, Boxes, all_boxes
@@ -166,8 +166,18 @@ def write_mot(dataset: VideoDataset, root: str | Path) -> None:
         name = unique_name(sequence.name, names)
         names.add(name)
         folder = Path(root) / name
-        lines = [line for frame, boxes in enumerate(all_boxes(sequence), 1) for line in _lines(boxes, frame)]
-        image_folder = _image_folder(sequence, folder)
+        lines = []
+        for frame, boxes in enumerate(all_boxes(sequence), 1):
+            for place, xyxy in enumerate(boxes.xyxy.astype(float).tolist()):
+                instance = -1 if boxes.instances is None else int(boxes.instances[place])
+                counts = int(boxes.crowd is None or not boxes.crowd[place])
+                lines.append(f"{frame},{instance},{box_text(*xyxy)},{counts},{int(boxes.labels[place]) + 1},1\n")
+        files = list(frame_paths(sequence))
+        if files and images_in(files[0].parent) == files:
+            image_folder = relative_path(files[0].parent, folder)
+        else:
+            image_folder = "img1"
+            write_images(sequence, folder, [f"img1/{index + 1:06d}.png" for index in range(len(sequence))])
         height, width = sequence.image(0).shape[:2]
         info = {
             "name": name, "imDir": image_folder, "frameRate": 25, "seqLength": len(sequence),
@@ -180,15 +190,6 @@ def write_mot(dataset: VideoDataset, root: str | Path) -> None:
             temporary.write_text("".join(lines), encoding="utf-8")
 
 
-def _lines(boxes: Boxes, frame: int) -> list[str]:
-    lines = []
-    for place, xyxy in enumerate(boxes.xyxy.astype(float).tolist()):
-        instance = -1 if boxes.instances is None else int(boxes.instances[place])
-        counts = int(boxes.crowd is None or not boxes.crowd[place])
-        lines.append(f"{frame},{instance},{box_text(*xyxy)},{counts},{int(boxes.labels[place]) + 1},1\n")
-    return lines
-
-
 def box_text(left: float, top: float, right: float, bottom: float) -> str:
     """`left,top,width,height` as in MOTChallenge's files: pixels from 1, six decimals.
 
@@ -196,12 +197,3 @@ def box_text(left: float, top: float, right: float, bottom: float) -> str:
     """
     sides = (max(side, LEAST_SIDE) for side in (right - left, bottom - top))
     return ",".join(f"{number:.6f}".rstrip("0").rstrip(".") for number in (left + 1, top + 1, *sides))
-
-
-def _image_folder(sequence: FrameSequence, folder: Path) -> str:
-    """The folder of the sequence's frames, relative to `folder`; frames without one of their own are written there."""
-    files = list(frame_paths(sequence))
-    if files and images_in(files[0].parent) == files:
-        return relative_path(files[0].parent, folder)
-    write_images(sequence, folder, [f"img1/{index + 1:06d}.png" for index in range(len(sequence))])
-    return "img1"

@@ -57,7 +57,11 @@ def synthetic_actions(
         cycles = class_id + 1 if decides == "frequency" else int(rng.integers(1, num_classes + 1))
         texture = Texture.draw(FOREGROUND, rng)
         if decides == "detail":
-            texture = _stripes(np.pi * class_id / num_classes, STRIPE_LENGTH * size, rng)
+            # one wave with its crests along the class's angle, of any colour and phase
+            angle = np.pi * class_id / num_classes
+            direction = 2 * np.pi / (STRIPE_LENGTH * size) * np.array([[-np.sin(angle), np.cos(angle)]])
+            colour = rng.uniform(*FOREGROUND, 3)
+            texture = Texture(colour, direction, rng.uniform(0, 2 * np.pi, 1), np.full((1, 3), STRIPE_CONTRAST))
         scene = _scene(f"{decides}_{number:05d}", cycles, texture, num_frames, size, rng)
         videos.append(ClassifiedVideo(scene, (class_id,)))
     if decides == "frequency":
@@ -79,10 +83,3 @@ def _scene(
     half_size = size * rng.uniform(0.14, 0.22, 2)
     shape = Shape(str(rng.choice(list(SHAPES))), tuple(half_size.tolist()), path, texture)
     return SyntheticSequence(name, num_frames, (size, size), Texture.draw(GROUND, rng), [shape])
-
-
-def _stripes(angle: float, length: float, rng: np.random.Generator) -> Texture:
-    """One wave with its crests along `angle`, of any colour and phase; length: of a wave, in pixels."""
-    direction = 2 * np.pi / length * np.array([[-np.sin(angle), np.cos(angle)]])
-    colour = rng.uniform(*FOREGROUND, 3)
-    return Texture(colour, direction, rng.uniform(0, 2 * np.pi, 1), np.full((1, 3), STRIPE_CONTRAST))
