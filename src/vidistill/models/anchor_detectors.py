@@ -50,7 +50,9 @@ class AnchorDetector(Detector):
         if self.kind == "SSD":
             outputs["logits"] = _log_odds(outputs["logits"])
         if self.kind == "FCOS":
-            outputs["regression"] = _offsets(outputs["regression"])
+            # (B, N, 4) distances to the left, top, right and bottom sides become offsets of squares, both in squares
+            near, far = outputs["regression"][..., :2], outputs["regression"][..., 2:]
+            outputs["regression"] = torch.cat([(far - near) / 2, (near + far).clamp(min=SMALLEST_SIDE).log()], dim=2)
             outputs["centreness"] = predictions["bbox_ctrness"]
         else:
             outputs["regression"] = outputs["regression"] / outputs["regression"].new_tensor(self.box_weights)
@@ -65,12 +67,6 @@ def _log_odds(logits: Tensor) -> Tensor:
         likely, torch.log(-torch.expm1(log_p)), torch.log1p(-torch.exp(torch.where(likely, -1.0, log_p)))
     )
     return log_p - rest
-
-
-def _offsets(sides: Tensor) -> Tensor:
-    """(B, N, 4) offsets of squares from distances to the left, top, right and bottom sides, in squares."""
-    near, far = sides[..., :2], sides[..., 2:]
-    return torch.cat([(far - near) / 2, (near + far).clamp(min=SMALLEST_SIDE).log()], dim=2)
 
 
 def _left_layers(network: nn.Module) -> list[str]:

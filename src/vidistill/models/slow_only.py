@@ -85,17 +85,15 @@ class ResNet3d(nn.Module):
         self.bn1 = nn.BatchNorm3d(64)
         self.pool = nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
         self.num_features = 64
-        self.layer1, self.layer2, self.layer3, self.layer4 = (
-            self._stage(block, index, depth) for index, depth in enumerate(depths)
-        )
-
-    def _stage(self, block: type[BasicBlock3d] | type[Bottleneck3d], index: int, depth: int) -> nn.Sequential:
-        blocks = []
-        for position in range(depth):
-            stride = 2 if index > 0 and position == 0 else 1
-            blocks.append(block(self.num_features, 64 * 2**index, temporal=TEMPORAL_KERNELS[index], stride=stride))
-            self.num_features = 64 * 2**index * block.expansion
-        return nn.Sequential(*blocks)
+        stages = []
+        for index, depth in enumerate(depths):
+            blocks = []
+            for position in range(depth):
+                stride = 2 if index > 0 and position == 0 else 1
+                blocks.append(block(self.num_features, 64 * 2**index, temporal=TEMPORAL_KERNELS[index], stride=stride))
+                self.num_features = 64 * 2**index * block.expansion
+            stages.append(nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
 
     def forward(self, clips: Tensor) -> Tensor:
         x = self.pool(F.relu(self.bn1(self.conv1(clips))))
