@@ -187,7 +187,10 @@ class SpaceTime(Supervised):
             if self.time != 0:
                 gaps["time"], energies["time"] = self._time_gap(student, ours, theirs)
         floors = {name: torch.maximum(gap.detach(), LEAST_GAP * energies[name]) for name, gap in gaps.items()}
-        self._balance({"task": losses["task"], **floors})
+        if self._batches != BALANCED_BATCHES:  # the sums that λ is made of, over the first batches
+            self._batches += 1
+            for name, value in {"task": losses["task"], **floors}.items():
+                self._sums[name] = self._sums.get(name, 0.0) + mean_over_processes(value)
         return losses | {name: self._weight(name) * gap for name, gap in gaps.items()}
 
     def _time_gap(self, student: Student, ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
@@ -216,14 +219,6 @@ class SpaceTime(Supervised):
         frozen = {name: tensor.to(features.device) for name, tensor in self._frozen.items()}
         idle = torch.stack([parameter.sum() for parameter in cell.parameters()]).sum() * 0.0
         return functional_call(cell, frozen, (features,)) + idle
-
-    def _balance(self, values: dict[str, Tensor]) -> None:
-        """Adds the reconstruction loss and the gaps to the sums that λ is made of, for the first batches."""
-        if self._batches == BALANCED_BATCHES:
-            return
-        self._batches += 1
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + mean_over_processes(value)
 
     def _weight(self, name: str) -> float:
         """λ of "space" or "time"."""

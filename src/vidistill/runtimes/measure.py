@@ -52,7 +52,10 @@ def profile_students(
         for name, student in students.items()
     }
     inputs = {name: own[name].to(model.dtype) for name, model in running.items()}
-    intervals = {name: _interval_of(model, interval) for name, model in running.items()}
+    intervals = {
+        name: model.view.stride if model.runtime is not None and isinstance(model.view, ClipView) else interval
+        for name, model in running.items()
+    }
     warmup = RUNTIMES[runtime or DEFAULT].warmup
     latency = measure_latency(running, inputs, intervals=intervals, warmup=warmup)
     clips = {name: _clip(model, inputs[name]) for name, model in running.items() if isinstance(model.view, ClipView)}
@@ -70,11 +73,6 @@ def profile_students(
         if name in clips:
             profiles[name]["latency_ms"] = {"clip": clip_times[name], "amortised": latency[name]["amortised"]}
     return profiles
-
-
-def _interval_of(model: Student, interval: int) -> int:
-    """The interval at which it runs where `interval` is asked for."""
-    return model.view.stride if model.runtime is not None and isinstance(model.view, ClipView) else interval
 
 
 def _frames_for(student: Student, frames: Tensor) -> Tensor:

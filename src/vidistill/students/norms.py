@@ -103,7 +103,11 @@ def _fusible_pairs(student: Student, example: Tensor) -> list[_Pair]:
     network = student.network
     students = tuple(f"{path}." for path, module in network.named_modules() if isinstance(module, BlockStudent))
     modules = {path: module for path, module in network.named_modules() if not f"{path}.".startswith(students)}
-    layers = {path: module for path, module in modules.items() if _is_layer(module)}
+    layers = {  # convolutions, or the delta block of one, outside which the convolution itself cannot be seen
+        path: module
+        for path, module in modules.items()
+        if is_convertible_layer(module.block if isinstance(module, DeltaBlock) else module)
+    }
     norms = {path: module for path, module in modules.items() if _without_norm(module) is not None}
     watch = _Watch()
     with _hooks(watch, layers, norms), watch:
@@ -122,11 +126,6 @@ def _fusible_pairs(student: Student, example: Tensor) -> list[_Pair]:
             inside = f"{block}.block." if block else "block."
             pairs.append(_Pair(outer.student.block_copy, layer.removeprefix(inside), norm.removeprefix(inside)))
     return pairs
-
-
-def _is_layer(module: nn.Module) -> bool:
-    """A convolution, or the delta block of one, outside which the convolution itself cannot be seen."""
-    return is_convertible_layer(module.block if isinstance(module, DeltaBlock) else module)
 
 
 def _block_around(path: str, modules: dict[str, nn.Module]) -> str | None:

@@ -37,7 +37,12 @@ class DeltaBlock(nn.Module):
         tape, call = self.tape, Call(args, kwargs)
         slot = tape.slot(self.path or WHOLE_SLOT)
         if tape.is_key_frame:
-            return self._key(slot, call)
+            output = self.block(*args, **kwargs)
+            if tape.folding == "at once":
+                tape.keep(slot, self.student.fold(call, output))
+            else:
+                tape.keep(slot, name_leaves("input", (args, kwargs)) | name_leaves("output", output))
+            return output
         kept = tape.read(slot)
         if "output" not in kept:
             return self.student.follow(call, kept)
@@ -52,14 +57,6 @@ class DeltaBlock(nn.Module):
         if tape.changes is not None:
             tape.changes |= {f"{slot}/{name}": tensor for name, tensor in name_leaves("output", change).items()}
         return map_outputs(lambda dz, z: z + dz, change, key_output)
-
-    def _key(self, slot: str, call: Call) -> Tree:
-        output = self.block(*call.args, **call.kwargs)
-        if self.tape.folding == "at once":
-            self.tape.keep(slot, self.student.fold(call, output))
-        else:
-            self.tape.keep(slot, name_leaves("input", (call.args, call.kwargs)) | name_leaves("output", output))
-        return output
 
 
 class DeltaNetwork(Student):

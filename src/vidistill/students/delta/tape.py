@@ -81,7 +81,8 @@ class Tape:
         for entry, tensor in entries.items():
             name = f"{slot}/{entry}"
             self.written[name] = tensor
-            if _has_version(tensor):
+            # torch counts no modifications while compiling, nor of inference tensors
+            if not torch.compiler.is_compiling() and not tensor.is_inference():
                 self._versions[name] = tensor._version
 
     def carried_on(self, state: State) -> State:
@@ -95,8 +96,3 @@ class Tape:
     def overwritten(self) -> list[str]:
         """The kept tensors that the network has changed in place since, which would corrupt the frames to come."""
         return [name for name, version in self._versions.items() if self.written[name]._version != version]
-
-
-def _has_version(tensor: Tensor) -> bool:
-    """Whether torch counts the tensor's modifications: not while compiling, nor in inference mode."""
-    return not torch.compiler.is_compiling() and not tensor.is_inference()

@@ -75,19 +75,17 @@ class DepthScores(Scores[FrameTruth]):
         if reference is not None:
             self.agreement[distance].update(is_near(prediction, reference, AGREES).sum(), prediction.size)
         if before is not None and truth.before is not None and truth.flow.visible.any():
-            self.differences.append(relative_difference(before, prediction, truth.flow))
+            flow = truth.flow
+            self.differences.append(relative_difference(before, prediction, flow))
             if truth.depth is not None and truth.depth_before is not None:
-                self._add_true_difference(truth.depth_before, truth.depth, truth.flow)
+                in_both = flow.visible & (truth.depth_before > 0) & (truth.depth[flow.rows, flow.columns] > 0)
+                if in_both.any():
+                    known_flow = Correspondence(flow.rows, flow.columns, in_both)
+                    self.true_differences.append(relative_difference(truth.depth_before, truth.depth, known_flow))
         if distance == 0:
             self.num_frames += 1
             self.num_scored += num_known > 0
             self.num_pixels += num_known
-
-    def _add_true_difference(self, before: LabelMap, now: LabelMap, flow: Correspondence) -> None:
-        known = flow.visible & (before > 0) & (now[flow.rows, flow.columns] > 0)
-        if known.any():
-            known_flow = Correspondence(flow.rows, flow.columns, known)
-            self.true_differences.append(relative_difference(before, now, known_flow))
 
     def metrics(self) -> Values:
         # (interval, 3), None where no frame was scored at that distance

@@ -79,12 +79,15 @@ class BoxedClips(Dataset[tuple[SampleKey, BoxedClip]]):
         sequence, anchor = self.anchors[key.sample]
         indices = self._indices(anchor, len(sequence), rng)
         images = [self.cache.image(sequence, index) for index in indices]
-        size = images[0].shape[:2]
+        size = (images[0].shape[0], images[0].shape[1])
         if any(image.shape[:2] != size for image in images):
             raise UserError(f"{sequence.name}: the frames {indices} have several sizes; `vidistill check` lists them")
         is_still = len(set(indices)) < len(indices)
-        matrices = self._matrices((size[0], size[1]), len(indices), is_still=is_still, rng=rng)
-        target = self.view.crop or (size[0], size[1])
+        matrices = [self.view.draw(size, rng)] * len(indices)
+        if is_still:
+            max_gap = self.settings.max_gap
+            matrices = still_matrices(matrices[0], self.motion, size, num_frames=len(indices), max_gap=max_gap, rng=rng)
+        target = self.view.crop or size
         frames = np.stack([warp_image(i, m, target, border=BORDER) for i, m in zip(images, matrices, strict=True)])
         frames = change_colour(frames, self.view.colour, rng)
         if is_still:
@@ -125,14 +128,6 @@ class BoxedClips(Dataset[tuple[SampleKey, BoxedClip]]):
         if not backwards:
             return paired_indices(anchor, **options)
         return [length - 1 - index for index in paired_indices(length - 1 - anchor, **options)]
-
-    def _matrices(
-        self, size: tuple[int, int], num_frames: int, *, is_still: bool, rng: np.random.Generator
-    ) -> list[Matrix]:
-        base = self.view.draw(size, rng)
-        if not is_still:
-            return [base] * num_frames
-        return still_matrices(base, self.motion, size, num_frames=num_frames, max_gap=self.settings.max_gap, rng=rng)
 
     def _rows(self, sequence: FrameSequence, index: int, matrix: Matrix, size: tuple[int, int]) -> Tensor:
         boxes = boxes_of(sequence, index) if self.use_labels else None

@@ -87,7 +87,8 @@ class Detection(ClassTask):
         if not len(annotated):
             nothing = sum(t.float().sum() * 0.0 for t in outputs.values() if t.requires_grad)
             return {"class": torch.as_tensor(nothing, device=labels.device)}
-        targets = [_target(labels[image]) for image in annotated.tolist()]
+        boxes = [boxes_in(labels[image]) for image in annotated.tolist()]
+        targets: list[Target] = [{"boxes": rows[:, :4], "labels": rows[:, CLASS].long()} for rows in boxes]
         seen = {name: tensor[annotated] for name, tensor in outputs.items()}
         if "proposals" not in outputs:
             losses = dense_losses(seen, targets, box_loss=self.box_loss, gamma=self.focal_gamma)
@@ -102,7 +103,8 @@ class Detection(ClassTask):
         regions, proposals = seen, seen["proposals"]
         judge = getattr(outputs, "regions", None)
         if judge is not None:
-            every = [_none_like(proposals)] * len(outputs["proposals"])
+            no_boxes: Target = {"boxes": proposals.new_zeros(0, 4), "labels": proposals.new_zeros(0).long()}
+            every = [no_boxes] * len(outputs["proposals"])
             for place, target in zip(annotated.tolist(), targets, strict=True):
                 every[place] = target
             proposals = with_true_boxes(outputs["proposals"], every)
@@ -172,12 +174,3 @@ class Detection(ClassTask):
 
     def label_files(self, out: Path, kept: Mapping[str, int]) -> CocoVideoLabels:
         return CocoVideoLabels(out, kept)
-
-
-def _target(rows: Tensor) -> Target:
-    boxes = boxes_in(rows)
-    return {"boxes": boxes[:, :4], "labels": boxes[:, CLASS].long()}
-
-
-def _none_like(boxes: Tensor) -> Target:
-    return {"boxes": boxes.new_zeros(0, 4), "labels": boxes.new_zeros(0).long()}

@@ -71,7 +71,13 @@ class ClassifiedClips(Dataset[tuple[SampleKey, NDArray[np.uint8], NDArray[np.flo
     def __getitem__(self, key: SampleKey) -> tuple[SampleKey, NDArray[np.uint8], NDArray[np.float32]]:
         video, settings = self.videos[key.sample], self.settings
         rng = (key._replace(seed=0, epoch=key.epoch % settings.draws) if settings.draws else key).generator()
-        indices = self._indices(len(video), rng)
+        num_frames = settings.num_frames
+        if settings.sampling == "segments":
+            phases = rng.uniform(size=num_frames).tolist()
+            indices = segment_indices(len(video), num_frames=num_frames, phase=phases)
+        else:
+            phase = float(rng.uniform())
+            indices = dense_indices(len(video), num_frames=num_frames, stride=settings.stride, phase=phase)
         share, place = float(rng.uniform(*settings.scale)), (float(rng.uniform()), float(rng.uniform()))
         images = [self.cache.image(video, i) for i in indices]
         images = [middle_square(image) for image in images] if settings.centred else images
@@ -82,17 +88,13 @@ class ClassifiedClips(Dataset[tuple[SampleKey, NDArray[np.uint8], NDArray[np.flo
         labels[list(classes_of(video) if self.use_labels else ())] = 1
         return key, change_colour(np.ascontiguousarray(frames), settings.colour, rng), labels
 
-    def _indices(self, length: int, rng: np.random.Generator) -> list[int]:
-        num_frames = self.settings.num_frames
-        if self.settings.sampling == "segments":
-            return segment_indices(length, num_frames=num_frames, phase=rng.uniform(size=num_frames).tolist())
-        phase = float(rng.uniform())
-        return dense_indices(length, num_frames=num_frames, stride=self.settings.stride, phase=phase)
-
     def view(self) -> ClipView:
         """What a network sees of these clips unless its recipe says otherwise."""
         settings = self.settings
-        stride = settings.stride if settings.sampling == "dense" else self._spacing(settings.num_frames)
+        stride = settings.stride
+        if settings.sampling != "dense":  # frames between the segments of a typical video
+            lengths = [len(video) for video in self.videos[:: max(1, len(self.videos) // 20)]]
+            stride = max(1, round(float(np.median(lengths)) / settings.num_frames))
         return ClipView(settings.num_frames, settings.sampling, stride, settings.crop, settings.crop)
 
     def view_of(self, changes: Values) -> ClipView:
@@ -106,11 +108,6 @@ class ClassifiedClips(Dataset[tuple[SampleKey, NDArray[np.uint8], NDArray[np.flo
                 "the network another view.num_frames (a saved teacher has its own unless teacher.view says otherwise)"
             )
         return replace(view, stride=whole.stride * whole.num_frames // view.num_frames)
-
-    def _spacing(self, num_frames: int) -> int:
-        """Frames between the segments of a typical video."""
-        lengths = [len(video) for video in self.videos[:: max(1, len(self.videos) // 20)]]
-        return max(1, round(float(np.median(lengths)) / num_frames))
 
     def example(self) -> Tensor:
         """(1, T, 3, S, S) zeros."""

@@ -74,7 +74,9 @@ class SuperResolutionClips(Dataset[Sample]):
                 truth = as_high_resolution(sequence, degradation.scale)
                 truth.check_numbers()
                 if number < MOST_LOOKED_AT:
-                    self._check_first(truth)
+                    # `pair` also refuses a first frame that does not fit the stored low resolution
+                    height, width = (length // truth.scale for length in truth.pair(0)[1].shape[:2])
+                    check_patch(settings.patch, height, width, where=f"{truth.name}: ")
                 self.anchors += [(truth, start) for start in range(len(sequence) - settings.num_frames + 1)]
         if not self.anchors:
             raise UserError("the training data has no videos; check data.train with `vidistill check`")
@@ -98,11 +100,6 @@ class SuperResolutionClips(Dataset[Sample]):
 
     def _images(self, sequence: FrameSequence, indices: Sequence[int]) -> list[Image]:
         return list(of_one_size(sequence.name, ((index, self.cache.image(sequence, index)) for index in indices)))
-
-    def _check_first(self, sequence: HighResolutionSequence) -> None:
-        """Errors: UserError where the first frame is smaller than a patch, or is no pair with the stored one."""
-        height, width = (length // sequence.scale for length in sequence.pair(0)[1].shape[:2])
-        check_patch(self.settings.patch, height, width, where=f"{sequence.name}: ")
 
     def view_of(self, changes: Values) -> WindowView:
         """The window of a network that says how long its is.

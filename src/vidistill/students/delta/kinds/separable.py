@@ -84,7 +84,13 @@ def separable(layer: ConvertibleLayer, rank: int) -> nn.Sequential:
     (k_h, k_w), (s_h, s_w), (d_h, d_w) = layer.kernel_size, layer.stride, layer.dilation
     # a 1-wide kernel reads single columns, so all of the stride can already be taken by the first convolution
     first_stride, second_stride = ((s_h, s_w), (1, 1)) if k_w == 1 else ((s_h, 1), (1, s_w))
-    first_padding, second_padding = _split_padding(layer)
+    first_padding: str | tuple[int, int]
+    second_padding: str | tuple[int, int]
+    if isinstance(layer.padding, str):
+        first_padding = second_padding = layer.padding
+    else:  # by the same rule: the convolution that strides over the width must see its padding
+        p_h, p_w = layer.padding[0], layer.padding[1]
+        first_padding, second_padding = ((p_h, p_w), (0, 0)) if k_w == 1 else ((p_h, 0), (0, p_w))
     reduce = nn.Conv2d(
         in_channels, rank, (k_h, 1), stride=first_stride, padding=first_padding, dilation=(d_h, 1),
         groups=layer.groups, bias=False, padding_mode=layer.padding_mode,
@@ -94,14 +100,6 @@ def separable(layer: ConvertibleLayer, rank: int) -> nn.Sequential:
         padding_mode=layer.padding_mode,
     )  # fmt: skip
     return nn.Sequential(reduce, expand)
-
-
-def _split_padding(layer: nn.Conv2d) -> tuple[str | tuple[int, int], str | tuple[int, int]]:
-    if isinstance(layer.padding, str):
-        return layer.padding, layer.padding
-    height, width = layer.padding[0], layer.padding[1]
-    # with a 1-wide kernel the first convolution strides over the width, so it must see that padding too
-    return ((height, width), (0, 0)) if layer.kernel_size[1] == 1 else ((height, 0), (0, width))
 
 
 @torch.no_grad()
