@@ -16,9 +16,9 @@ from vidistill.methods.collaborative import (
     LearnedWeights,
     SpectrumSpec,
     comparable_kernels,
-    figures,
     parameter_gap,
     spatial_kernels,
+    weight_figures,
 )
 from vidistill.methods.features import StagePair, run_with_features
 from vidistill.methods.teacher import FrozenTeacher
@@ -123,7 +123,7 @@ def test_no_weights_where_they_are_fixed() -> None:
 
 
 def test_their_figure_says_where_each_began_and_ended() -> None:
-    assert figures([{"step": 1, "loss": 0.5}]) == []
+    assert weight_figures([{"step": 1, "loss": 0.5}]) == []
     log = [{"step": 10 * i, "loss": 1.0, "weight_task": 1.0 / i, "weight_spectrum": 0.5 * i} for i in (1, 2, 4)]
     (picture,) = Collaborative.figures(log)
     assert picture.alt == "Learned weights of the losses: task from 1 to 0.25; spectrum from 0.5 to 2"

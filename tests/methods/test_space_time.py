@@ -10,7 +10,7 @@ from tests.networks import TinyWindows
 from tests.tasks.super_resolution.test_samples import clips_of, numbered
 from vidistill.data.clip import Batch
 from vidistill.errors import UserError
-from vidistill.methods.space_time import BALANCED_BATCHES, SpaceTime, cell_variance, figures, run_with_feature
+from vidistill.methods.space_time import BALANCED_BATCHES, SpaceTime, cell_figures, cell_variance, run_with_feature
 from vidistill.methods.teacher import FrozenTeacher
 from vidistill.ops.clip_view import WindowView
 from vidistill.runs.train import OptimSettings, Training, train
@@ -173,7 +173,7 @@ def test_a_collapsed_cell_has_no_variance_however_its_channels_differ() -> None:
 
 
 def test_the_memory_cells_figure_says_when_it_froze() -> None:
-    assert figures([{"step": i, "loss": 1.0} for i in range(3)]) == []
+    assert cell_figures([{"step": i, "loss": 1.0} for i in range(3)]) == []
     log = [
         {"step": 10 * i, "loss": 2 / i, "time": 0.5 / i, "time_gap": 1e-7 / i, "cell_variance": 0.1, "cell_frozen": 0}
         for i in range(1, 6)

@@ -201,7 +201,7 @@ class Collaborative(StageMethod):
 
     @staticmethod
     def figures(log: list[dict[str, float]]) -> list[Picture]:
-        return figures(log)
+        return weight_figures(log)
 
 
 def spatial_kernels(network: nn.Module, stage: str) -> dict[int, list[Tensor]]:
@@ -259,7 +259,7 @@ def parameter_gap(student: nn.Module, teacher: nn.Module, pairs: Sequence[StageP
     return torch.stack(gaps).mean()
 
 
-def figures(log: list[dict[str, float]]) -> list[Picture]:
+def weight_figures(log: list[dict[str, float]]) -> list[Picture]:
     """The weight that each loss had, step by step; nothing where the weights were not learned."""
     names = [name for name in (log[-1] if log else {}) if name.startswith(WEIGHT)]
     if not names:

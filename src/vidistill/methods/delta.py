@@ -25,7 +25,7 @@ from vidistill.students.card import Card
 from vidistill.students.delta.calls import Tree
 from vidistill.students.delta.conversion import Granularity, Selection, plan_conversion
 from vidistill.students.delta.kinds import StudentSpec
-from vidistill.students.delta.network import DeltaNetwork, convert, keep_chosen, set_costs
+from vidistill.students.delta.network import DeltaNetwork, delta_network, keep_chosen, set_costs
 from vidistill.students.delta.search import Search, SearchedStudent
 from vidistill.students.norms import freeze_norms
 from vidistill.students.student import Student
@@ -121,7 +121,7 @@ class Delta:
         plan = plan_conversion(network, example, selection, candidates)
         if not plan.converted:
             raise UserError(f"no block of the network can have a student:\n{plan}")
-        student = convert(network, plan, card)
+        student = delta_network(network, plan, card)
         if self.search is not None:
             costs = block_costs(network, student, self.search, selection, (example.shape[-2], example.shape[-1]))
             set_costs(student, costs)

@@ -19,7 +19,7 @@ from vidistill.runtimes.measure import describe_device, median_milliseconds
 from vidistill.students.delta.calls import Tree
 from vidistill.students.delta.conversion import Selection, observe, plan_conversion
 from vidistill.students.delta.kinds import BlockStudent, StudentSpec, make_student
-from vidistill.students.delta.network import DeltaBlock, DeltaNetwork, convert
+from vidistill.students.delta.network import DeltaBlock, DeltaNetwork, delta_network
 from vidistill.students.delta.plan import BlockPlan, Plan
 from vidistill.students.delta.search import Search
 from vidistill.students.delta.tape import Tape
@@ -151,7 +151,7 @@ def _whole(
 ) -> dict[str, float]:
     """The table's sum against the measured whole."""
     cheapest = Plan(tuple(_cheapest(entry, blocks) if entry.candidates else entry for entry in plan.blocks))
-    student = convert(network, cheapest)
+    student = delta_network(network, cheapest)
     frames = {
         "network": _delta_frame(PerFrame(network), example, search),
         "measured": _delta_frame(student.eval(), example, search),

@@ -233,7 +233,7 @@ class SpaceTime(Supervised):
 
     @staticmethod
     def figures(log: list[dict[str, float]]) -> list[Picture]:
-        return figures(log)
+        return cell_figures(log)
 
     def state_dict(self) -> Values:
         return {"sums": dict(self._sums), "batches": self._batches, "frozen": self._frozen}
@@ -285,7 +285,7 @@ def run_with_feature(network: nn.Module, windows: Tensor) -> tuple[Tensor, Tenso
     return outputs, cropped
 
 
-def figures(log: list[dict[str, float]]) -> list[Picture]:
+def cell_figures(log: list[dict[str, float]]) -> list[Picture]:
     """Time gap and cell variance step by step, with a line where the cell froze; nothing where neither was logged."""
     curves = {CURVES[name]: curve for name, curve in logged(log, list(CURVES)).items()}
     if not curves:

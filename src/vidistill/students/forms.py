@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import nn
 
 from vidistill.students.card import Card
-from vidistill.students.delta.network import convert
+from vidistill.students.delta.network import delta_network
 from vidistill.students.delta.plan import Plan
 from vidistill.students.low_rank import factorise
 from vidistill.students.student import Student
@@ -17,7 +17,7 @@ def _low_rank(network: nn.Module, card: Card) -> Student:
 
 
 def _delta(network: nn.Module, card: Card) -> Student:
-    return convert(network, card.plan or Plan(()), card, start=False, folding="later")
+    return delta_network(network, card.plan or Plan(()), card, start=False, folding="later")
 
 
 FORMS: dict[str, Callable[[nn.Module, Card], Student]] = {

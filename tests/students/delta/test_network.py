@@ -10,7 +10,7 @@ from vidistill.errors import UserError
 from vidistill.models.libraries import import_torchvision
 from vidistill.students.delta.conversion import Selection, plan_conversion
 from vidistill.students.delta.kinds import StudentSpec
-from vidistill.students.delta.network import DeltaNetwork, convert
+from vidistill.students.delta.network import DeltaNetwork, delta_network
 from vidistill.students.norms import fuse_norms, fused_copy
 from vidistill.students.state import without_key_frame
 from vidistill.students.student import PerFrame
@@ -23,7 +23,7 @@ def frames() -> torch.Tensor:
 
 def student_of(network: nn.Module, rank: int | None = None, **selection):
     plan = plan_conversion(network, torch.zeros(1, 3, 19, 26), Selection(**selection), [StudentSpec(rank=rank)])
-    return convert(network, plan).eval()
+    return delta_network(network, plan).eval()
 
 
 def folded_state(student: DeltaNetwork, frame: torch.Tensor):

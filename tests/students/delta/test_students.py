@@ -15,7 +15,7 @@ from vidistill.errors import UserError
 from vidistill.ops.macs import count_macs
 from vidistill.students.delta.conversion import Selection, plan_conversion
 from vidistill.students.delta.kinds import StudentSpec
-from vidistill.students.delta.network import DeltaNetwork, convert
+from vidistill.students.delta.network import DeltaNetwork, delta_network
 from vidistill.students.files import load_student, save_student
 from vidistill.students.norms import fused_copy
 
@@ -37,7 +37,7 @@ CASES = {
 
 def untrained(network: nn.Module, selection: Selection, spec: StudentSpec) -> DeltaNetwork:
     """A student whose weights do something: what starts at zero, or as the block itself, is shaken."""
-    student = convert(network, plan_conversion(network, torch.zeros(1, 3, *SIZE), selection, [spec]))
+    student = delta_network(network, plan_conversion(network, torch.zeros(1, 3, *SIZE), selection, [spec]))
     with torch.no_grad():
         for block in student.blocks().values():
             settle_norms(block.student)
@@ -277,7 +277,9 @@ def test_what_depends_on_the_content_is_named(frames) -> None:
 
     bright = torch.ones(1, 3, *SIZE)
     selection = Selection(leave_first=0, leave_last=0)
-    student = convert(Moody(), plan_conversion(Moody(), bright, selection, [StudentSpec("copy", scale=0.5)])).eval()
+    student = delta_network(
+        Moody(), plan_conversion(Moody(), bright, selection, [StudentSpec("copy", scale=0.5)])
+    ).eval()
     _, state = student(-bright)
     with pytest.raises(UserError, match=r"'second' runs on this frame but did not on its key frame.*path pattern"):
         student(bright, state)
@@ -319,7 +321,7 @@ class Branches(nn.Module):
 def test_a_copy_keeps_the_ratios_of_its_branches(size: tuple[int, int]) -> None:
     frames = torch.randn(2, 1, 3, *size)
     plan = plan_conversion(Branches(), frames[0], Selection("block", ("exchange",)), [StudentSpec("copy", scale=0.5)])
-    student = convert(Branches(), plan).eval()
+    student = delta_network(Branches(), plan).eval()
     outputs, state = student(frames[0])
     assert torch.equal(student(frames[0], state)[0], outputs), "still"
     assert student(frames[1], state)[0].shape == (1, 4, *size)
@@ -328,7 +330,9 @@ def test_a_copy_keeps_the_ratios_of_its_branches(size: tuple[int, int]) -> None:
 @torch.no_grad()
 def test_a_state_may_come_back_in_another_order(network, frames) -> None:
     block = Selection("block", ("two",))
-    student = convert(Lists(), plan_conversion(Lists(), frames[0], block, [StudentSpec("copy", scale=0.5)])).eval()
+    student = delta_network(
+        Lists(), plan_conversion(Lists(), frames[0], block, [StudentSpec("copy", scale=0.5)])
+    ).eval()
     _, state = student(frames[0])
     expected, _ = student(frames[1], state)
     assert torch.equal(student(frames[1], dict(reversed(state.items())))[0], expected)
@@ -337,7 +341,7 @@ def test_a_state_may_come_back_in_another_order(network, frames) -> None:
 def test_a_shared_block_is_saved_and_loaded(network, frames, tmp_path: Path) -> None:
     network.again = network.mix
     plan = plan_conversion(network, frames[0], Selection(), [StudentSpec()])
-    student = convert(network, plan).eval().requires_grad_(False)
+    student = delta_network(network, plan).eval().requires_grad_(False)
     save_student(tmp_path / "student.safetensors", student)
     again = load_student(tmp_path / "student.safetensors", copy.deepcopy(network))
     assert torch.equal(again(frames[0])[0], student(frames[0])[0])

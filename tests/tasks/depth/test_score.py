@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from vidistill.ops.flow import correspond
-from vidistill.tasks.depth.score import DepthScores, FrameTruth, depth_errors, is_near, relative_difference
+from vidistill.tasks.depth.score import DepthScores, DepthTruth, depth_errors, is_near, relative_difference
 
 IMAGE = np.zeros((2, 3, 3), np.uint8)
 
 
-def truth_of(depth, *, before=None) -> FrameTruth:
+def truth_of(depth, *, before=None) -> DepthTruth:
     still = None if before is None else IMAGE
-    return FrameTruth(IMAGE, still, None if depth is None else np.array(depth, np.float32), before)
+    return DepthTruth(IMAGE, still, None if depth is None else np.array(depth, np.float32), before)
 
 
 def test_errors_against_the_plain_formulas() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vidistill.tasks import StreamOutput
-from vidistill.tasks.depth.score import FrameTruth
+from vidistill.tasks.depth.score import DepthTruth
 from vidistill.tasks.depth.show import (
     LARGEST_ERROR,
     SPAN,
@@ -71,7 +71,7 @@ def test_panels_have_one_size_and_the_page_its_strip(tmp_path: Path, names, labe
     pictures = DepthPictures(50.0, interval=3, length=6)
     for index in range(6):
         known = labelled == "all" or (labelled == "some" and index == 0)
-        truth = FrameTruth(FRAME, None, np.full((64, 80), 4, np.float32) if known else None, None)
+        truth = DepthTruth(FRAME, None, np.full((64, 80), 4, np.float32) if known else None, None)
         outputs = {name: output_of(np.full((64, 80), 5 if name == "student" else 4), index) for name in names}
         assert pictures.panel(truth, outputs).shape == (128, 160, 3)
     assert (before == FRAME).all(), "no caption on the frame itself"
@@ -89,7 +89,7 @@ def test_panels_have_one_size_and_the_page_its_strip(tmp_path: Path, names, labe
 def test_unknown_depth_is_in_the_legend(tmp_path: Path) -> None:
     pictures = DepthPictures(50.0, interval=1, length=1)
     pictures.panel(
-        FrameTruth(FRAME, None, np.eye(64, 80, dtype=np.float32), None), {"student": output_of(np.ones((64, 80)))}
+        DepthTruth(FRAME, None, np.eye(64, 80, dtype=np.float32), None), {"student": output_of(np.ones((64, 80)))}
     )
     pictures.save(tmp_path)
     assert "unknown" in read_strip(tmp_path / "strip.npz")

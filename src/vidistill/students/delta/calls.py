@@ -64,16 +64,16 @@ def scaled_size(size: tuple[int, ...], scale: float, *, multiple: int = 1) -> tu
 
 def smaller(x: Tensor, scale: float) -> Tensor:
     """An image (B, C, H, W) resized to its `scaled_size`; other tensors and scale 1 as they are."""
-    return x if scale == 1 or x.ndim != 4 else resize_image(x, scaled_size(x.shape, scale))
+    return x if scale == 1 or x.ndim != 4 else resize_map(x, scaled_size(x.shape, scale))
 
 
 def larger(x: Tensor, like: Tensor) -> Tensor:
     """`x` resized to the height and width of `like`, where it is an image."""
     if x.ndim != 4 or x.shape[-2:] == like.shape[-2:]:
         return x
-    return resize_image(x, (like.shape[-2], like.shape[-1]))
+    return resize_map(x, (like.shape[-2], like.shape[-1]))
 
 
-def resize_image(x: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_map(x: Tensor, size: tuple[int, int]) -> Tensor:
     """An image (B, C, H, W) at another (height, width), bilinearly."""
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

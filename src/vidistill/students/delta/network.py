@@ -101,7 +101,7 @@ class DeltaNetwork(Student):
         return {module.path: module for module in self.network.modules() if isinstance(module, DeltaBlock)}
 
 
-def convert(
+def delta_network(
     network: nn.Module, plan: Plan, card: Card | None = None, *, start: bool = True, folding: Folding = "never"
 ) -> DeltaNetwork:
     """A delta network on a copy of `network`, its students started from the blocks' weights unless `start` is False.

@@ -31,7 +31,7 @@ METRICS = (
 
 
 @dataclass(frozen=True)
-class FrameTruth:
+class DepthTruth:
     """A frame (H, W, 3), the one before it, and the depth of both (H, W), 0 where unknown; None where there is none."""
 
     image: Image
@@ -46,7 +46,7 @@ class FrameTruth:
         return estimate_correspondence(self.before, self.image)
 
 
-class DepthScores(Scores[FrameTruth]):
+class DepthScores(Scores[DepthTruth]):
     """Everything that is counted while a network with key frames runs over sequences. max_depth: metres."""
 
     def __init__(self, max_depth: float, interval: int) -> None:
@@ -59,7 +59,7 @@ class DepthScores(Scores[FrameTruth]):
 
     def add(
         self,
-        truth: FrameTruth,
+        truth: DepthTruth,
         prediction: Prediction,
         *,
         distance: int,

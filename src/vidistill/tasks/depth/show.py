@@ -14,7 +14,7 @@ from vidistill.report.figures import image_uri
 from vidistill.report.page import StripRow, distance_title, strip_table
 from vidistill.tasks.contract import Look, Pictures, StreamOutput, key_or_distance, strip_indices
 from vidistill.tasks.depth.maps import to_png
-from vidistill.tasks.depth.score import FrameTruth
+from vidistill.tasks.depth.score import DepthTruth
 
 SPAN = 50.0  # the largest depth is this many times the one with the brightest colour
 UNKNOWN = (128, 128, 128)
@@ -68,7 +68,7 @@ class DepthLook(Look):
         return to_png(output.prediction)
 
 
-class DepthPictures(Pictures[FrameTruth]):
+class DepthPictures(Pictures[DepthTruth]):
     """Panels of input, teacher, student and error; a strip of a few frames for the page, `strip.npz`.
 
     Without a teacher the truth stands in its place. In the file: frames (N, H, W, 3), distances (N,), `max_depth`, and
@@ -80,7 +80,7 @@ class DepthPictures(Pictures[FrameTruth]):
         self._chosen = strip_indices(length, interval)
         self._strip: list[tuple[int, Image, dict[str, Depths]]] = []
 
-    def panel(self, truth: FrameTruth, outputs: dict[str, StreamOutput]) -> Image:
+    def panel(self, truth: DepthTruth, outputs: dict[str, StreamOutput]) -> Image:
         index = outputs["student"].index
         depths: dict[str, Depths] = {} if truth.depth is None else {"truth": truth.depth}
         depths |= {name: outputs[name].prediction for name in ("teacher", "student") if name in outputs}

@@ -20,7 +20,7 @@ from vidistill.ops.clip_view import View
 from vidistill.report.page import RunFolder, Section
 from vidistill.tasks.contract import Naming, Task
 from vidistill.tasks.depth.maps import LARGEST, SCALE, DepthMapFolder, depth_maps
-from vidistill.tasks.depth.score import METRICS, DepthScores, FrameTruth
+from vidistill.tasks.depth.score import METRICS, DepthScores, DepthTruth
 from vidistill.tasks.depth.show import DepthLook, DepthPictures, read_strip
 from vidistill.tasks.depth.synthetic import synthetic_depth
 
@@ -82,31 +82,31 @@ class Depth(Task):
         labels: (B, H, W) metres, 0 where unknown.
         """
         is_known = (labels > 0) & (labels <= self.max_depth)
-        ours = resize(log_depth_of(outputs), (labels.shape[-2], labels.shape[-1]))[:, 0]
+        ours = resize_depth(log_depth_of(outputs), (labels.shape[-2], labels.shape[-1]))[:, 0]
         theirs = labels.clamp(min=NEAREST).log()
         return {"task": scale_invariant_gap(ours, theirs, is_known, self.scale_invariance).mean()}
 
     def compare(self, student_outputs: NetworkOutputs, teacher_outputs: NetworkOutputs) -> dict[str, Tensor]:
         """`teacher`: `scale_invariant_gap` to the teacher's depth at every pixel; 0 for equal outputs."""
         theirs = log_depth_of(teacher_outputs).detach()
-        ours = resize(log_depth_of(student_outputs), (theirs.shape[-2], theirs.shape[-1]))
+        ours = resize_depth(log_depth_of(student_outputs), (theirs.shape[-2], theirs.shape[-1]))
         is_known = torch.ones_like(theirs[:, 0], dtype=torch.bool)
         return {"teacher": scale_invariant_gap(ours[:, 0], theirs[:, 0], is_known, self.scale_invariance).mean()}
 
     def decode(self, outputs: NetworkOutputs, *, size: tuple[int, int], seen: tuple[int, int] | None = None) -> Tensor:
         """(B, height, width) float32 metres: exp of the log depth resized bilinearly to `size`."""
-        log_depth = resize(log_depth_of(outputs), size)[:, 0]
+        log_depth = resize_depth(log_depth_of(outputs), size)[:, 0]
         return log_depth.clamp(log(NEAREST), log(self.max_depth)).exp()
 
     def check_videos(self, sequences: Sequence[FrameSequence], views: Sequence[View | None]) -> None:
         _check_labels(sequences)
 
-    def frames(self, sequence: FrameSequence) -> Iterator[tuple[Image, FrameTruth]]:
+    def frames(self, sequence: FrameSequence) -> Iterator[tuple[Image, DepthTruth]]:
         before: Image | None = None
         depth_before: LabelMap | None = None
         for index, image in enumerate(sequence.images()):
             depth = sequence.labels(index)
-            yield image, FrameTruth(image, before, depth, depth_before)
+            yield image, DepthTruth(image, before, depth, depth_before)
             before, depth_before = image, depth
 
     def scores(self, *, interval: int, view: View | None) -> DepthScores:
@@ -146,7 +146,7 @@ def log_depth_of(outputs: NetworkOutputs) -> Tensor:
     return log_depth
 
 
-def resize(log_depth: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_depth(log_depth: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps (B, 1, h, w) bilinearly resized to (height, width)."""
     if log_depth.shape[-2:] == size:
         return log_depth

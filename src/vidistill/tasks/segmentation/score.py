@@ -27,7 +27,7 @@ METRICS = (
 
 
 @dataclass(frozen=True)
-class FrameTruth:
+class SegmentationTruth:
     """A frame (H, W, 3), the one before it, and its labels; None where there is none."""
 
     image: Image
@@ -47,7 +47,7 @@ class FrameTruth:
         return np.abs(self.before.astype(np.int16) - self.image).max(axis=-1) <= STILL
 
 
-class SegmentationScores(Scores[FrameTruth]):
+class SegmentationScores(Scores[SegmentationTruth]):
     """Everything that is counted while a network with key frames runs over sequences."""
 
     def __init__(self, num_classes: int, interval: int) -> None:
@@ -61,7 +61,7 @@ class SegmentationScores(Scores[FrameTruth]):
 
     def add(
         self,
-        truth: FrameTruth,
+        truth: SegmentationTruth,
         prediction: Prediction,
         *,
         distance: int,

@@ -24,7 +24,7 @@ from vidistill.tasks.contract import (
     key_or_distance,
     strip_indices,
 )
-from vidistill.tasks.segmentation.score import FrameTruth
+from vidistill.tasks.segmentation.score import SegmentationTruth
 
 DIFFERENCE = "#dc1e1e"
 
@@ -46,7 +46,7 @@ class SegmentationLook(Look):
         return {"shares": {self.naming.name(int(i)): round(int(n) / size, 6) for i, n in zip(ids, counts, strict=True)}}
 
 
-class SegmentationPictures(Pictures[FrameTruth]):
+class SegmentationPictures(Pictures[SegmentationTruth]):
     """Panels of input, teacher, student and their difference; a strip of a few frames for the page, `strip.npz`."""
 
     def __init__(self, naming: Naming, num_classes: int, *, interval: int, length: int) -> None:
@@ -54,7 +54,7 @@ class SegmentationPictures(Pictures[FrameTruth]):
         self._chosen = strip_indices(length, interval)
         self._strip: list[tuple[int, Image, dict[str, Prediction]]] = []
 
-    def panel(self, truth: FrameTruth, outputs: dict[str, StreamOutput]) -> Image:
+    def panel(self, truth: SegmentationTruth, outputs: dict[str, StreamOutput]) -> Image:
         image, index = truth.image, outputs["student"].index
         predictions = {name: output.prediction for name, output in outputs.items()}
         if index in self._chosen:

@@ -15,11 +15,11 @@ from vidistill.models.outputs import NetworkOutputs, logits_of
 from vidistill.ops.clip_view import View
 from vidistill.report.page import RunFolder, Section
 from vidistill.tasks.contract import ClassTask, Naming
-from vidistill.tasks.segmentation.score import METRICS, FrameTruth, SegmentationScores
+from vidistill.tasks.segmentation.score import METRICS, SegmentationScores, SegmentationTruth
 from vidistill.tasks.segmentation.show import LabelMapFolder, SegmentationLook, SegmentationPictures, read_strip
 
 
-def resize(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Logits (B, K, h, w) bilinearly resized to (height, width)."""
     if logits.shape[-2:] == size:
         return logits
@@ -75,7 +75,7 @@ class Segmentation(ClassTask):
         if not has_labels.any():
             return {"task": logits_of(outputs).float().sum() * 0.0}
         num_frames, labels, is_labelled = len(labels), labels[has_labels], is_labelled[has_labels]
-        logits = resize(logits_of(outputs)[has_labels], (labels.shape[-2], labels.shape[-1]))
+        logits = resize_logits(logits_of(outputs)[has_labels], (labels.shape[-2], labels.shape[-1]))
         weights = None if self.class_weights is None else logits.new_tensor(self.class_weights, dtype=torch.float32)
         per_pixel = F.cross_entropy(logits.float(), labels, weight=weights, ignore_index=IGNORED, reduction="none")
         per_frame = per_pixel.sum(dim=(1, 2)) / is_labelled.sum(dim=(1, 2))
@@ -84,7 +84,7 @@ class Segmentation(ClassTask):
     @staticmethod
     def with_pseudo_labels(labels: Tensor, teacher: NetworkOutputs, confidence: float) -> Tensor:
         """The labels (B, H, W), those of frames without any taken from the teacher where it is confident."""
-        logits = resize(logits_of(teacher).detach().float(), (labels.shape[-2], labels.shape[-1]))
+        logits = resize_logits(logits_of(teacher).detach().float(), (labels.shape[-2], labels.shape[-1]))
         pseudo = _confident_classes(logits, confidence)
         is_unlabelled = (labels == IGNORED).all(dim=2).all(dim=1)
         return torch.where(is_unlabelled[:, None, None], pseudo, labels)
@@ -92,23 +92,23 @@ class Segmentation(ClassTask):
     def compare(self, student_outputs: NetworkOutputs, teacher_outputs: NetworkOutputs) -> dict[str, Tensor]:
         """`teacher`: KL(teacher ‖ student) of the class distributions, mean over pixels; 0 for equal outputs."""
         teacher = logits_of(teacher_outputs).detach().float()
-        student = resize(logits_of(student_outputs).float(), (teacher.shape[-2], teacher.shape[-1]))
+        student = resize_logits(logits_of(student_outputs).float(), (teacher.shape[-2], teacher.shape[-1]))
         target = teacher.log_softmax(dim=1)
         per_pixel = F.kl_div(student.log_softmax(dim=1), target, reduction="none", log_target=True).sum(dim=1)
         return {"teacher": per_pixel.mean()}
 
     def decode(self, outputs: NetworkOutputs, *, size: tuple[int, int], seen: tuple[int, int] | None = None) -> Tensor:
         """(B, height, width) uint8 class ids: arg-max of the logits resized bilinearly to `size`."""
-        logits = resize(logits_of(outputs), size)
+        logits = resize_logits(logits_of(outputs), size)
         if self.unsure_below > 0:
             return _confident_classes(logits.float(), self.unsure_below).to(torch.uint8)
         # on CPU, torch's max over channels is many times faster than its argmax
         return logits.max(dim=1).indices.to(torch.uint8)
 
-    def frames(self, sequence: FrameSequence) -> Iterator[tuple[Image, FrameTruth]]:
+    def frames(self, sequence: FrameSequence) -> Iterator[tuple[Image, SegmentationTruth]]:
         before: Image | None = None
         for index, image in enumerate(sequence.images()):
-            yield image, FrameTruth(image, before, sequence.labels(index))
+            yield image, SegmentationTruth(image, before, sequence.labels(index))
             before = image
 
     def scores(self, *, interval: int, view: View | None) -> SegmentationScores:

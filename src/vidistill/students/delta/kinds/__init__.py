@@ -9,7 +9,7 @@ from torch import nn
 
 from vidistill.students.delta.calls import Call, Tree
 from vidistill.students.delta.kinds.block_student import KINDS, BlockStudent, Policy, StudentSpec
-from vidistill.students.delta.kinds.bottleneck import Bottleneck
+from vidistill.students.delta.kinds.bottleneck import TwoFrameBottleneck
 from vidistill.students.delta.kinds.coarse_copy import CoarseCopy
 from vidistill.students.delta.kinds.nothing import Nothing
 from vidistill.students.delta.kinds.separable import Separable
@@ -20,7 +20,7 @@ KINDS.update(
     {
         "separable": Separable,  # two thin convolutions in the place of one convolution or linear layer
         "copy": CoarseCopy,  # the block's own copy, which only pays with a scale below 1
-        "bottleneck": Bottleneck,  # a small non-linear network of both frames, for any block
+        "bottleneck": TwoFrameBottleneck,  # a small non-linear network of both frames, for any block
         "nothing": Nothing,  # the key frame's output stays
     }
 )

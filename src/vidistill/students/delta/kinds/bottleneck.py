@@ -10,7 +10,7 @@ from vidistill.students.delta.layers import norm_as_affine
 from vidistill.students.state import State
 
 
-class Bottleneck(BlockStudent):
+class TwoFrameBottleneck(BlockStudent):
     """A non-linear block: z_t = z_0 + g(x_0, x_t) − g(x_0, x_0). [ours; the paper has such blocks, its text we lack]
 
     g: 1×1 reduction of both frames to `channels` → 3×1 and 1×3 → 1×1 expansion, with normalisation and ReLU between,
@@ -43,7 +43,7 @@ class Bottleneck(BlockStudent):
         return spec.ranked(spec.rank or min(call.tensor.shape[1], output.shape[1]) // spec.reduction)
 
     @classmethod
-    def make(cls, spec: StudentSpec, block: nn.Module, channels: tuple[int, int]) -> "Bottleneck":
+    def make(cls, spec: StudentSpec, block: nn.Module, channels: tuple[int, int]) -> "TwoFrameBottleneck":
         assert spec.rank is not None
         return cls(*channels, spec.rank, spec.scale).like(block)
 

@@ -14,7 +14,7 @@ from vidistill.students.delta.calls import (
     leaves_named,
     map_outputs,
     name_leaves,
-    resize_image,
+    resize_map,
     scaled_size,
     tensors_of,
 )
@@ -122,7 +122,7 @@ class CoarseCopy(BlockStudent):
 
         def smaller_by_ratio(x: Tensor) -> Tensor:
             ratio = max(1, round(finest.shape[-1] / x.shape[-1]))
-            return resize_image(x, (height // ratio, width // ratio)) if x.ndim == 4 else x
+            return resize_map(x, (height // ratio, width // ratio)) if x.ndim == 4 else x
 
         return call.map(smaller_by_ratio)
 
