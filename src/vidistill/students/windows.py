@@ -158,7 +158,9 @@ class LookAhead(Student):
             window = frame[:, None].expand(-1, self.delay + 1 if self.waits else length, -1, -1, -1)
         else:
             held = state[WINDOW]
-            window = torch.cat([held[:, held.shape[1] == length :], frame[:, None]], dim=1)
+            if held.shape[1] == length:
+                held = held[:, 1:]
+            window = torch.cat([held, frame[:, None]], dim=1)
         if window.shape[1] < length:
             return None, {WINDOW: window}
         outputs, kept = self._run(window, state or {})
