@@ -2,7 +2,6 @@
 
 import json
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -300,13 +299,7 @@ except SystemExit:
     pass
 print([name for name in ("torch", "av", "cv2", "pydantic", "numpy", "yaml") if name in sys.modules])
 """
-    seconds = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]")
     for verb in ("demo", "train", "evaluate", "stream", "profile", "export", "convert", "check", "list"):
         assert verb in done.stdout
-    assert min(seconds) < 0.5, "of the processor's time, which others on the machine do not lengthen much"
