@@ -12,6 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
+from tests.command_line import run
 from tests.networks import TinySegmenter
 from vidistill import cli
 from vidistill.data.datasets.synthetic import synthetic
@@ -23,18 +24,6 @@ from vidistill.models import MODELS
 from vidistill.students.card import Card
 from vidistill.students.files import save_student
 from vidistill.tasks.segmentation import Segmentation
-
-
-def run(*arguments: str) -> int:
-    """The exit code of `vidistill arguments…`."""
-    old, sys.argv = sys.argv, ["vidistill", *arguments]
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        sys.argv = old
-    return 0
 
 
 @pytest.fixture(scope="module")

@@ -147,6 +147,8 @@ def _problem(error: pydantic.ValidationError, keys: Sequence[str]) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown key '{where}'; {nearest(str(problem['loc'][-1]), keys)}"
+    if problem["type"] in ("dataclass_type", "model_type", "dict_type"):
+        return f"'{where}' must be a mapping such as {{key: value}}, got {problem['input']!r}"
     return f"'{where}': {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}"
 
 

@@ -1,6 +1,5 @@
 """The page of a run: whole, self-contained, and true to its numbers; with any part missing, and with hostile text."""
 
-import base64
 import copy
 import json
 import re
@@ -373,8 +372,8 @@ def test_figures_say_their_numbers_in_words(results: dict[str, Any]) -> None:
     assert "delta frame 38.2; amortised 44.7; teacher 76.4" in picture.alt
 
 
-def test_the_memory_cell_has_a_figure_of_its_own() -> None:
-    """Neither what its cell does nor the moment when it froze is a loss."""
+def test_what_a_method_observes_is_no_loss_curve() -> None:
+    """Neither what the memory cell does nor the moment when it froze is a loss; tests/methods has the cell's figure."""
     log = [
         {"step": 10 * i, "loss": 2 / i, "time": 0.5 / i, "time_gap": 1e-7 / i, "cell_variance": 0.1, "cell_frozen": 0}
         for i in range(1, 6)
@@ -384,15 +383,6 @@ def test_the_memory_cell_has_a_figure_of_its_own() -> None:
     assert "loss from" in losses.alt
     assert "time from" in losses.alt
     assert not re.search("gap|variance|frozen", losses.alt)
-    (running,) = SpaceTime.figures(log)
-    assert "it did not freeze" in running.caption
-    assert "time gap, unweighted from 1e-07 to 2e-08; variance of the teacher's cell from 0.1 to 0.1" in running.alt
-    for line in log[3:]:
-        line["cell_frozen"] = 1
-    (frozen,) = SpaceTime.figures(log)
-    assert "frozen from step 40 on" in frozen.caption
-    pictures = [base64.b64decode(drawn.light.partition(",")[2]) for drawn in (running, frozen)]
-    assert [picture.count(b"stroke-dasharray") > 0 for picture in pictures] == [False, True]
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -432,6 +432,8 @@ def test_settings_can_be_given_as_what_they_are(tmp_path: Path) -> None:
         ("data.clip.max_gap=0", "data.clip: 'max_gap': Input should be greater than or equal to 1, got 0"),
         ("data.lables=none", "unknown key 'data.lables'; did you mean labels"),
         ("measure.runtme=onnx", "unknown key 'measure.runtme'; did you mean runtime"),
+        ("task=segmentation", r"'task' must be a mapping such as \{key: value\}, got 'segmentation'"),
+        ("optim=adamw", r"'optim' must be a mapping such as \{key: value\}, got 'adamw'"),
         ("optim.stepps=3", "unknown key 'optim.stepps'; did you mean steps"),
         ("losses.task=-1", r"'losses\.task': Input should be greater than or equal to 0, got -1"),
     ],

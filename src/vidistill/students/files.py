@@ -87,7 +87,8 @@ def _read_student(path: Path) -> tuple[dict[str, Tensor], Card]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except FileNotFoundError as error:
         raise UserError(
-            f"{path}: file not found; give a student.safetensors or the run folder that holds it"
+            f"{path}: file not found; give a student.safetensors, the run folder that holds it, or an exported folder "
+            "with its card.json"
         ) from error
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{path}: is not a safetensors file ({error}); give a student.safetensors") from error

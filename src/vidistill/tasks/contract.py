@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
@@ -115,7 +116,9 @@ class LabelFiles(ABC):
     def __enter__(self) -> Self: ...
 
     @abstractmethod
-    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
 
     path: Path  # of what is written
 

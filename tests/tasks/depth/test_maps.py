@@ -19,7 +19,7 @@ DEPTH = np.array([[0, 0.001, 0.004, 1.0], [79.998, 255.9, 300.0, 12.3456]], np.f
 def folder(tmp_path: Path) -> Path:
     """Two frames with depth in a folder as `vidistill label` writes it."""
     rng = np.random.default_rng(0)
-    with DepthMapFolder(tmp_path / "maps", {}) as files:
+    with DepthMapFolder(tmp_path / "maps") as files:
         files.begin("somewhere/street.mp4")
         for _ in range(2):
             files.add(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8), rng.uniform(1, 40, (24, 32)))
@@ -113,4 +113,4 @@ def test_bad_options(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="height must be at least 1, got 0"):
         depth_maps(folder, height=0)
     with pytest.raises(UserError, match="already exists"):
-        DepthMapFolder(folder, {})
+        DepthMapFolder(folder)

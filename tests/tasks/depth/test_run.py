@@ -1,7 +1,6 @@
 """Depth from recipe to page, and through every verb of the command line, with each kind of student."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +8,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from tests.command_line import run
 from tests.networks import TinySegmenter
-from vidistill import cli
 from vidistill.data.datasets.synthetic import synthetic
 from vidistill.data.image_files import images_in, read_image
 from vidistill.data.video.reader import VideoReader
@@ -30,18 +29,6 @@ METHODS = {
 }  # fmt: skip
 
 
-def run(*arguments: str) -> int:
-    """The exit code of `vidistill arguments…`."""
-    old, sys.argv = sys.argv, ["vidistill", *arguments]
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        sys.argv = old
-    return 0
-
-
 def write_recipe(path: Path, values: dict) -> str:
     path.write_text(yaml.safe_dump(values))
     return str(path)
@@ -54,7 +41,7 @@ def place(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS, "tiny", TinySegmenter)
         sequence = synthetic_depth(num_sequences=1, num_frames=6, size=(32, 48)).sequences[0]
-        with DepthMapFolder(folder / "maps", {}) as files:
+        with DepthMapFolder(folder / "maps") as files:
             files.begin("room")
             for index in range(6):
                 files.add(sequence.image(index), sequence.labels(index))

@@ -1,7 +1,5 @@
 """Depth maps as 16-bit PNG, as KITTI stores them: metres × scale in whole numbers, 0 where depth is unknown."""
 
-from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from vidistill.data.clip import FrameSequence, Image, LabelMap, VideoDataset
+from vidistill.data.clip import FrameSequence, LabelMap, VideoDataset
 from vidistill.data.image_files import images_in
 from vidistill.data.resized import ResizedSequence, check_height
 from vidistill.data.sequences.images import ImageSequence
 from vidistill.errors import UserError
-from vidistill.files import new_folder, require_new
-from vidistill.tasks.contract import LabelFiles, Prediction
+from vidistill.tasks.contract import Prediction
+from vidistill.tasks.label_images import LabelImageFolder
 
 SCALE = 256.0  # of KITTI's files (Uhrig et al. 2017): steps of 4 mm, up to 256 m
 LARGEST = 2**16 - 1
@@ -91,29 +89,8 @@ def depth_maps(root: str | Path, *, scale: float = SCALE, height: int | None = N
     return VideoDataset(root.name or "depth_maps", sequences)
 
 
-class DepthMapFolder(LabelFiles):
+class DepthMapFolder(LabelImageFolder):
     """A new folder that `depth_maps` reads: a folder for each video with its frames and 16-bit depth maps as PNG."""
 
-    def __init__(self, out: Path, kept: Mapping[str, int]) -> None:
-        require_new(out)
-        self.path = out
-        self._stack = ExitStack()
-        self._num_videos = self._index = 0
-
-    def begin(self, video: str) -> None:
-        self._video = self._folder / f"{self._num_videos:04d}_{Path(video).stem}"
-        for part in ("frames", "labels"):
-            (self._video / part).mkdir(parents=True)
-        self._num_videos, self._index = self._num_videos + 1, 0
-
-    def add(self, image: Image, prediction: Prediction) -> None:
-        for part, pixels in (("frames", image), ("labels", to_png(prediction))):
-            PillowImage.fromarray(pixels).save(self._video / part / f"{self._index:06d}.png")
-        self._index += 1
-
-    def __enter__(self) -> "DepthMapFolder":
-        self._folder = self._stack.enter_context(new_folder(self.path))
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        self._stack.__exit__(kind, *exception)  # type: ignore[arg-type]
+    def pixels(self, prediction: Prediction) -> NDArray[np.uint16]:
+        return to_png(prediction)

@@ -126,7 +126,7 @@ class Depth(Task):
         return self
 
     def label_files(self, out: Path, kept: Mapping[str, int]) -> DepthMapFolder:
-        return DepthMapFolder(out, kept)
+        return DepthMapFolder(out)
 
 
 def log_depth_of(outputs: NetworkOutputs) -> Tensor:

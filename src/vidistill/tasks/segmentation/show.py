@@ -2,20 +2,19 @@
 
 import json
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
+from typing import Self
 
 import numpy as np
-from PIL import Image as PillowImage
+from numpy.typing import NDArray
 
 from vidistill.config import Values
 from vidistill.data.clip import Image
-from vidistill.files import atomic_path, new_folder, require_new
+from vidistill.files import atomic_path
 from vidistill.ops.draw import caption, difference, overlay
 from vidistill.report.figures import image_uri
 from vidistill.report.page import StripRow, distance_title, strip_table
 from vidistill.tasks.contract import (
-    LabelFiles,
     Look,
     Naming,
     Pictures,
@@ -24,6 +23,7 @@ from vidistill.tasks.contract import (
     key_or_distance,
     strip_indices,
 )
+from vidistill.tasks.label_images import LabelImageFolder
 from vidistill.tasks.segmentation.score import SegmentationTruth
 
 DIFFERENCE = "#dc1e1e"
@@ -114,33 +114,19 @@ def read_strip(path: Path) -> str:
     return strip_table(rows, legend)
 
 
-class LabelMapFolder(LabelFiles):
+class LabelMapFolder(LabelImageFolder):
     """A new folder that `data.label_maps` reads: a folder for each video with its frames and class ids as PNG."""
 
     def __init__(self, out: Path, kept: Mapping[str, int]) -> None:
-        require_new(out)
-        self.path = out
+        super().__init__(out)
         self._names = list(kept)
         self._table = np.full(256, 255, np.uint8)
         self._table[list(kept.values())] = np.arange(len(kept))
-        self._stack = ExitStack()
-        self._num_videos = self._index = 0
 
-    def begin(self, video: str) -> None:
-        self._video = self._folder / f"{self._num_videos:04d}_{Path(video).stem}"
-        for part in ("frames", "labels"):
-            (self._video / part).mkdir(parents=True)
-        self._num_videos, self._index = self._num_videos + 1, 0
+    def pixels(self, prediction: Prediction) -> NDArray[np.uint8]:
+        return self._table[prediction]
 
-    def add(self, image: Image, prediction: Prediction) -> None:
-        for part, pixels in (("frames", image), ("labels", self._table[prediction])):
-            PillowImage.fromarray(pixels).save(self._video / part / f"{self._index:06d}.png")
-        self._index += 1
-
-    def __enter__(self) -> "LabelMapFolder":
-        self._folder = self._stack.enter_context(new_folder(self.path))
+    def __enter__(self) -> Self:
+        super().__enter__()
         (self._folder / "classes.json").write_text(json.dumps(self._names), encoding="utf-8")
         return self
-
-    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        self._stack.__exit__(kind, *exception)  # type: ignore[arg-type]

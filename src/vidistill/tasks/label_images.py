@@ -1,0 +1,51 @@
+"""Labels of dense tasks as images: what segmentation and depth write alike."""
+
+from abc import abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+
+from vidistill.data.clip import Image
+from vidistill.files import new_folder, require_new
+from vidistill.tasks.contract import LabelFiles, Prediction
+
+
+class LabelImageFolder(LabelFiles):
+    """A new folder with `VIDEO/frames` and `VIDEO/labels`, PNG of the same names; a task says which pixels a label is.
+
+    It has its final name only once all of it is written.
+    """
+
+    def __init__(self, out: Path) -> None:
+        require_new(out)
+        self.path = out
+        self._writing = new_folder(out)
+        self._num_videos = self._index = 0
+
+    @abstractmethod
+    def pixels(self, prediction: Prediction) -> NDArray[np.generic]:
+        """(H, W) uint8 or uint16, as a PNG of one channel holds them."""
+
+    def begin(self, video: str) -> None:
+        self._video = self._folder / f"{self._num_videos:04d}_{Path(video).stem}"
+        for part in ("frames", "labels"):
+            (self._video / part).mkdir(parents=True)
+        self._num_videos, self._index = self._num_videos + 1, 0
+
+    def add(self, image: Image, prediction: Prediction) -> None:
+        for part, pixels in (("frames", image), ("labels", self.pixels(prediction))):
+            PillowImage.fromarray(pixels).save(self._video / part / f"{self._index:06d}.png")
+        self._index += 1
+
+    def __enter__(self) -> Self:
+        self._folder = self._writing.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._writing.__exit__(kind, error, traceback)
