@@ -318,14 +318,14 @@ def test_torchvision_with_its_own_weights(tmp_path: Path) -> None:
     assert teacher.card.normalisation.std == (0.5, 0.5, 0.5)
     first = next(iter(library.backbone.parameters()))
     assert torch.equal(next(iter(teacher.network.backbone.parameters())), first)
-    with pytest.raises(UserError, match="does not fit torchvision's"):
+    with pytest.raises(UserError, match="does not fit the network: it lacks '"):
         open_teacher("torchvision:fcos_resnet50_fpn", tmp_path / "weights.pth")
     with pytest.raises(UserError, match="neither a detector nor a segmenter"):
         open_teacher("torchvision:resnet18", tmp_path / "weights.pth")
 
 
 @torch.no_grad()
-def test_norms_of_torchvisions_first_weights_have_no_eps() -> None:
+def test_norms_of_torchvisions_first_weights_have_no_eps(tmp_path: Path) -> None:
     torchvision = import_torchvision()
     from torchvision.models.detection._utils import overwrite_eps
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
@@ -337,7 +337,8 @@ def test_norms_of_torchvisions_first_weights_have_no_eps() -> None:
     for name in weights:
         if name.endswith("running_var"):
             weights[name].fill_(1e-4)  # where an eps of 1e-5 is seen
-    network, _ = torchvision_with_weights("fasterrcnn_resnet50_fpn", weights, where="here")
+    torch.save(weights, tmp_path / "weights.pth")
+    network, _ = torchvision_with_weights("fasterrcnn_resnet50_fpn", tmp_path / "weights.pth")
     expected = resnet_fpn_backbone(backbone_name="resnet50", weights=None)  # of frozen norms, as with its weights
     overwrite_eps(expected, 0.0)
     counted = {n: t for n, t in network.backbone.state_dict().items() if not n.endswith("num_batches_tracked")}

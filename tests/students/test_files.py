@@ -13,7 +13,7 @@ from vidistill import files
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
 from vidistill.students.card import Card
-from vidistill.students.files import load_checkpoint, load_student, load_weights, save_checkpoint, save_student
+from vidistill.students.files import load_checkpoint, load_student, save_checkpoint, save_student
 from vidistill.students.student import PerFrame, Student
 from vidistill.tasks.segmentation import Segmentation
 
@@ -74,27 +74,6 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch) -> None:
         with pytest.raises(UserError, match="not a checkpoint of tensors"):
             load_checkpoint(tmp_path / name)
     assert not (tmp_path / "executed").exists()
-
-
-def test_weights_load_from_every_kind_of_file(network, tmp_path: Path) -> None:
-    save_student(tmp_path / "student.safetensors", PerFrame(network, CARD))
-    save_file({k: v.clone() for k, v in network.state_dict().items()}, tmp_path / "plain.safetensors")
-    torch.save(network.state_dict(), tmp_path / "plain.pth")
-    torch.save({"state_dict": network.state_dict()}, tmp_path / "nested.pth")
-    for name in ("student.safetensors", "plain.safetensors", "plain.pth", "nested.pth"):
-        torch.manual_seed(99)
-        other = TinySegmenter(num_classes=4)
-        load_weights(other, tmp_path / name)
-        assert torch.equal(other.mix.weight, network.mix.weight)
-
-
-def test_weights_that_do_not_fit(network, tmp_path: Path) -> None:
-    torch.save(network.state_dict(), tmp_path / "w.pth")
-    with pytest.raises(UserError, match=r"'head\.weight' is \(4, 16, 1, 1\), the network's is \(5, 16, 1, 1\)"):
-        load_weights(TinySegmenter(num_classes=5), tmp_path / "w.pth")
-    torch.save({"x": torch.zeros(1)}, tmp_path / "x.pth")
-    with pytest.raises(UserError, match="does not fit the network: it lacks"):
-        load_weights(network, tmp_path / "x.pth")
 
 
 def test_files_that_are_no_student(network, tmp_path: Path) -> None:

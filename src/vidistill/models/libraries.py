@@ -5,6 +5,7 @@ Their video networks come as clip networks, see `clips`, and torchvision's detec
 
 import importlib
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +16,7 @@ from vidistill.errors import UserError, nearest
 from vidistill.models.anchor_detectors import AnchorDetector, anchor_detector
 from vidistill.models.clip_adapters import MaskedAutoencoderClips, adapt_torchvision
 from vidistill.models.region_detectors import FasterRCNN, faster_rcnn
+from vidistill.models.weights import load_tensors, read_weights
 from vidistill.ops.normalise import Normalisation
 
 # trained before torchvision's frozen norms had an eps; torchvision sets 0 where it loads their weights itself
@@ -53,12 +55,10 @@ def torchvision_classes(name: str) -> tuple[str, ...]:
     return tuple(import_torchvision().models.get_model_weights(name).DEFAULT.meta["categories"])
 
 
-def torchvision_with_weights(
-    name: str, tensors: dict[str, torch.Tensor], *, where: str
-) -> tuple[nn.Module, Normalisation]:
+def torchvision_with_weights(name: str, path: str | Path) -> tuple[nn.Module, Normalisation]:
     """torchvision's detector or segmenter behind our contract, with its own weights, and the normalisation they want.
 
-    where: what the weights come from. Errors: UserError where they do not fit.
+    path: of the weights. Errors: UserError where they cannot be read or do not fit.
     """
     num_classes = len(torchvision_classes(name))
     builder = _torchvision_builder(name)
@@ -66,13 +66,9 @@ def torchvision_with_weights(
     if kind not in ("detection", "segmentation"):
         raise UserError(f"torchvision's '{name}' is neither a detector nor a segmenter; only those label frames")
     library: Any = builder(weights=None, weights_backbone=None, num_classes=num_classes)
-    counters = {n: t for n, t in library.state_dict().items() if n.endswith("num_batches_tracked")}
+    tensors = read_weights(path).under(library.state_dict())
     tensors = {n: t for n, t in tensors.items() if not n.startswith("aux_classifier.")}  # which only trains
-    try:
-        library.load_state_dict(counters | tensors)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise UserError(f"{where}: does not fit torchvision's '{name}' ({reason}); give its own weights") from error
+    load_tensors(library, tensors, where=str(path))
     if name in WITHOUT_EPS:
         for module in library.modules():
             if isinstance(module, nn.BatchNorm2d):

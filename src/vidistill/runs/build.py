@@ -16,11 +16,12 @@ from vidistill.methods.teacher import FrozenTeacher, TeacherCache
 from vidistill.models import build_network
 from vidistill.models.backbone_weights import load_backbone
 from vidistill.models.declares import declared
+from vidistill.models.weights import load_weights
 from vidistill.ops.clip_view import ClipView
 from vidistill.runs.recipe import NetworkSettings, Recipe, TeacherSettings
 from vidistill.runs.train import Training
 from vidistill.students.card import Card
-from vidistill.students.files import load_student, load_weights
+from vidistill.students.files import load_student
 from vidistill.students.norms import batch_norms
 from vidistill.students.student import Student
 from vidistill.students.windows import as_student

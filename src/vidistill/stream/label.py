@@ -15,7 +15,6 @@ from vidistill.progress import track
 from vidistill.runtimes import open_student
 from vidistill.stream.stream import Running, Stream
 from vidistill.students.card import Card
-from vidistill.students.files import load_checkpoint
 from vidistill.students.student import PerFrame, Student
 from vidistill.tasks import TASKS, task_of
 from vidistill.tasks.contract import ClassTask
@@ -52,7 +51,7 @@ def _torchvision_teacher(name: str, weights: Path | None) -> Student:
     if weights is None:
         raise UserError(f"{TORCHVISION}{name}: needs its weights, a .pth of torchvision's; give them with --weights")
     names = torchvision_classes(name)
-    network, normalisation = torchvision_with_weights(name, load_checkpoint(weights), where=str(weights))
+    network, normalisation = torchvision_with_weights(name, weights)
     own = getattr(network, "num_classes", None)  # of a detector, which counts no background
     count = own if isinstance(own, int) else len(names)
     return _with_card(network, count, names[len(names) - count :], normalisation)

@@ -12,6 +12,8 @@ from vidistill.config import Values, choose
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
 from vidistill.models import build_network
+from vidistill.models.weights import load_tensors
+from vidistill.models.weights import load_weights as load_weights  # its earlier place
 from vidistill.ops.clip_view import WindowView
 from vidistill.students.card import Card
 from vidistill.students.forms import FORMS
@@ -68,7 +70,7 @@ def load_student(path: str | Path, network: nn.Module | None = None) -> Student:
             raise UserError(f"{path}: was made from a network of your own; give it as load_student(path, network=…)")
         network = build_network(**card.network)
     student = choose(FORMS, card.form, where=f"{path}: form")(network, card)
-    _load_tensors(student, tensors, path)
+    load_tensors(student, tensors, where=str(path))
     if isinstance(card.view, WindowView) and not isinstance(student, LookAhead):
         student = LookAhead(student, card)
     return student.eval().requires_grad_(False)
@@ -95,37 +97,3 @@ def _read_student(path: Path) -> tuple[dict[str, Tensor], Card]:
     if "card" not in metadata:
         raise UserError(f"{path}: holds weights but not a student's card; give it as a checkpoint in a recipe instead")
     return tensors, Card.from_json(metadata["card"], where=str(path))
-
-
-def load_weights(network: nn.Module, path: str | Path) -> None:
-    """Loads weights into `network`: a student of ours that sees each frame alone, safetensors, or a .pth of tensors.
-
-    Nothing in a file is executed. Errors: UserError where the file cannot be read or does not fit.
-    """
-    if Path(path).suffix == ".safetensors":
-        try:
-            tensors = safetensors.torch.load_file(path)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise UserError(f"{path}: cannot be read as safetensors ({error})") from error
-    else:
-        tensors = load_checkpoint(path)
-    nested = tensors.get("state_dict")
-    inner: dict[str, Tensor] = nested if isinstance(nested, dict) else tensors
-    own = set(network.state_dict())
-    if not own & set(inner) and all(name.startswith("network.") for name in inner):
-        inner = {name.removeprefix("network."): tensor for name, tensor in inner.items()}
-    _load_tensors(network, inner, path)
-
-
-def _load_tensors(module: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
-    own = module.state_dict()
-    missing, unknown = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
-    if missing or unknown:
-        first = f"lacks '{missing[0]}'" if missing else f"has '{unknown[0]}', which the network has not"
-        raise UserError(
-            f"{path}: does not fit the network: it {first} ({len(missing)} missing, {len(unknown)} unknown)"
-        )
-    for name, tensor in tensors.items():
-        if tensor.shape != own[name].shape:
-            raise UserError(f"{path}: '{name}' is {tuple(tensor.shape)}, the network's is {tuple(own[name].shape)}")
-    module.load_state_dict(tensors)
