@@ -1,7 +1,9 @@
 """Reading text, and writing files and folders: whole or not at all, with a UserError where that is impossible."""
 
+import codecs
 import errno
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -16,11 +18,14 @@ if sys.platform != "win32":
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file. Errors: UserError where it cannot be read as UTF-8."""
+    """The lines of a text file in UTF-8, or in UTF-16 with its mark. Errors: UserError for another, or none."""
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        contents = path.read_bytes()
+        is_wide = contents.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = contents.decode("utf-16" if is_wide else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as text in UTF-8 ({error}); copy it again") from error
+        raise UserError(f"{path}: cannot be read as text in UTF-8 ({error}); save it as UTF-8") from error
+    return re.split(r"\r\n|\r|\n", text)  # not splitlines, which also splits names at rarer characters
 
 
 def relative_path(path: Path, folder: Path) -> str:

@@ -1,10 +1,10 @@
 """Class names: those of COCO, reading them from a file, and comparing those of several data sets."""
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vidistill.data.clip import VideoDataset
+from vidistill.data.foreign import read_json
 from vidistill.errors import UserError
 
 # in the order of their category ids
@@ -22,13 +22,14 @@ COCO_CLASSES = (
 
 def read_class_names(path: Path) -> tuple[str, ...]:
     """The list of names in a JSON file. Errors: UserError where the file is not such a list."""
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a list of class names ({error}); check the path") from error
+    names = read_json(path, "a list of class names", advice="check the path")
     if not isinstance(names, list):
         raise UserError(f"{path}: must be a JSON list of class names, got {type(names).__name__}; correct the file")
-    return tuple(map(str, names))
+    for place, name in enumerate(names):
+        if not isinstance(name, str | int) or not str(name).strip() or name in names[:place]:
+            expected = "must be a class name, and each name another one"
+            raise UserError(f"{path}: entry {place} {expected}, got {name!r:.40}; correct the file")
+    return tuple(str(name).strip() for name in names)
 
 
 def require_classes(names: Sequence[str], owner: str, datasets: Iterable[VideoDataset]) -> None:

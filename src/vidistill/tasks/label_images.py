@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from vidistill.data.clip import Image
+from vidistill.data.foreign import safe_name
 from vidistill.files import new_folder, require_new
 from vidistill.tasks.contract import LabelFiles, Prediction
 
@@ -31,7 +32,7 @@ class LabelImageFolder(LabelFiles):
         """(H, W) uint8 or uint16, as a PNG of one channel holds them."""
 
     def begin(self, video: str) -> None:
-        self._video = self._folder / f"{self._num_videos:04d}_{Path(video).stem}"
+        self._video = self._folder / f"{self._num_videos:04d}_{safe_name(Path(video).stem)}"
         for part in ("frames", "labels"):
             (self._video / part).mkdir(parents=True)
         self._num_videos, self._index = self._num_videos + 1, 0

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from vidistill.data.clip import VideoDataset
+from vidistill.data.foreign import read_rows
 from vidistill.data.image_files import folders_in, images_in
 from vidistill.data.sampling import select_names
 from vidistill.data.sequences.images import labelled_sequence
@@ -56,5 +57,5 @@ def _split_names(root: Path, split: str) -> list[str]:
         splits = sorted(p.stem for folder in SPLIT_FOLDERS for p in (root / "ImageSets" / folder).glob("*.txt"))
         advice = nearest(split, splits) if splits else "without ImageSets leave split out, or name the sequences"
         raise UserError(f"{lists[-1]}: list of the split '{split}' not found; {advice}")
-    entries = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    entries = [row.text.split()[0] for row in read_rows(path)]
     return list(dict.fromkeys(Path(entry).parent.name if "/" in entry else entry for entry in entries))

@@ -12,6 +12,7 @@ from typing import Literal
 
 from vidistill.data.class_names import read_class_names
 from vidistill.data.clip import FrameSequence, Image, VideoDataset
+from vidistill.data.foreign import listed_path, read_rows, safe_name, whole
 from vidistill.data.image_files import images_in, natural_key, write_image
 from vidistill.data.resized import ResizedSequence, check_height
 from vidistill.data.sequences.classified import ClassifiedVideo, classes_of
@@ -42,8 +43,10 @@ def labelled_videos(
     Args:
         root: The folder that paths in the list are relative to.
         list_file: The list, in `root`. Either lines `path label [label …]`, for a folder of frames
-            `folder total_frames label …`, divided by spaces, tabs or commas, where paths may contain spaces; or a CSV
-            with a header that has the columns `file` and `label`, and optionally `name`, that of the class.
+            `folder total_frames label …`, divided by spaces, tabs, commas or semicolons, where paths may contain spaces
+            or be in quotes; or a table with a header that has the columns `file` and `label`, and optionally `name`,
+            that of the class, its cells divided by commas, semicolons or tabs. Blank lines and those that begin with #
+            are left out.
         class_names: By default from `classes.json` beside the list, a list of names, or from the list's column `name`.
         num_classes: Where neither of these tells; by default one more than the largest label.
         group: A CSV column for cross-validation: its values are dealt to `folds` parts in natural order. Videos
@@ -94,52 +97,65 @@ class _Entry:
 
 def _read(path: Path, root: Path) -> list[_Entry]:
     """The entries of the list at `path`, whose videos are in `root`."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: the list of videos cannot be read ({error}); check root and list_file") from error
-    lines = [(f"{path}:{number}", line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not path.is_file():
+        raise UserError(f"{path}: the list of videos cannot be read; check root and list_file")
+    lines = read_rows(path)
     if not lines:
         raise UserError(f"{path}: the list of videos is empty; add lines `path label`")
-    header = next(csv.reader([lines[0][1]]))
+    known = (*FILE_COLUMNS, "label", "name")
+    header = [name.lower() if name.lower() in known else name for name in lines[0].cells]
     if "label" not in header:
-        return [_line(line, where=where, root=root) for where, line in lines]
+        return [_line(row.text, where=row.where, root=root) for row in lines]
     column = next((name for name in FILE_COLUMNS if name in header), None)
     if column is None:
         raise UserError(f"{path}: its header has no column for the file; name it one of {', '.join(FILE_COLUMNS)}")
     if len(lines) == 1:
         raise UserError(f"{path}: the list of videos is empty; add rows below the header")
     entries = []
-    for where, line in lines[1:]:
-        cells = next(csv.reader([line]))[: len(header)]
-        row = dict(itertools.zip_longest(header, cells, fillvalue=""))
-        labels = re.split(r"[ ;]+", row["label"].strip())
-        if not all(label.isdecimal() for label in labels):
-            raise UserError(f"{where}: label must be whole numbers from 0, got '{row['label']}'; correct the row")
+    for where, _, cells in lines[1:]:
+        row = dict(itertools.zip_longest(header, cells[: len(header)], fillvalue=""))
         if not row[column]:
             raise UserError(f"{where}: has no file in the column '{column}'; add it or remove the row")
-        entries.append(_Entry(row[column], tuple(map(int, labels)), where, row))
+        labels = _labels(re.split(r"[ ;]+", row["label"]), where)
+        entries.append(_Entry(row[column], labels, where, row))
     return entries
+
+
+def _labels(texts: Sequence[str], where: str) -> tuple[int, ...]:
+    """Class ids from text. Errors: UserError for anything but whole numbers from 0."""
+    try:
+        labels = tuple(whole(text) for text in texts)
+    except ValueError:
+        labels = (-1,)
+    if min(labels) < 0:
+        raise UserError(f"{where}: label must be whole numbers from 0, got '{' '.join(texts)}'; correct the row")
+    return labels
 
 
 def _line(line: str, *, where: str, root: Path) -> _Entry:
     """The entry of a line `path label …` or `folder total_frames label …`. The path may end in numbers itself."""
     # wherever only numbers follow, the path may end
-    ends = [match.start() for match in re.finditer(r"[\s,]+\d+(?=(?:[\s,]+\d+)*$)", line) if match.start()]
+    number = r"[0-9]{1,18}(?:\.0+)?"
+    ends = [m.start() for m in re.finditer(rf"[\s,;]+{number}(?=(?:[\s,;]+{number})*$)", line) if m.start()]
     if not ends:
         raise UserError(f"{where}: has no label; a line is `path label`, the label a whole number from 0")
-    splits = [(line[:end], [int(number) for number in re.findall(r"\d+", line[end:])]) for end in ends]
-    existing = [split for split in splits if (root / split[0]).exists()] or splits[:1]
+    splits = [(_unquoted(line[:end]), [whole(text) for text in re.findall(number, line[end:])]) for end in ends]
+    existing = [split for split in splits if listed_path(root, split[0], where=where).exists()] or splits[:1]
     path, numbers = existing[0]
     if len(existing) > 1:  # prefer a folder with as many frames as the first number says
-        folders = (split for split in existing if (root / split[0]).is_dir())
-        path, numbers = next((f for f in folders if len(images_in(root / f[0])) == f[1][0]), existing[0])
-    if not (root / path).is_dir():
+        folders = [(listed_path(root, path, where=where), path, numbers) for path, numbers in existing]
+        fitting = (f for f in folders if f[0].is_dir() and len(images_in(f[0])) == f[2][0])
+        _, path, numbers = next(fitting, folders[0])
+    if not listed_path(root, path, where=where).is_dir():
         return _Entry(path, tuple(numbers), where)
     num_frames, *labels = numbers
     if not labels:
         raise UserError(f"{where}: has no label; a line for a folder of frames is `folder total_frames label`")
     return _Entry(path, tuple(labels), where, num_frames=num_frames)
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'" else text
 
 
 def _class_names(
@@ -179,7 +195,7 @@ def _choose_fold(
 
 def _frames(root: Path, entry: _Entry, readers: OpenReaders, height: int | None) -> FrameSequence:
     """The frames of an entry: a video file, or a folder of images."""
-    path = root / entry.path
+    path = listed_path(root, entry.path, where=entry.where)
     if not path.exists():
         raise UserError(f"{entry.where}: {path} not found; check the list and root")
     frames: FrameSequence
@@ -213,7 +229,7 @@ def write_labelled_frames(dataset: VideoDataset, root: str | Path) -> list[str]:
     listed = [_list_row(video, dataset.class_names) for video in dataset.sequences]
     pairs = zip(dataset.sequences, listed, strict=True)
     for number, (video, row) in enumerate(track(pairs, "writing", total=len(listed))):
-        folder = f"{number:06d}_{Path(video.name).stem}"
+        folder = f"{number:06d}_{safe_name(Path(video.name).stem)}"
         try:
             for index, image in enumerate(_decoded(video)):
                 write_image(image, Path(root) / folder / f"{index:06d}.jpg")

@@ -4,15 +4,15 @@ Its files number frames and pixels from 1.
 """
 
 import configparser
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 from vidistill.data.clip import VideoDataset
+from vidistill.data.foreign import Row, listed_path, read_rows, whole
 from vidistill.data.image_files import images_in, natural_key, read_image
 from vidistill.data.sampling import FrameRange, frame_slice, select_frames
 from vidistill.data.sequences.boxes import BoxedSequence, Boxes, all_boxes
-from vidistill.data.sequences.frame_files import frame_paths, unique_name, write_images
+from vidistill.data.sequences.frame_files import folder_name, frame_paths, write_images
 from vidistill.data.sequences.images import ImageSequence
 from vidistill.errors import UserError
 from vidistill.files import atomic_path, read_lines, relative_path
@@ -21,7 +21,8 @@ MOT_CLASSES = (
     "pedestrian", "person on vehicle", "car", "bicycle", "motorbike", "non motorised vehicle", "static person",
     "distractor", "occluder", "occluder on the ground", "occluder full", "reflection", "crowd",
 )  # fmt: skip
-Row = tuple[list[float], int, int, bool]  # box, class, instance, whether it is not scored
+Thing = tuple[list[float], int, int, bool]  # box, class, instance, whether it is not scored
+WORLD_COLUMNS = 10  # of a row of MOT15
 LEAST_SIDE = 1e-6  # pixels, of a box in a file, whose numbers have six decimals
 
 
@@ -38,6 +39,7 @@ def mot(
     Args:
         root: A folder that holds gt/gt.txt, img1 and seqinfo.ini, or folders of such folders.
         class_names: The classes to keep, in the order of our ids; rows without a class, as in MOT15, are of the first.
+            Rows of ten columns are MOT15's, with world coordinates in the last three, unless the last two are -1.
         all_classes: The layout's classes, from its id 1 on.
         frames: [first, end) of each sequence; None takes all.
         height: Resizes frames and boxes to this height in pixels, the width in proportion; None keeps their size.
@@ -65,12 +67,16 @@ def mot(
 def _sequence(folder: Path, labels: dict[int, int | None], part: slice, height: int | None) -> BoxedSequence:
     """labels: from the file's class ids to ours, None for classes to leave out."""
     info = _info(folder / "seqinfo.ini")
-    image_folder = folder / info.get("imdir", "img1")
+    image_folder = listed_path(folder, info.get("imdir", "img1"), where=f"{folder / 'seqinfo.ini'}: imDir")
     images = images_in(image_folder) if image_folder.is_dir() else []
     if not images:
         raise UserError(f"{image_folder}: has no frames; copy the sequence again")
     length = info.get("seqlength", str(len(images))).strip()
-    if not length.isdecimal() or int(length) != len(images):  # one missing image would shift the boxes of all others
+    try:
+        is_whole = whole(length) == len(images)  # one missing image would shift the boxes of all others
+    except ValueError:
+        is_whole = False
+    if not is_whole:
         raise UserError(
             f"{image_folder}: has {len(images)} images, expected {length!r:.40}, the seqLength of seqinfo.ini; copy "
             "the sequence again, or correct seqLength"
@@ -97,7 +103,7 @@ def _info(path: Path) -> dict[str, str]:
 def _size(info: dict[str, str], path: Path) -> tuple[int, int]:
     """(height, width) of the frames according to seqinfo.ini, at `path`."""
     try:
-        height, width = int(info["imheight"]), int(info["imwidth"])
+        height, width = whole(info["imheight"]), whole(info["imwidth"])
     except (KeyError, ValueError) as error:
         raise UserError(f"{path}: imHeight and imWidth must be whole numbers ({error}); correct them") from error
     if min(height, width) < 1:
@@ -109,36 +115,45 @@ def _size(info: dict[str, str], path: Path) -> tuple[int, int]:
 
 def _read(path: Path, num_frames: int, labels: dict[int, int | None], size: tuple[int, int]) -> list[Boxes]:
     """The boxes of every frame of `size` (height, width), those outside it left out."""
-    rows: list[list[Row]] = [[] for _ in range(num_frames)]  # by frame
-    for number, row in enumerate(csv.reader(read_lines(path)), 1):
-        if not row:
-            continue
-        where = f"{path}:{number}"
-        frame, thing = _row(row, labels, where)
+    rows = read_rows(path)
+    in_world = any(_is_in_world(row.cells) for row in rows)
+    found: list[list[Thing]] = [[] for _ in range(num_frames)]  # by frame
+    for row in rows:
+        frame, thing = _thing(row, labels, has_class=not (in_world and len(row.cells) == WORLD_COLUMNS))
         if not 1 <= frame <= num_frames:
-            raise UserError(f"{where}: frame must be from 1 to {num_frames}, got {frame}; correct or remove the row")
+            fault = f"frame must be from 1 to {num_frames}, got {frame}"
+            raise UserError(f"{row.where}: {fault}; correct or remove the row")
         if thing is not None:
-            rows[frame - 1].append(thing)
+            found[frame - 1].append(thing)
     annotations = []
-    for frame, things in enumerate(rows, 1):
+    for frame, things in enumerate(found, 1):
         xyxy, classes, instances, crowd = (list(column) for column in zip(*things, strict=True)) if things else [[]] * 4
         boxes = Boxes.of(xyxy, classes, instances=instances, crowd=crowd)
         annotations.append(boxes.checked(num_classes=len(labels), where=f"{path}, frame {frame}").clipped(size))
     return annotations
 
 
-def _row(row: list[str], labels: dict[int, int | None], where: str) -> tuple[int, Row | None]:
-    """The frame, from 1, and what the row says; None for a class to leave out."""
+def _is_in_world(cells: list[str]) -> bool:
+    """Whether a row ends in world coordinates x, y, z, as in MOT15, and not in a detection's class, -1, -1 or -1s."""
     try:
-        frame, instance = int(row[0]), int(row[1])
-        left, top, width, height = (float(value) for value in row[2:6])
-        counts = len(row) <= 6 or float(row[6]) != 0
-        class_id = int(row[7]) if len(row) > 7 else -1
+        return len(cells) == WORLD_COLUMNS and any(float(cell) != -1 for cell in cells[8:])
+    except ValueError:
+        return False
+
+
+def _thing(row: Row, labels: dict[int, int | None], *, has_class: bool) -> tuple[int, Thing | None]:
+    """The frame, from 1, and what the row says; None for a class to leave out."""
+    cells = row.cells
+    try:
+        frame, instance = whole(cells[0]), whole(cells[1])
+        left, top, width, height = (float(value) for value in cells[2:6])
+        counts = len(cells) <= 6 or float(cells[6]) != 0
+        class_id = whole(cells[7]) if has_class and len(cells) > 7 else -1
     except (IndexError, ValueError) as error:
-        raise UserError(f"{where}: expected frame,id,left,top,width,height,… ({error}); correct the row") from error
+        raise UserError(f"{row.where}: expected frame,id,left,top,width,height,… ({error}); correct the row") from error
     if class_id != -1 and class_id not in labels:
         raise UserError(
-            f"{where}: class must be from 1 to {len(labels)}, got {class_id}; correct the row or set all_classes"
+            f"{row.where}: class must be from 1 to {len(labels)}, got {class_id}; correct the row or set all_classes"
         )
     label = 0 if class_id == -1 else labels[class_id]
     if label is None:
@@ -155,7 +170,7 @@ def write_mot(dataset: VideoDataset, root: str | Path) -> None:
     and seqinfo.ini names it; others are written as `img1/000001.png`.
 
     Args:
-        dataset: Sequences with boxes; those of the same name get folders numbered by `unique_name`.
+        dataset: Sequences with boxes; the folders get the names of `folder_name`.
         root: The folder to write into.
 
     Raises:
@@ -163,8 +178,7 @@ def write_mot(dataset: VideoDataset, root: str | Path) -> None:
     """
     names: set[str] = set()
     for sequence in dataset.sequences:
-        name = unique_name(sequence.name, names)
-        names.add(name)
+        name = folder_name(sequence.name, names)
         folder = Path(root) / name
         lines = []
         for frame, boxes in enumerate(all_boxes(sequence), 1):
@@ -173,9 +187,10 @@ def write_mot(dataset: VideoDataset, root: str | Path) -> None:
                 counts = int(boxes.crowd is None or not boxes.crowd[place])
                 lines.append(f"{frame},{instance},{box_text(*xyxy)},{counts},{int(boxes.labels[place]) + 1},1\n")
         files = list(frame_paths(sequence))
-        if files and images_in(files[0].parent) == files:
-            image_folder = relative_path(files[0].parent, folder)
-        else:
+        image_folder = relative_path(files[0].parent, folder) if files else ""
+        # what a line of seqinfo.ini cannot hold is copied too
+        stay = image_folder.isprintable() and image_folder == image_folder.strip()
+        if not files or images_in(files[0].parent) != files or not stay:
             image_folder = "img1"
             write_images(sequence, folder, [f"img1/{index + 1:06d}.png" for index in range(len(sequence))])
         height, width = sequence.image(0).shape[:2]

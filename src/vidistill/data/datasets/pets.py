@@ -1,14 +1,13 @@
 """PETS 2009, S2.L1, view 1 (Ferryman & Shahrokni 2009): people who cross a campus, seen from above by one camera."""
 
-import csv
 from pathlib import Path
 
 from vidistill.data.clip import VideoDataset
+from vidistill.data.foreign import Row, read_rows, whole
 from vidistill.data.sampling import FrameRange, frame_slice
 from vidistill.data.sequences.boxes import BoxedSequence, Boxes
 from vidistill.data.sequences.videos import OpenReaders, VideoSequence
 from vidistill.errors import UserError
-from vidistill.files import read_lines
 
 CLASS_NAMES = ("person",)
 PALETTE = ((236, 95, 103),)
@@ -46,15 +45,17 @@ def pets(root: str | Path, *, frames: FrameRange | None = None, height: int | No
 def _read(path: Path, num_frames: int, size: tuple[int, int]) -> list[Boxes]:
     """The boxes of every frame of `size` (height, width)."""
     rows: list[list[tuple[int, list[float]]]] = [[] for _ in range(num_frames)]  # (instance, box) by frame
-    for number, row in enumerate(csv.DictReader(read_lines(path)), 2):
+    header, *table = read_rows(path) or [Row(str(path), "", [])]
+    for where, _, cells in table:
+        row = dict(zip(header.cells, cells, strict=False))
         try:
-            frame, instance = int(row["frame"]), int(row["id"])
+            frame, instance = whole(row["frame"]), whole(row["id"])
             x, y, w, h = (float(row[name]) for name in COLUMNS[2:])
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path}:{number}: expected {','.join(COLUMNS)} ({error}); correct the row") from error
+        except (KeyError, ValueError) as error:
+            raise UserError(f"{where}: expected {','.join(COLUMNS)} ({error}); correct the row") from error
         if not 0 <= frame < num_frames:
             raise UserError(
-                f"{path}:{number}: frame must be from 0 to {num_frames - 1}, as in the video, got {frame}; correct or "
+                f"{where}: frame must be from 0 to {num_frames - 1}, as in the video, got {frame}; correct or "
                 "remove the row"
             )
         rows[frame].append((instance, [x, y, x + w, y + h]))

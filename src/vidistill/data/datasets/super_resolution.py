@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vidistill.data.clip import FrameSequence, VideoDataset
 from vidistill.data.datasets.videos import videos
+from vidistill.data.foreign import read_rows
 from vidistill.data.image_files import folders_in, images_in
 from vidistill.data.sampling import FrameRange, select_names
 from vidistill.data.sequences.high_resolution import HighResolutionSequence
@@ -139,7 +140,7 @@ def high_resolution(
 def _septuplet_names(path: Path) -> list[str]:
     if not path.is_file():
         raise UserError(f"{path}: list not found; Vimeo-90K's root holds sequences and sep_trainlist.txt")
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    names = [row.text for row in read_rows(path)]
     broken = next((name for name in names if len(Path(name).parts) != 2 or ".." in Path(name).parts), None)
     if broken is not None or not names:
         raise UserError(

@@ -1,10 +1,11 @@
 """The files that the frames of a sequence come from, or are written to."""
 
-from collections.abc import Sequence, Set
-from itertools import count
+from collections.abc import Callable, Sequence, Set
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
 from vidistill.data.clip import FrameSequence
+from vidistill.data.foreign import safe_name
 from vidistill.data.image_files import write_image
 from vidistill.data.sequences.boxes import BoxedSequence
 from vidistill.data.sequences.images import ImageSequence
@@ -31,11 +32,21 @@ def write_images(sequence: FrameSequence, folder: Path, names: Sequence[str]) ->
         write_image(image, folder / name)
 
 
-def unique_name(name: str, taken: Set[str]) -> str:
-    """The name, or the first free one of clip.mp4, clip_2.mp4, clip_3.mp4, …"""
+def unique_name(name: str, taken: Set[str], *, form: Callable[[str], str] = str) -> str:
+    """The name, or the first free one of clip.mp4, clip_2.mp4, clip_3.mp4, … taken: in the form that `form` gives."""
     ending = PurePosixPath(name).suffix
     others = (f"{name.removesuffix(ending)}_{number}{ending}" for number in count(2))
-    return name if name not in taken else next(other for other in others if other not in taken)
+    return next(other for other in chain([name], others) if form(other) not in taken)
+
+
+def folder_name(name: str, taken: set[str]) -> str:
+    """A name for the new folder of a video that is called `name`, which may come from anywhere: see `safe_name`.
+
+    taken: the names given so far, to which it is added; names that differ in case alone count as equal.
+    """
+    chosen = unique_name(safe_name(name), taken, form=str.casefold)
+    taken.add(chosen.casefold())
+    return chosen
 
 
 def _unresized(sequence: FrameSequence) -> FrameSequence:
