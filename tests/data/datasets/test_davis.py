@@ -73,7 +73,7 @@ def test_davis_lists_all_that_is_broken(davis_root: Path) -> None:
     frames, masks = (davis_root / kind / "480p" for kind in ("JPEGImages", "Annotations"))
     (masks / "bear" / "00001.png").unlink()
     cut_short(frames / "bear" / "00002.jpg")
-    write_image(masks / "dog-2" / "00000.png")
+    PillowImage.new("RGB", (8, 6), (9, 8, 7)).save(masks / "dog-2" / "00000.png")
     write_image(frames / "dog-2" / "00001.jpg", size=(6, 9))
     cut_short(masks / "dog-10" / "00000.png")
     dataset = davis(davis_root)

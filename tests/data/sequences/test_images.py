@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as PillowImage
 
-from tests.data.example_files import write_image, write_labels
+from tests.data.example_files import write_labels
 from vidistill.data.sequences.images import consecutive_runs, read_labels, train_ids
 from vidistill.errors import UserError
 
@@ -30,9 +30,47 @@ def test_label_images_of_every_kind(tmp_path: Path, mode: str) -> None:
     assert (labels == 4).sum() == 19
 
 
-def test_a_colour_image_is_no_label_image(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="one channel"):
-        read_labels(write_image(tmp_path / "colour.png"), train_ids(256))
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_a_label_image_saved_with_equal_channels(tmp_path: Path, mode: str) -> None:
+    stored = np.array([[0, 1], [2, 255]], np.uint8)
+    PillowImage.fromarray(stored).convert(mode).save(tmp_path / "mask.png")
+    assert read_labels(tmp_path / "mask.png", train_ids(3)).tolist() == stored.tolist()
+
+
+def test_a_float_label_image_of_whole_numbers(tmp_path: Path) -> None:
+    PillowImage.fromarray(np.array([[0, 1], [2, 2]], np.float32)).save(tmp_path / "mask.tiff")
+    assert read_labels(tmp_path / "mask.tiff", train_ids(3)).tolist() == [[0, 1], [2, 2]]
+
+
+@pytest.mark.parametrize(
+    ("stored", "fault"),
+    [
+        (np.float32([[0, 0.5]]), "whole ids from 0 to 65535, got 0.5"),
+        (np.float32([[0, np.nan]]), "whole ids from 0 to 65535, got nan"),
+        (np.float32([[0, np.inf]]), "whole ids from 0 to 65535, got inf"),
+        (np.int32([[0, -1]]), "whole ids from 0 to 65535, got -1"),
+        (np.int32([[0, 2**31 - 1]]), "whole ids from 0 to 65535, got 2.1"),
+        (np.uint16([[0, 1000]]), r"ids \[1000\], expected only \[0, 1, 2, 255\]"),
+        (np.uint8([[[0, 1, 1], [2, 2, 2]]]), "must have one channel, got the colours"),
+        (np.uint8([[[1, 1, 1, 0], [2, 2, 2, 255]]]), "must be opaque"),
+    ],
+)
+def test_values_that_are_no_class_ids(tmp_path: Path, stored: np.ndarray, fault: str) -> None:
+    PillowImage.fromarray(stored).save(tmp_path / "mask.tiff")
+    with pytest.raises(UserError, match=fault):
+        read_labels(tmp_path / "mask.tiff", train_ids(3))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
+def test_formats_that_change_values_hold_no_class_ids(tmp_path: Path, suffix: str) -> None:
+    PillowImage.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / f"mask{suffix}")
+    with pytest.raises(UserError, match="does not keep values exactly; save a label image as PNG"):
+        read_labels(tmp_path / f"mask{suffix}", train_ids(3))
+
+
+def test_more_classes_than_a_label_map_has_ids() -> None:
+    with pytest.raises(UserError, match="at most 255 classes, got 256"):
+        train_ids(256)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
@@ -44,7 +82,7 @@ def test_damaged_label_images_are_user_errors_or_readable(tmp_path: Path, damage
         contents[place % len(contents)] = value
     path.write_bytes(contents)
     with contextlib.suppress(UserError):
-        assert read_labels(path, train_ids(256)).ndim == 2
+        assert read_labels(path, train_ids(255)).ndim == 2
 
 
 def test_runs_of_consecutive_frames() -> None:

@@ -102,7 +102,7 @@ def test_every_problem_is_listed(folder: Path) -> None:
     assert size.startswith(f"{labels / '000000.png'}:")
     assert "32x12, expected 32x24" in size
     (labels / "000000.png").write_bytes(b"no image")
-    assert "the depth map cannot be read" in dataset.problems()[1]
+    assert "cannot be read as a depth map" in dataset.problems()[1]
 
 
 def test_bad_options(folder: Path, tmp_path: Path) -> None:

@@ -4,13 +4,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image as PillowImage
+from numpy.typing import NDArray
 
 from vidistill.data.clip import IGNORED, Image, LabelMap
-from vidistill.data.image_files import read_image, size_text
+from vidistill.data.image_files import open_picture, read_image, size_text
 from vidistill.errors import UserError
+
+LARGEST_ID = 2**16 - 1  # that a label image may hold
 
 
 def consecutive_runs(images: Sequence[Path], pattern: str, *, max_step: int) -> list[list[Path]]:
@@ -32,25 +35,49 @@ def consecutive_runs(images: Sequence[Path], pattern: str, *, max_step: int) -> 
     return runs
 
 
+def read_channel(path: Path, *, what: str = "a label image") -> NDArray[Any]:
+    """(H, W) the stored values of a picture with one channel, or with several equal ones, as some programs save it.
+
+    Of a palette its indices; 1 bit as 0 and 1. Errors: UserError where it cannot be read, or has colours.
+    """
+    picture = open_picture(path, what=what, lossless=True)
+    stored = np.asarray(picture)
+    if stored.dtype == bool:  # as bool it would index a table as a mask
+        stored = stored.astype(np.uint8)
+    if picture.mode.endswith(("A", "a")):  # LA, PA, RGBA
+        if stored[..., -1].min() < 255:
+            raise UserError(f"{path}: {what} must be opaque; save it without transparency, every pixel with its value")
+        stored = stored[..., :-1]
+    if stored.ndim == 3:
+        if (stored != stored[..., :1]).any():
+            raise UserError(
+                f"{path}: {what} must have one channel, got the colours of shape {stored.shape}; store class ids, or a "
+                "palette of them"
+            )
+        stored = stored[..., 0]
+    return stored
+
+
 def read_labels(path: Path, known: Mapping[int, int]) -> LabelMap:
     """(H, W) class ids of a label image. known: from the file's ids to ours (255 to ignore); others are an error."""
-    try:
-        with PillowImage.open(path) as file:
-            stored = np.asarray(file)
-    except (OSError, ValueError, SyntaxError, EOFError, PillowImage.DecompressionBombError) as error:
-        raise UserError(f"{path}: the label image cannot be read ({error}); replace it") from error
-    if stored.ndim != 2:
-        raise UserError(f"{path}: a label image must have one channel, got shape {stored.shape}; store class ids")
-    if stored.dtype == bool:  # a 1-bit PNG; as bool it would index the table as a mask
-        stored = stored.astype(np.uint8)
+    stored = read_channel(path)
+    if stored.dtype.kind != "u":
+        values = np.unique(stored)
+        wrong = ~((values >= 0) & (values <= LARGEST_ID) & (values == np.rint(values)))  # NaN is neither
+        if wrong.any():
+            shown = ", ".join(f"{value:g}" for value in values[wrong][:3])
+            raise UserError(
+                f"{path}: a label image must have whole ids from 0 to {LARGEST_ID}, got {shown}; correct it"
+            )
+    ids = stored if stored.dtype.kind == "u" else stored.astype(np.uint16)
     # (largest id + 1,) from the file's id to ours, -1 where unknown
-    table = np.full(int(stored.max(initial=0)) + 1, -1, dtype=np.int16)
+    table = np.full(int(ids.max()) + 1, -1, dtype=np.int16)
     for source, target in known.items():
         if source < len(table):
             table[source] = target
-    labels = table[stored]
-    if labels.min(initial=0) < 0:
-        unknown = sorted(set(np.unique(stored[labels < 0]).tolist()))[:5]
+    labels = table[ids]
+    if labels.min() < 0:
+        unknown = sorted(set(np.unique(ids[labels < 0]).tolist()))[:5]
         raise UserError(f"{path}: the mask has ids {unknown}, expected only {sorted(known)[:40]}; correct the mask")
     return labels.astype(np.uint8)
 
@@ -119,5 +146,10 @@ def _read(reader: Callable[[int], Image | LabelMap | None], index: int, problems
 
 
 def train_ids(num_classes: int, *, ignored: Sequence[int] = (IGNORED,)) -> dict[int, int]:
-    """`label_ids` of label images that store train ids: 0…num_classes-1 stay, `ignored` become 255."""
+    """`label_ids` of label images that store train ids: 0…num_classes-1 stay, `ignored` become 255.
+
+    Errors: UserError for more classes than a label map of 8 bits has ids for.
+    """
+    if num_classes > IGNORED:
+        raise UserError(f"label maps can have at most {IGNORED} classes, got {num_classes}; leave some out")
     return {i: i for i in range(num_classes)} | dict.fromkeys(ignored, IGNORED)

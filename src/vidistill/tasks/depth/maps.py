@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as PillowImage
 
 from vidistill.data.clip import FrameSequence, LabelMap, VideoDataset
-from vidistill.data.image_files import images_in
+from vidistill.data.image_files import images_in, open_picture
 from vidistill.data.resized import ResizedSequence, check_height
 from vidistill.data.sequences.images import ImageSequence
 from vidistill.errors import UserError
@@ -31,12 +30,9 @@ def read_depth(path: Path, scale: float) -> LabelMap:
     Raises:
         UserError: it cannot be read, or has not one channel of 16 bits.
     """
-    try:
-        with PillowImage.open(path) as file:
-            is_16_bit, stored = file.mode.startswith("I"), np.asarray(file)
-    except (OSError, ValueError, SyntaxError, EOFError, PillowImage.DecompressionBombError) as error:
-        raise UserError(f"{path}: the depth map cannot be read ({error}); replace it") from error
-    if not is_16_bit or stored.ndim != 2:
+    picture = open_picture(path, what="a depth map", lossless=True)
+    stored = np.asarray(picture)
+    if not picture.mode.startswith("I") or stored.min() < 0 or stored.max() > LARGEST:
         kind = f"{stored.shape[2]} channels" if stored.ndim == 3 else f"one of {stored.dtype}"
         raise UserError(
             f"{path}: a depth map must be a PNG with one channel of 16 bits, got {kind}; store metres × {scale:g}, "
