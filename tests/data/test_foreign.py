@@ -11,11 +11,17 @@ from hypothesis import strategies as st
 from PIL import Image as PillowImage
 
 from tests.command_line import run
+from vidistill.data.clip import VideoDataset
 from vidistill.data.datasets.coco_video import coco_video
+from vidistill.data.datasets.label_maps import label_maps
+from vidistill.data.datasets.labelled_videos import labelled_videos, write_labelled_frames
 from vidistill.data.datasets.mot import mot
 from vidistill.data.foreign import listed_path, read_json, read_rows, safe_name, whole
+from vidistill.data.sequences.classified import ClassifiedVideo
 from vidistill.data.sequences.frame_files import folder_name
+from vidistill.data.sequences.images import ImageSequence
 from vidistill.errors import UserError
+from vidistill.tasks.segmentation.show import LabelMapFolder
 
 
 @pytest.mark.parametrize("value", [3, 3.0, "3", " 3 ", "3.0", "3.00e+00", "+3"])
@@ -124,6 +130,28 @@ def test_a_video_called_anything_stays_in_the_new_folder(tmp_path: Path, layout:
     assert len(sequences) == len(NAMES)
     levels = sorted((int(s.image(0)[0, 0, 0]), s.boxes(0).xyxy.tolist(), len(s)) for s in sequences)
     assert levels == [(2 * number, [[0.5, 1, 2, 3]], 2) for number in range(len(NAMES))]
+
+
+def test_labels_of_a_video_called_anything_stay_in_the_new_folder(tmp_path: Path) -> None:
+    frame, labels = np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8)
+    names = [name for name in NAMES if "/" not in name]
+    with LabelMapFolder(tmp_path / "out", {"a": 0}) as files:
+        for name in names:
+            files.begin(name)
+            files.add(frame, labels)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert len(label_maps(tmp_path / "out").sequences) == len(names)
+
+
+def test_frames_of_a_video_called_anything_stay_in_the_new_folder(tmp_path: Path) -> None:
+    place = tmp_path / "data" / ("x" * 200) / "a\nb"
+    place.mkdir(parents=True)
+    PillowImage.fromarray(np.zeros((8, 8, 3), np.uint8)).save(place / "0.png")
+    video = ClassifiedVideo(ImageSequence("../" + "x" * 300 + "\n", [place / "0.png"]), (0,), {}, None)
+    write_labelled_frames(VideoDataset("x", [video], ("a",)), tmp_path / "out")
+    [folder] = [path for path in (tmp_path / "out").iterdir() if path.is_dir()]
+    assert folder.name == "000000_" + "x" * 120
+    assert len(labelled_videos(tmp_path / "out", list_file="labels.csv").sequences[0]) == 1
 
 
 def test_a_folder_whose_name_breaks_a_line_is_copied(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from vidistill.errors import UserError
 from vidistill.files import read_lines
 
 MOST_PART = 255  # bytes of a file's name, on every common system
-MOST_PATH = 4000
+MOST_PATH = 3000  # bytes, which leaves room for the folder's
 MOST_NAME = 120  # bytes of a folder's name, which leaves room for what is added to it
 RESERVED = re.compile(r"(?i)(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?")  # on Windows
 DELIMITERS = ",;\t"

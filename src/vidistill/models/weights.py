@@ -5,7 +5,6 @@ a wrapper (`state_dict`, `model`, `params_ema`, …), under prefixes (`module.`,
 or in shards. Neither wrappers nor prefixes are listed here: those are taken under which the network finds its names.
 """
 
-import json
 import re
 import zipfile
 from collections import Counter, OrderedDict
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from vidistill.data.foreign import listed_path, read_json
 from vidistill.errors import UserError
 
 Tensors = dict[str, Tensor]
@@ -172,18 +172,16 @@ def _file_in(path: Path) -> Path:
 
 def _read_shards(index: Path) -> Tensors:
     """The tensors of all the files that an index names, which lie beside it."""
-    try:
-        files = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except FileNotFoundError as error:
-        raise UserError(f"{index}: file not found; give the path of a checkpoint") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{index}: cannot be read as an index of shards ({error}); copy it again") from error
+    contents = read_json(index, "an index of shards", advice="copy it again")
+    places = contents.get("weight_map") if isinstance(contents, dict) else None
+    if not isinstance(places, dict) or not places:
+        raise UserError(f"{index}: has no weight_map, which names each tensor's file; copy it again")
     tensors: Tensors = {}
-    for name in files:
-        if Path(name).name != name or not (index.parent / name).is_file():
+    for name in dict.fromkeys(map(str, places.values())):
+        file = listed_path(index.parent, name, where=f"{index}: weight_map")
+        if file.parent != index.parent or not file.is_file():
             raise UserError(f"{index}: the shard {name!r:.80} is not beside it; copy all shards into its folder")
-        contents = _read(index.parent / name)
-        tensors |= next((part for _, part in _mappings(contents)), {})
+        tensors |= next((part for _, part in _mappings(_read(file))), {})
     return tensors
 
 

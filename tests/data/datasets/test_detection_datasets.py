@@ -148,6 +148,61 @@ def test_crowds_and_scores_of_coco_as_text(tmp_path: Path) -> None:
     assert boxes.scores.tolist() == [0.25, 0.5]
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda c: c["annotations"][0].update(image_id=10.0, iscrowd=None, area=None),
+        lambda c: c["annotations"][0].update(image_id="10", category_id="7", iscrowd=False, id=2),
+        lambda c: c["annotations"][0].update(bbox=["1", "2", "3", "4.5"], iscrowd=0.0, score=None),
+        lambda c: c["annotations"][0].update(segmentation={"counts": "a", "size": [1, 1]}, keypoints=[1, 2, 2]),
+        lambda c: [i.update(width="16", height=12.0, frame_id=f"{i['frame_id']}.0") for i in c["images"]],
+        lambda c: c["images"].append(dict(c["images"][0])),
+        lambda c: [i.update(file_name=i["file_name"].replace("/", "\\")) for i in c["images"]],
+        lambda c: [i.update(video_id="v-5") for i in c["images"]] and c["videos"][0].update(id="v-5"),
+        lambda c: c["categories"].append(c["categories"][0] | {}),
+    ],
+)
+def test_coco_of_other_programs(tmp_path: Path, edit) -> None:
+    contents = coco_contents()
+    edit(contents)
+    dataset = coco_video(write_coco(tmp_path, contents))
+    [sequence] = dataset.sequences
+    assert dataset.class_names == ("dog", "car")
+    boxes = sequence.boxes(0)
+    assert boxes.xyxy.tolist() == [[1, 2, 4, 6.5], [10, 8, 16, 10]]
+    assert boxes.labels.tolist() == [1, 0]
+    assert boxes.crowd.tolist() == [False, True]
+    assert boxes.scores is None
+    assert (sequence.image(1) == 10).all()
+    assert dataset.problems() == []
+
+
+@pytest.mark.parametrize(
+    ("edits", "expected"),
+    [
+        (({"instance_id": 3.0}, {"instance_id": "4"}), [3, 4]),
+        (({"instance_id": None}, {}), [-1, 4]),
+        (({"instance_id": None, "track_id": 8}, {"instance_id": None, "attributes": {"track_id": 9}}), [8, 9]),
+        (({"instance_id": 2**63}, {"instance_id": 2**63}), [0, 0]),  # as some hashes are
+        (({"instance_id": "a3"}, {"instance_id": 5}), [0, 1]),
+    ],
+)
+def test_what_identifies_a_thing_in_coco(tmp_path: Path, edits: tuple[dict, dict], expected: list[int]) -> None:
+    contents = coco_contents()
+    for annotation, edit in zip(contents["annotations"], edits, strict=True):
+        annotation.update(edit)
+    assert coco_video(write_coco(tmp_path, contents)).sequences[0].boxes(0).instances.tolist() == expected
+
+
+def test_classes_follow_the_order_of_ids_as_numbers_then_as_text(tmp_path: Path) -> None:
+    contents = coco_contents()
+    contents["annotations"] = []
+    ids = ("b", 10, "2", "a", 7.0)
+    contents["categories"] = [{"id": key, "name": f"named {key}"} for key in ids] + [{"id": 99}]
+    names = ("named 2", "named 7.0", "named 10", "99", "named a", "named b")
+    assert coco_video(write_coco(tmp_path, contents)).class_names == names
+
+
 def test_boxes_outside_of_their_frame_are_problems(tmp_path: Path) -> None:
     contents = coco_contents()
     contents["annotations"][0].update(bbox=[1, 12, 3, 4])
@@ -202,6 +257,25 @@ def test_mot_worked_by_hand(tmp_path: Path, info: bool) -> None:
     assert len(mot(tmp_path / "a", frames=(1, 2)).sequences[0]) == 1
 
 
+@pytest.mark.parametrize(
+    ("rows", "classes"),
+    [
+        ("1,7,2,3,4,5,1,-1.407,9.0212,0.68774\n1,8,2,3,4,5,1,3,9,0\n", [0, 0]),  # MOT15, once 3 m and no car
+        ("1,7,2,3,4,5,1,-1,-1,-1\n", [0]),  # MOT15 without world coordinates
+        ("1,7,2,3,4,5,0.9,3,-1,-1\n1,8,2,3,4,5,0.9,1,-1,-1\n", [1, 0]),  # as `vidistill stream --out x.txt` writes
+        ("1.0,7.0,2.0,3.0,4.0,5.0,1.0,3.0,0.86\n", [1]),  # MOT16 by pandas
+        ("1.00e+00 7.00e+00 2.00e+00 3.00e+00 4.00e+00 5.00e+00 1.00e+00 3.00e+00 1.00e+00\n", [1]),  # by numpy
+        ("# frame, id, …\r\n\r\n 1;7;2;3;4;5;1;3;1;\r\n", [1]),
+    ],
+)
+def test_mot_rows_of_every_year_and_program(tmp_path: Path, rows: str, classes: list[int]) -> None:
+    write_mot_sequence(tmp_path, rows)
+    boxes = mot(tmp_path, class_names=("pedestrian", "car")).sequences[0].boxes(0)
+    assert boxes.labels.tolist() == classes
+    assert boxes.xyxy.tolist() == [[1, 2, 5, 7]] * len(classes)
+    assert boxes.instances[0] == 7
+
+
 @pytest.mark.parametrize(("inside", "root"), [("a", "."), ("a/gt", ".."), (".", "a")])
 def test_mot_from_inside_of_a_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str, root: str) -> None:
     write_mot_sequence(tmp_path / "a", "1,7,2,3,4,5")
@@ -221,6 +295,10 @@ def test_mot_from_inside_of_a_sequence(tmp_path: Path, monkeypatch: pytest.Monke
         ("1,7,2,3,-4,5,1,1,1", "must have a width and a height above 0"),
         ("1,7,2,3", "expected frame,id,left"),
         ("one,7,2,3,4,5", "expected frame,id,left"),
+        ("1.5,7,2,3,4,5", "'1.5' is not a whole number"),
+        ("1,9223372036854775808,2,3,4,5", "is beyond 64 bits"),
+        ("1,7,2,3,1e39,5", "frame 1: box 0 .*finite"),
+        ('1,7,"' + "9" * 200_000, "cannot be read as cells"),
     ],
 )
 def test_bad_mot_rows(tmp_path: Path, row: str, fault: str) -> None:
@@ -237,6 +315,8 @@ def test_bad_mot_rows(tmp_path: Path, row: str, fault: str) -> None:
         ("[Sequence]\nimWidth=16\nimHeight=0\n", "imHeight and imWidth must be at least 1, got 0 and 16"),
         ("[Sequence]\nimWidth=wide\nimHeight=12\n", "must be whole numbers"),
         (b"[Sequence]\nname=caf\xe9\n", "UTF-8"),
+        ("[Sequence]\nimDir=\n", "imDir: expected the name of a file"),
+        ("[Sequence]\nimDir=a\0b\n", "imDir: no file can have the name"),
     ],
 )
 def test_bad_mot_infos(tmp_path: Path, info: str | bytes, fault: str) -> None:

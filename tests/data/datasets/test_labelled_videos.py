@@ -74,6 +74,23 @@ def test_a_table_with_a_header_names_and_several_labels(place: Path) -> None:
     assert dataset.class_names == ("hug, long", "shake", "2")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'File;Label;name\r\na.mp4;1;shake\r\n"of two, words/b 2.mp4";0;hug\r\n\r\n',
+        "label\tfile\n1.0\ta.mp4\n0\tof two, words/b 2.mp4\n",
+        "# from a table\n'a.mp4' 1\n# and another\n\"of two, words/b 2.mp4\"\t0.0\n",
+        'file,label\na.mp4,1\n"of two, words\\b 2.mp4",0\n',
+        "a.mp4;1\nof two, words/b 2.mp4;0",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_of_other_programs(place: Path, text: str, encoding: str) -> None:
+    (place / "list.txt").write_bytes(text.encode(encoding))
+    dataset = labelled_videos(place)
+    assert [(len(s), classes_of(s)) for s in dataset.sequences] == [(3, (1,)), (4, (0,))]
+
+
 def test_named_classes_and_a_height(place: Path) -> None:
     dataset = listed(place, "a.mp4 1", class_names=["sit", "stand"], height=16)
     assert dataset.class_names == ("sit", "stand")
@@ -134,6 +151,9 @@ def test_groups_are_dealt_in_natural_order(tmp_path: Path) -> None:
         ("a.mp4 0\na.mp4\n", {}, r"list\.txt:2: has no label; a line is `path label`"),
         ("a.mp4 zero", {}, r"list\.txt:1: has no label"),
         ("a.mp4 -1", {}, r"list\.txt:1: has no label"),
+        ("a.mp4 ²", {}, r"list\.txt:1: has no label"),
+        ("file,label\na\0.mp4,1", {}, r"list\.txt:2: "),
+        ("x" * 300 + " 1", {}, r"list\.txt:1: no file can have the name"),
         ("frames 0", {}, r"list\.txt:1: has no label; a line for a folder of frames is `folder total_frames label`"),
         ("a.mp4 0\n\na.mp4 4", {"num_classes": 4}, r"list\.txt:3: label must be below 4, got 4"),
         ("a.mp4 1", {"class_names": ["one"]}, "label must be below 1, got 1"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from vidistill.data.clip import VideoDataset
+from vidistill.data.foreign import whole
 from vidistill.data.image_files import images_in
 from vidistill.data.sampling import FrameRange, frame_slice, select_frames
 from vidistill.data.sequences.boxes import BoxedSequence, Boxes
@@ -90,7 +91,7 @@ def _shows_known_class(path: Path) -> bool:
     """Whether an annotation names one of the 30 classes, or is broken, which is an error when it is read."""
     try:
         return any((name.text or "").strip() in IDS for name in ElementTree.parse(path).iterfind("object/name"))
-    except (OSError, ElementTree.ParseError):
+    except (OSError, ElementTree.ParseError, ValueError, LookupError):
         return True
 
 
@@ -124,16 +125,16 @@ class XmlBoxes(Sequence[Boxes]):
         things: list[tuple[str, list[float], int]] = []  # (WordNet id, box, track), track -1 where an object has none
         try:
             root = ElementTree.parse(path).getroot()
-            height, width = (int(_text(root, f"size/{name}")) for name in ("height", "width"))
+            height, width = (whole(_text(root, f"size/{name}")) for name in ("height", "width"))
             if min(height, width) < 1:
                 raise ValueError(f"its size is {width}x{height}")
             for element in root.iter("object"):
                 # corners are taken as edges, as is usual
                 box = [float(_text(element, f"bndbox/{name}")) for name in ("xmin", "ymin", "xmax", "ymax")]
-                things.append((_text(element, "name"), box, int(element.findtext("trackid", "-1"))))
+                things.append((_text(element, "name"), box, whole(element.findtext("trackid") or "-1")))
         except FileNotFoundError as error:
             raise UserError(f"{path}: annotation not found; copy it again or remove its frame") from error
-        except (OSError, ElementTree.ParseError, ValueError) as error:
+        except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:  # the last: of an unknown encoding
             raise UserError(f"{path}: cannot be read as an annotation ({error}); copy it again") from error
         if self.other_classes:
             things = [thing for thing in things if thing[0] in IDS]

@@ -56,14 +56,13 @@ class Boxes:
     ) -> "Boxes":
         """Boxes from anything that numpy reads, converted to the right types; empty lists give none."""
         with np.errstate(over="ignore"):  # beyond float32 is infinite, which `checked` refuses
-            edges = np.asarray(xyxy, np.float32).reshape(-1, 4)
-        return cls(
-            edges,
-            np.asarray(labels, np.int64).reshape(-1),
-            None if instances is None else np.asarray(instances, np.int64).reshape(-1),
-            None if scores is None else np.asarray(scores, np.float32).reshape(-1),
-            None if crowd is None else np.asarray(crowd, np.bool_).reshape(-1),
-        )
+            return cls(
+                np.asarray(xyxy, np.float32).reshape(-1, 4),
+                np.asarray(labels, np.int64).reshape(-1),
+                None if instances is None else np.asarray(instances, np.int64).reshape(-1),
+                None if scores is None else np.asarray(scores, np.float32).reshape(-1),
+                None if crowd is None else np.asarray(crowd, np.bool_).reshape(-1),
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
