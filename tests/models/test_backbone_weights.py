@@ -62,6 +62,24 @@ def test_timm_checkpoints_in_safetensors_and_in_wrappers(tmp_path: Path) -> None
 
 
 @torch.no_grad()
+def test_a_backbone_inside_of_another_network(tmp_path: Path) -> None:
+    source = randomised(timm_network("test_resnet", num_classes=7))
+    inner = {name: tensor for name, tensor in source.state_dict().items() if not name.startswith("fc.")}
+
+    def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {prefix + name: tensor for name, tensor in tensors.items()}
+
+    lightning = {"state_dict": under("model.backbone.", inner) | {"model.head.weight": torch.ones(3)}, "epoch": 3}
+    network = tsn(7, backbone="test_resnet")
+    assert load_backbone(network, saved(lightning, tmp_path / "a.ckpt")) == HEAD
+    assert torch.equal(network.backbone.conv1[0].weight, source.conv1[0].weight)
+    keys = {name: tensor + 1 for name, tensor in inner.items()}
+    two = {"state_dict": under("module.encoder_q.", inner) | under("module.encoder_k.", keys)}
+    with pytest.raises(UserError, match=r"several weights that fit, '.*encoder_k' and '.*encoder_q'; save the wanted"):
+        load_backbone(network, saved(two, tmp_path / "b.pth"))
+
+
+@torch.no_grad()
 def test_inflated_kernels_see_a_still_clip_as_its_frame(tmp_path: Path) -> None:
     source = randomised(import_torchvision().models.resnet18(weights=None))
     network = slow_only(1000, depth=18).eval()

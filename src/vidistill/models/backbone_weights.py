@@ -46,9 +46,10 @@ def load_backbone(network: nn.Module, path: str | Path) -> list[str]:
     """
     place, classifier = f"{declared(network).backbone_path}.", declared(network).classifier or ""
     own = {_local(name, place, classifier): tensor for name, tensor in network.state_dict().items()}
-    backbone = {name.removeprefix(PREFIX) for name in own if name.startswith(PREFIX)}
-    names = {*backbone, *FOREIGN_STEMS, *(f"features.{name}" for name in backbone)}
-    tensors = read_weights(_located(Path(path))).under(names)
+    weights = read_weights(_located(Path(path)))
+    backbone = [name for name in own if name.startswith(PREFIX) and name.rpartition(".")[0] != classifier]
+    forms = ([name.removeprefix(PREFIX) for name in backbone], *([stem] for stem in FOREIGN_STEMS))
+    tensors = weights.under(next((names for names in forms if weights.has(names)), forms[0]))
     if "_conv_stem.weight" in tensors:  # fits other forms by its shapes, but needs TensorFlow's epsilon and padding
         norm = next((module for module in network.modules() if isinstance(module, nn.BatchNorm2d)), None)
         if norm is None or norm.eps != TENSORFLOW_EPSILON:

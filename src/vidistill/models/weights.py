@@ -8,7 +8,7 @@ or in shards. Neither wrappers nor prefixes are listed here: those are taken und
 import re
 import zipfile
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,23 @@ class Weights:
         Raises:
             UserError: several mappings or prefixes have all the names, with other numbers, and none is an average.
         """
-        own = {WRAPPING.sub("", name): name for name in names}
-        counted = [name for name in own if not name.endswith(UNREAD)]
+        own = {_unwrapped(name): name for name in names}
+        options = self._options(own)
+        most = max(option[:2] for option in options)
+        best = [option[2:] for option in options if option[:2] == most]
+        chosen, *others = [_taken(self.parts[place], prefix, outer, own) for place, prefix, outer in best]
+        if most[0] == len(_counted(own)) and any(not _equal(chosen, other) for other in others):
+            places = " and ".join(sorted({f"'{f'{place}.{prefix}'.strip('.')}'" for place, prefix, _ in best})[:3])
+            raise UserError(f"{self.path}: holds several weights that fit, {places}; save the wanted ones alone")
+        return chosen
+
+    def has(self, names: Collection[str]) -> bool:
+        """Whether all of the names are found under one prefix."""
+        return max(option[0] for option in self._options(names)) == len(_counted(names))
+
+    def _options(self, names: Collection[str]) -> list[tuple[int, bool, str, str, str]]:
+        """Where the names may be: how many are found, whether an average, the place, the prefix, and one to add."""
+        counted = _counted(names)
         options = []
         for place, tensors in self.parts.items():
             for outer in _common_prefixes(counted):  # which the network has, and the file may not have
@@ -70,13 +85,7 @@ class Weights:
                 for prefix, num_found in (votes or {"": 0}).items():
                     is_averaged = not AVERAGED.isdisjoint(re.split(r"[^a-z]+", f"{place}.{prefix}".lower()))
                     options.append((num_found, is_averaged, place, prefix, outer))
-        most = max(option[:2] for option in options)
-        best = [option[2:] for option in options if option[:2] == most]
-        chosen, *others = [_taken(self.parts[place], prefix, outer, own) for place, prefix, outer in best]
-        if most[0] == len(counted) and any(not _equal(chosen, other) for other in others):
-            places = " and ".join(sorted({f"'{f'{place}.{prefix}'.strip('.')}'" for place, prefix, _ in best})[:3])
-            raise UserError(f"{self.path}: holds several weights that fit, {places}; save the wanted ones alone")
-        return chosen
+        return options
 
 
 def read_weights(path: str | Path) -> Weights:
@@ -277,6 +286,11 @@ def _instead(contents: Any) -> str:
     return f", but {held}; torch.save the network's state_dict() and give that file"
 
 
+def _counted(names: Collection[str]) -> list[str]:
+    """The names that weights must have."""
+    return [name for name in names if not name.endswith(UNREAD)]
+
+
 def _prefixes(tensors: Tensors, names: Collection[str]) -> Counter[str]:
     """By prefix how many of `names` are found behind it."""
     votes: Counter[str] = Counter()
@@ -286,11 +300,15 @@ def _prefixes(tensors: Tensors, names: Collection[str]) -> Counter[str]:
     return votes
 
 
-def _common_prefixes(names: Collection[str]) -> list[str]:
-    """No prefix, and the dotted ones that all of the names share: "network.", "network.model.", …"""
-    first = next(iter(names), "")
-    ends = [match.end() for match in re.finditer(r"\.", first)]
-    return ["", *(first[:end] for end in ends if all(name.startswith(first[:end]) for name in names))]
+def _common_prefixes(names: Sequence[str]) -> list[str]:
+    """No prefix, and the dotted ones of modules around all layers of the names: "network.", "network.model.", …"""
+    around = [name.split(".")[:-2] for name in names] if len(names) > 1 else []
+    num_shared = 0
+    for parts in zip(*around, strict=False):
+        if len(set(parts)) > 1:
+            break
+        num_shared += 1
+    return ["".join(f"{part}." for part in around[0][:n]) if n else "" for n in range(num_shared + 1)]
 
 
 def _taken(tensors: Tensors, prefix: str, outer: str, own: Mapping[str, str]) -> Tensors:
