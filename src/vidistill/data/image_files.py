@@ -17,7 +17,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 LOSSLESS = ("PNG", "TIFF", "BMP", "GIF", "PPM")
 FORMATS = (*LOSSLESS, "JPEG", "WEBP")  # others are not opened: some run programs, none is a frame
 MOST_PIXELS = 2**25  # 8K is 7680×4320; decoded and converted, so many take up to 0.7 GB
-TOO_MANY = f"more than {MOST_PIXELS // 2**20} million"
+TOO_MANY = f"more than {MOST_PIXELS // 10**6} million"
 ORIENTATION = 0x0112  # of EXIF
 UPRIGHT = {
     2: PillowImage.Transpose.FLIP_LEFT_RIGHT, 3: PillowImage.Transpose.ROTATE_180,
