@@ -77,6 +77,7 @@ FILES: dict[str, Callable[[dict[str, Tensor]], Any]] = {
     },
     "no counters": lambda own: {name: t for name, t in own.items() if not name.endswith("num_batches_tracked")},
     "numbers beside": lambda own: own | {"epoch": 3, "names": ["a"], "stem.total_ops": torch.zeros(1)},
+    "a list in the network's order": lambda own: list(own.values()),
     "double": lambda own: {name: tensor.double() for name, tensor in own.items()},
 }  # fmt: skip
 
@@ -148,6 +149,12 @@ def test_the_names_of_both_sides(source: nn.Module, tmp_path: Path) -> None:
     torch.save({"x": torch.zeros(1)}, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"it lacks 'stem\.0\.weight' \(and \d+ more\), has unknown 'x';"):
         load_weights(source, tmp_path / "w.pth")
+    torch.save(list(own.values())[1:], tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"it lacks 'stem\.0\.weight' \(and \d+ more\), has unknown '0'"):
+        load_weights(source, tmp_path / "w.pth")
+    torch.save(list(own.values())[::-1], tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"shapes differ: 'stem\.0\.weight' is \(4,\)"):
+        load_weights(source, tmp_path / "w.pth")
     torch.save({"student": own, "teacher": other(own)}, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"several weights that fit, 'student' and 'teacher'"):
         load_weights(source, tmp_path / "w.pth")
@@ -179,7 +186,7 @@ NO_WEIGHTS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: torch.save({"model": nn.Linear(1, 1), "epoch": 3}, path),
         r"but an object of a program, torch.nn.modules.linear.Linear, .*; there, torch.save its state_dict\(\)",
     ),
-    "a list": (lambda path: torch.save([torch.ones(2)], path), "holds no weights by name, but a list;"),
+    "a list": (lambda path: torch.save([torch.ones(2), 3], path), "holds no weights by name, but a list;"),
     "numbers": (lambda path: torch.save({"a": 1}, path), "holds no weights by name, but dict;"),
     "an int": (lambda path: torch.save(3, path), "holds no weights by name, but int;"),
     "a tensor": (lambda path: torch.save(torch.ones(2), path), "holds no weights by name, but Tensor;"),

@@ -51,6 +51,7 @@ class Weights:
 
     path: Path
     parts: Mapping[str, Tensors]
+    is_list: bool = False  # of tensors in the network's order, which are named "0", "1", …
 
     def under(self, names: Collection[str]) -> Tensors:
         """The tensors for a network of `names`, by these names; those under the same prefix that it lacks, by theirs.
@@ -61,6 +62,8 @@ class Weights:
         Raises:
             UserError: several mappings or prefixes have all the names, with other numbers, and none is an average.
         """
+        if self.is_list and len(names) == len(self.parts[""]):
+            return dict(zip(names, self.parts[""].values(), strict=True))  # whose shapes must all fit
         own = {_unwrapped(name): name for name in names}
         options = self._options(own)
         most = max(option[:2] for option in options)
@@ -106,6 +109,8 @@ def read_weights(path: str | Path) -> Weights:
             f"{path}: is one of {int(shard[2])} shards; give {shard[1]}{shard[3]}.index.json, or the folder"
         )
     contents = _read(file)
+    if isinstance(contents, list | tuple) and contents and all(isinstance(value, Tensor) for value in contents):
+        return Weights(path, {"": {str(place): tensor for place, tensor in enumerate(contents)}}, is_list=True)
     parts = dict(_mappings(contents))
     if not parts:
         raise UserError(f"{path}: holds no weights by name{_instead(contents)}")
