@@ -2,9 +2,11 @@
 
 import bisect
 import contextlib
+import itertools
 import operator
 import os
 import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,6 +22,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from vidistill.data.video._transport import lost_packets
 from vidistill.errors import UserError
 
 # libav's own bound (MAX_NVOP_SIZE) on the size of MPEG-4 packets that repeat the last picture and give no frame.
@@ -57,6 +60,10 @@ def open_video(path: str) -> tuple[InputContainer, VideoStream]:
     return container, streams[0]
 
 
+def seconds_of(pts: int, time_base: Fraction) -> float:
+    return pts * time_base.numerator / time_base.denominator
+
+
 def _cannot_open(path: str, reason: str | None) -> UserError:
     return UserError(
         f"{path}: cannot be opened as a video ({reason}); it is not a video, or it was cut off while being written: "
@@ -73,31 +80,52 @@ class Packets:
     def __init__(self, container: InputContainer, stream: VideoStream, *, joined: bool = False) -> None:
         self.reliable = True
         self.start_pts: int | None = None
+        self.count = 0
+        self.last_dts: int | None = None
+        self.lost = False  # whether the last packet lacks data, or one is missing before it
         self._container, self._stream = container, stream
         self._joined = joined
         self._codec = stream.codec_context.codec.canonical_name
-        self._count = 0
-        self._last_dts: int | None = None
+        self._started = False
+        self._ahead: deque[Packet] = deque()
         self._end_pts = 0
 
     def __iter__(self) -> Iterator[Packet]:
-        started = False
-        for packet in self._container.demux(self._stream):
-            self._count += packet.size > 0 or packet.dts is not None
-            started = started or packet.is_keyframe or (not self._joined and self._indexed(packet))
-            if packet.size == 0 or not started:
+        source = self._container.demux(self._stream)
+        loses_next = False
+        while (packet := self._ahead.popleft() if self._ahead else next(source, None)) is not None:
+            self.lost, loses_next = loses_next, False
+            if packet.is_corrupt and self._container.format.name != "mpegts":
+                self.lost = True
+            elif packet.is_corrupt:  # by libav's parser the mark stands one packet too early
+                self._ahead.extend(itertools.islice(source, 2 - len(self._ahead)))
+                loses_next = self._loses(packet)
+            self.count += packet.size > 0 or packet.dts is not None
+            self._started = self._started or packet.is_keyframe or (not self._joined and self._indexed(packet))
+            if packet.size == 0 or not self._started:
                 continue
             if packet.pts is None:
                 self.reliable = False
-            if packet.dts is not None and self._last_dts is not None and packet.dts <= self._last_dts:
+            if packet.dts is not None and self.last_dts is not None and packet.dts <= self.last_dts:
                 self.reliable = False  # times start over where files were concatenated
             if self._codec == "mpeg4" and packet.size <= EMPTY_MPEG4_BYTES:
                 self.reliable = False
             if packet.pts is not None:
                 self.start_pts = packet.pts if self.start_pts is None else self.start_pts
                 self._end_pts = max(self._end_pts, packet.pts + (packet.duration or 0))
-            self._last_dts = packet.dts if packet.dts is not None else self._last_dts
+            self.last_dts = packet.dts if packet.dts is not None else self.last_dts
             yield packet
+
+    def _loses(self, packet: Packet) -> bool:
+        """Whether data is lost after a marked packet of a transport stream, whose packets are counted.
+
+        Where recordings are joined the count only starts anew, with a key frame. Of a pipe this is taken to be a join.
+        """
+        key = self._ahead[1] if len(self._ahead) == 2 and self._ahead[1].is_keyframe else None
+        path = Path(self._container.name)
+        if packet.pos is None or not path.is_file():
+            return key is None
+        return lost_packets(path, self._stream.id, packet.pos, None if key is None else key.pos)
 
     def _indexed(self, packet: Packet) -> bool:
         """Whether the container's index starts with a key frame at or before this packet, even if that is damaged."""
@@ -112,7 +140,7 @@ class Packets:
 
     def all_sent(self, pts: int) -> bool:
         """Whether no later packet can show a frame before `pts`: a frame is never shown before it is decoded."""
-        return pts == self.start_pts or (self._last_dts is not None and pts <= self._last_dts)
+        return pts == self.start_pts or (self.last_dts is not None and pts <= self.last_dts)
 
     def declared_frames(self) -> int | None:
         """The number of frames that the container declares; for Matroska, which declares the duration, an estimate."""
@@ -127,9 +155,9 @@ class Packets:
         """After reading all packets from the start: whether there were fewer than the container declares."""
         name = self._container.format.name
         if name.startswith("mov"):
-            return self._count < len(self._stream.index_entries)
+            return self.count < len(self._stream.index_entries)
         if name == "avi":
-            return self._count + AVI_SLACK < self._stream.frames
+            return self.count + AVI_SLACK < self._stream.frames
         end = self._declared_end()
         if end is None or self._stream.time_base is None:
             return False
@@ -193,7 +221,7 @@ def scan_packets(path: str, first: VideoFrame) -> FrameIndex | None:
         for packet in packets:
             if packet.pts is None or not packets.reliable:
                 break
-            if packet.is_corrupt:
+            if packets.lost:
                 shown = [item for item in shown if item[0] < packet.pts]
                 break
             if packet.is_keyframe:

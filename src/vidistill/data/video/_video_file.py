@@ -7,33 +7,42 @@ drops what it cannot decode and silently stops where a file was cut off.
 import contextlib
 import heapq
 import itertools
+from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
-from av.error import FFmpegError
+from av.error import FFmpegError, InvalidDataError
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from vidistill.data.video._colour import Orientation, RgbConverter, range_of
-from vidistill.data.video._packets import FrameIndex, Packets, open_video, scan_packets
+from vidistill.data.video._packets import FrameIndex, Packets, open_video, scan_packets, seconds_of
+from vidistill.data.video.damage import Damage, DamageReport
 from vidistill.errors import UserError
 
 # Frames. Decoding through so many costs less than a seek, which discards the decoder's buffered frames.
 SEEK_GAIN = 8
+# Frames. More than a decoder holds back, threads included.
+MOST_HELD = 64
 
 
 class Decoder:
     """One open container, decoded forward.
 
-    `frames()` gives every frame in presentation order, or raises a UserError that names the first missing or damaged
-    one, or the first of another size. `position` is the place of the next frame in presentation order.
+    `frames()` gives frames in presentation order. `position` is the place of the next one, `after_loss` whether
+    something was lost just before the last one that came. The first missing or damaged frame, or the first of another
+    size, raises a UserError that names it; with damage "skip", what is missing or damaged goes to `report` instead.
     """
 
-    def __init__(self, path: str, num_threads: int) -> None:
+    def __init__(self, path: str, num_threads: int, damage: Damage) -> None:
         self.path = path
         self.position = 0
+        self.report = DamageReport()
+        self.after_loss = False
         self.container, self.stream = open_video(path)
+        self._skips = damage == "skip"
         self._context = self.stream.codec_context
         self._context.thread_count = num_threads
         self._context.thread_type = "SLICE" if num_threads == 1 else "FRAME"
@@ -44,8 +53,10 @@ class Decoder:
         self._packets = Packets(self.container, self.stream, joined=sought)
         self._sought = sought
         self._expected: list[int] = []  # heap of the pts of packets whose frames have not come yet
+        self._unusable: deque[int] = deque(maxlen=MOST_HELD)  # the pts of packets that lack data
         self._fresh = True
         self._failed = False
+        self._lost = False  # since the last frame
 
     @property
     def seekable(self) -> bool:
@@ -74,47 +85,89 @@ class Decoder:
                 start = self._packets.start_pts
                 if self._sought and start is not None and frame.pts is not None and frame.pts < start:
                     continue  # leading picture of an open GOP: the frames that it refers to were not decoded
-                self._check(frame)
-                self.position += 1
-                yield frame
-        if self._failed or (self._packets.reliable and self._expected):
+                if self._check(frame):
+                    self.position += 1
+                    self.after_loss, self._lost = self._lost, False
+                    yield frame
+        if self._packets.reliable:
+            for pts in sorted(set(self._expected).difference(self._unusable)):
+                self._lose(pts, "missing frame")
+        if self._failed or (self.position == 0 and self.report.count):
             raise self.damage()
+
+    def _lose(self, pts: int | None, reason: str) -> None:
+        """Counts a loss, or raises its error."""
+        if not self._skips:
+            raise self.damage()
+        self._lost = True
+        self.report.add(None if pts is None else seconds_of(pts, self.stream.time_base or Fraction(1)), reason)
 
     def _batches(self) -> Iterator[list[VideoFrame]]:
         """Frames by packet; after the last packet or the first failure, the frames that the decoder still holds."""
-        try:
-            for packet in self._packets:
-                if self._packets.shows(packet) and self._packets.reliable and packet.pts is not None:
-                    heapq.heappush(self._expected, packet.pts)
-                if packet.is_corrupt:
-                    self._failed = True
+        for packet in self._readable():
+            if self._packets.shows(packet) and self._packets.reliable and packet.pts is not None:
+                heapq.heappush(self._expected, packet.pts)
+            if self._packets.lost and self._fails(packet.pts, "lost data"):
+                break
+            if self._packets.lost and packet.pts is not None:
+                self._unusable.append(packet.pts)
+            try:
+                frames = self._context.decode(packet)
+            except FFmpegError as error:
+                # Where packets tell what must come, this frame is missed as soon as a later one comes.
+                if self._fails(packet.pts, f"not decodable ({error.strerror})", counts=not self._packets.reliable):
                     break
-                yield self._context.decode(packet)
-        except FFmpegError:
-            self._failed = True
+            else:
+                yield frames
         if not self._sought and self.seekable and self._packets.end_early():
-            self._failed = True
+            self._fails(None, "end of the file missing")
         try:
             held = self._context.decode(None)
-        except FFmpegError:
-            self._failed = True
+        except FFmpegError as error:
+            self._fails(None, f"not decodable ({error.strerror})", counts=not self._packets.reliable)
         else:
             yield held
 
-    def _check(self, frame: VideoFrame) -> None:
+    def _readable(self) -> Iterator[Packet]:
+        """The packets up to where reading fails; with "skip" on after what the demuxer cannot parse."""
+        while True:
+            before = self._packets.count
+            try:
+                yield from self._packets
+            except FFmpegError as error:
+                failed = self._fails(self._packets.last_dts, f"not readable ({error.strerror})")
+                if not failed and isinstance(error, InvalidDataError) and self._packets.count > before:
+                    continue
+            return
+
+    def _fails(self, pts: int | None, reason: str, *, counts: bool = True) -> bool:
+        """Whether decoding must end here. With "skip" never: the loss is counted."""
+        if not self._skips:
+            self._failed = True
+        elif counts:
+            self._lose(pts, reason)
+        return self._failed
+
+    def _check(self, frame: VideoFrame) -> bool:
+        """Whether the frame can be used."""
         size = (frame.width, frame.height)
         self._size = self._size or size
         if size != self._size:
             first, new = (f"{width}x{height}" for width, height in (self._size, size))
             raise UserError(f"{self.path}: frame {self.position} is {new}, expected {first}; re-encode it to one size")
-        if frame.is_corrupt or not self._is_next(frame):
-            raise self.damage()
+        self._compare(frame)
+        if frame.pts in self._unusable:
+            return False
+        if frame.is_corrupt:
+            self._lose(frame.pts, "damaged frame")
+            return False
         packets = self._packets
         if self._failed and packets.reliable and frame.pts is not None and not packets.all_sent(frame.pts):
             raise self.damage()  # the packets broke off, and a frame before this one may be lost
+        return True
 
-    def _is_next(self, frame: VideoFrame) -> bool:
-        """False if packets announced a frame before this one. Stops comparing where the two do not correspond."""
+    def _compare(self, frame: VideoFrame) -> None:
+        """Finds the frames that packets announced before this one. Stops comparing where the two do not correspond."""
         packets, expected = self._packets, self._expected
         if self._fresh and packets.start_pts is not None and frame.pts is not None:
             while expected and expected[0] < min(frame.pts, packets.start_pts):
@@ -123,10 +176,12 @@ class Decoder:
             packets.reliable = False
         self._fresh = False
         if packets.reliable and frame.pts in expected:
-            return heapq.heappop(expected) == frame.pts
-        packets.reliable = False
-        expected.clear()
-        return True
+            while (pts := heapq.heappop(expected)) != frame.pts:
+                if pts not in self._unusable:  # or it is counted already
+                    self._lose(pts, "missing frame")
+        else:
+            packets.reliable = False
+            expected.clear()
 
     def damage(self) -> UserError:
         """The error that says how far this file can be decoded."""
@@ -141,8 +196,9 @@ class Decoder:
 class VideoFile:
     """A video file as a source of frames: in order, or by place."""
 
-    def __init__(self, path: str, *, num_threads: int) -> None:
+    def __init__(self, path: str, *, num_threads: int, damage: Damage) -> None:
         self._path = path
+        self._damage = damage
         self._num_threads = num_threads
         self._rgb = RgbConverter(num_threads)
         self._index: FrameIndex | None = None
@@ -158,6 +214,7 @@ class VideoFile:
             raise
         self._first = first
         self._held = (0, first)
+        self.damage = decoder.report
 
         stream = decoder.stream
         self.fps = Fraction(stream.average_rate or stream.guessed_rate or 25)
@@ -175,7 +232,7 @@ class VideoFile:
         self._seekable = decoder.seekable
 
     def _open(self) -> tuple[Decoder, Iterator[VideoFrame]]:
-        decoder = Decoder(self._path, self._num_threads)
+        decoder = Decoder(self._path, self._num_threads, self._damage)
         return decoder, decoder.frames()
 
     def close(self) -> None:
@@ -183,8 +240,8 @@ class VideoFile:
             self._cursor[0].container.close()
         self._cursor = None
 
-    def stream(self) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-        """(pts_seconds, image (H, W, 3)) from the first frame on, through a decoder that nothing else uses."""
+    def stream(self) -> Iterator[tuple[float, NDArray[np.uint8], bool]]:
+        """(pts_seconds, image (H, W, 3), after_loss) from the first frame on, through a decoder that nothing else uses."""
         if self._untouched and self._cursor is not None:  # take over the decoder that has given the first frame only
             (decoder, rest), self._cursor = self._cursor, None
             frames: Iterator[VideoFrame] = itertools.chain([self._first], rest)
@@ -193,16 +250,17 @@ class VideoFile:
         else:
             raise UserError(f"{self._path}: is a pipe or a live stream and can be read only once; open it again")
         rgb = RgbConverter(self._num_threads)
+        self.damage = decoder.report
         try:
             for index, frame in enumerate(frames):
-                yield self._seconds(index, frame), self._orientation.upright(rgb(frame))
+                yield self._seconds(index, frame), self._orientation.upright(rgb(frame)), decoder.after_loss
         finally:
             decoder.container.close()
 
     def _seconds(self, index: int, frame: VideoFrame) -> float:
         if not self._has_times or frame.pts is None:
             return float(index / self.fps)
-        return frame.pts * self._time_base.numerator / self._time_base.denominator
+        return seconds_of(frame.pts, self._time_base)
 
     @property
     def index(self) -> FrameIndex:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from vidistill.data.image_files import IMAGE_SUFFIXES, images_in, read_image
 from vidistill.data.video._packets import FrameIndex
 from vidistill.data.video._video_file import VideoFile
+from vidistill.data.video.damage import Damage, DamageReport
 from vidistill.errors import UserError
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
@@ -26,11 +27,19 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpe
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Frame:
-    """One picture of a video. image: (H, W, 3) uint8 RGB, upright, contiguous."""
+    """One picture of a video.
+
+    Attributes:
+        index: From 0 on.
+        pts_seconds: When it is shown.
+        image: (H, W, 3) uint8 RGB, upright, contiguous.
+        after_loss: Whether something before it was lost, so that a stream should start anew from it, with a key frame.
+    """
 
     index: int
     pts_seconds: float
     image: NDArray[np.uint8]
+    after_loss: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,9 @@ class FrameSource(Protocol):
 
     @property
     def index(self) -> FrameIndex: ...
-    def stream(self) -> Iterator[tuple[float, NDArray[np.uint8]]]: ...
+    @property
+    def damage(self) -> DamageReport: ...
+    def stream(self) -> Iterator[tuple[float, NDArray[np.uint8], bool]]: ...
     def image(self, index: int) -> NDArray[np.uint8]: ...
     def close(self) -> None: ...
 
@@ -82,6 +93,11 @@ class VideoReader:
         path: A video file, a URL, or a folder of images.
         num_threads: Of the decoder. 1 decodes without delay, more decode several frames at once.
         fps: Frames per second of a folder of frames, 0.001 to 1000; a file has its own.
+        damage: "refuse": a UserError where a frame is damaged or missing, or the video breaks off. "skip": such frames
+            are left out and counted in `damage`, and the first frame after them has `after_loss`. Left out are frames
+            that do not decode, that the decoder marks corrupt, or whose data a transport stream lost; frames that
+            refer to these are used, as the decoder makes them. Where reading fails, as when a connection is reset,
+            iterating ends. Frames cannot be had by number or time then, and `num_frames` counts the lost ones too.
 
     Attributes:
         width, height: Of the upright frames, in pixels.
@@ -94,11 +110,16 @@ class VideoReader:
         IndexError: For a frame number that the video does not have.
     """
 
-    def __init__(self, path: str | Path, *, num_threads: int = 1, fps: float | Fraction = 25) -> None:
+    def __init__(
+        self, path: str | Path, *, num_threads: int = 1, fps: float | Fraction = 25, damage: Damage = "refuse"
+    ) -> None:
         self.path = str(path)
+        self._skips = damage == "skip"
         folder = "://" not in self.path and Path(path).is_dir()
         self._source: FrameSource = (
-            FrameFolder(Path(path), frame_rate(fps)) if folder else VideoFile(self.path, num_threads=num_threads)
+            FrameFolder(Path(path), frame_rate(fps), damage)
+            if folder
+            else VideoFile(self.path, num_threads=num_threads, damage=damage)
         )
         self.width = self._source.width
         self.height = self._source.height
@@ -120,6 +141,11 @@ class VideoReader:
     @property
     def num_frames(self) -> int:
         return len(self._source.index.times)
+
+    @property
+    def damage(self) -> DamageReport:
+        """What the iterator that began last has left out so far."""
+        return self._source.damage
 
     @property
     def duration_seconds(self) -> float:
@@ -145,8 +171,8 @@ class VideoReader:
         )
 
     def __iter__(self) -> Iterator[Frame]:
-        for index, (pts_seconds, image) in enumerate(self._source.stream()):
-            yield Frame(index, pts_seconds, image)
+        for index, (pts_seconds, image, after_loss) in enumerate(self._source.stream()):
+            yield Frame(index, pts_seconds, image, after_loss)
 
     def __getitem__(self, index: int) -> Frame:
         place = self._place(index)
@@ -174,6 +200,8 @@ class VideoReader:
 
     def _place(self, index: int) -> int:
         """The frame number from 0 on."""
+        if self._skips:
+            raise UserError(f"{self.path}: is read with damage='skip', in order only; open it with damage='refuse'")
         place = operator.index(index)
         place += self.num_frames if place < 0 else 0
         if not 0 <= place < self.num_frames:
@@ -189,7 +217,9 @@ class FrameFolder:
     colour_range = "full"
     pixel_aspect = Fraction(1)
 
-    def __init__(self, path: Path, fps: Fraction) -> None:
+    def __init__(self, path: Path, fps: Fraction, damage: Damage) -> None:
+        self.damage = DamageReport()
+        self._skips = damage == "skip"
         self._files = images_in(path)
         if not self._files:
             raise UserError(f"{path}: is a folder without frames; it needs {', '.join(IMAGE_SUFFIXES)} files")
@@ -202,9 +232,20 @@ class FrameFolder:
         times = np.array([float(place / self.fps) for place in range(len(self._files))])
         return FrameIndex(times, float(len(self._files) / self.fps))
 
-    def stream(self) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    def stream(self) -> Iterator[tuple[float, NDArray[np.uint8], bool]]:
+        self.damage, after_loss = DamageReport(), False
         for place in range(len(self._files)):
-            yield float(place / self.fps), self.image(place)
+            seconds = float(place / self.fps)
+            try:
+                image = self.image(place)
+            except UserError as error:
+                if not self._skips:
+                    raise
+                self.damage.add(seconds, str(error))
+                after_loss = True
+            else:
+                yield seconds, image, after_loss
+                after_loss = False
 
     def image(self, index: int) -> NDArray[np.uint8]:
         image = read_image(self._files[index])
