@@ -6,6 +6,7 @@ import itertools
 import operator
 import os
 import re
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,14 +28,16 @@ from vidistill.errors import UserError
 
 # libav's own bound (MAX_NVOP_SIZE) on the size of MPEG-4 packets that repeat the last picture and give no frame.
 EMPTY_MPEG4_BYTES = 19
+# How far to look for streams: bytes, microseconds.
+FAR = {"probesize": str(1 << 28), "analyzeduration": str(600 * 10**6)}
 # Headers of AVI writers are often off by a frame or two.
 AVI_SLACK = 2
 
 
-def open_video(path: str) -> tuple[InputContainer, VideoStream]:
-    """A container and its first video stream; cover pictures do not count.
+def open_container(path: str, options: dict[str, str] | None = None) -> InputContainer:
+    """The container at `path`, a file or a URL, whatever characters its name and its metadata have.
 
-    Errors: UserError where the path, the container, the stream or its codec is missing or unusable.
+    Errors: UserError where it is missing or not a container.
     """
     if "://" not in path:
         if not os.path.exists(path):
@@ -44,20 +47,41 @@ def open_video(path: str) -> tuple[InputContainer, VideoStream]:
     # libav takes a colon in a relative path for a protocol. Path.resolve() would change `..` behind a link.
     name = path if "://" in path else str(Path(path).absolute())
     try:
-        container = av.open(name, metadata_errors="ignore")
-    except (FFmpegError, OSError) as error:
-        raise _cannot_open(path, error.strerror) from error
-    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+        return av.open(name, metadata_errors="replace", options=options or {})
+    except (FFmpegError, OSError, ValueError) as error:
+        raise _cannot_open(path, getattr(error, "strerror", None) or str(error)) from error
+
+
+def open_video(path: str) -> tuple[InputContainer, VideoStream]:
+    """A container and its video stream: libav's best, mostly the one marked default; cover pictures do not count.
+
+    Errors: UserError where the path, the container, the stream or its codec is missing or unusable.
+    """
+    container = open_container(path)
+    streams = videos_of(container)
+    if not streams and os.path.isfile(path) and container.streams:
+        container.close()
+        container = open_container(path, FAR)  # some recordings begin with minutes of sound
+        streams = videos_of(container)
     if not streams or container.format.name == "tty":  # libav's "tty" draws text files as pictures
         kinds = sorted({"text" if streams else stream.type for stream in container.streams} - {"video"})
+        pictures = bool(container.streams.video) and not streams
         container.close()
-        if not kinds:
+        if not kinds and not pictures:
             raise _cannot_open(path, "it has no streams")
+        kinds += ["a cover picture"] if pictures else []
         raise UserError(f"{path}: has no video stream, only {', '.join(kinds)}; choose a video")
-    if streams[0].codec_context is None:
+    decodable = [stream for stream in streams if stream.codec_context is not None]
+    if not decodable:
         container.close()
         raise UserError(f"{path}: its codec cannot be decoded by the installed PyAV; re-encode it, e.g. as H.264")
-    return container, streams[0]
+    best = container.streams.best("video")
+    return container, next((stream for stream in decodable if stream == best), decodable[0])
+
+
+def videos_of(container: InputContainer) -> list[VideoStream]:
+    """The video streams without cover pictures."""
+    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
 
 
 def seconds_of(pts: int, time_base: Fraction) -> float:
@@ -183,6 +207,7 @@ class FrameIndex:
     end_seconds: float
     pts: NDArray[np.int64] | None = None  # (N,); None: frames can be told apart only by counting from the start
     keys: tuple[tuple[int, int, int | None], ...] = ()  # of key frames: (place, pts, dts) in presentation order
+    packets: NDArray[np.int64] | None = None  # (2, M) pts, in order, and fingerprint of each packet
 
     def key_place(self, index: int) -> int:
         """The last place at or before `index` where decoding can start."""
@@ -200,6 +225,13 @@ class FrameIndex:
     def _keys_until(self, index: int) -> int:
         return bisect.bisect_right(self.keys, index, key=operator.itemgetter(0))
 
+    def knows(self, packet: Packet) -> bool:
+        """Whether this packet was found at its time."""
+        if self.packets is None or packet.pts is None:
+            return False
+        at = int(np.searchsorted(self.packets[0], packet.pts))
+        return at < self.packets.shape[1] and tuple(self.packets[:, at]) == (packet.pts, _fingerprint(packet))
+
     def place(self, pts: int | None) -> int | None:
         """The place of the frame with this pts; None where there is none."""
         if self.pts is None or pts is None:
@@ -208,9 +240,15 @@ class FrameIndex:
         return place if place < len(self.pts) and self.pts[place] == pts else None
 
 
+def _fingerprint(packet: Packet) -> int:
+    """Tells the packets of a video apart."""
+    return zlib.crc32(memoryview(packet)[:256], packet.size)
+
+
 def scan_packets(path: str, first: VideoFrame) -> FrameIndex | None:
     """The index from packets alone; None where packets cannot tell. `first`: the first frame that is shown."""
     container, stream = open_video(path)
+    prints: list[tuple[int, int]] = []  # (pts, fingerprint)
     time_base, rate = stream.time_base or Fraction(1), stream.average_rate or 25
     packets = Packets(container, stream)
     shown: list[tuple[int, int]] = []  # (pts, duration)
@@ -224,6 +262,7 @@ def scan_packets(path: str, first: VideoFrame) -> FrameIndex | None:
             if packets.lost:
                 shown = [item for item in shown if item[0] < packet.pts]
                 break
+            prints.append((packet.pts, _fingerprint(packet)))
             if packet.is_keyframe:
                 keys.append((packet.pts, packet.dts))
             if packets.shows(packet):
@@ -242,4 +281,4 @@ def scan_packets(path: str, first: VideoFrame) -> FrameIndex | None:
     times = pts * time_base.numerator / time_base.denominator
     last = shown[-1][1] * time_base or 1 / rate
     places = sorted((int(np.searchsorted(pts, key)), key, dts) for key, dts in keys)
-    return FrameIndex(times, float(times[-1] + last), pts, tuple(places))
+    return FrameIndex(times, float(times[-1] + last), pts, tuple(places), np.array(sorted(prints)).T)

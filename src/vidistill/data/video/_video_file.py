@@ -9,6 +9,7 @@ import heapq
 import itertools
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -17,7 +18,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from vidistill.data.video._colour import Orientation, RgbConverter, range_of
+from vidistill.data.video._colour import Orientation, RgbConverter, range_of, source_matrix
 from vidistill.data.video._packets import FrameIndex, Packets, open_video, scan_packets, seconds_of
 from vidistill.data.video.damage import Damage, DamageReport
 from vidistill.errors import UserError
@@ -26,6 +27,10 @@ from vidistill.errors import UserError
 SEEK_GAIN = 8
 # Frames. More than a decoder holds back, threads included.
 MOST_HELD = 64
+
+
+class SeekError(Exception):
+    """A seek led to other packets than its time says."""
 
 
 class Decoder:
@@ -52,6 +57,7 @@ class Decoder:
     def _begin(self, *, sought: bool) -> None:
         self._packets = Packets(self.container, self.stream, joined=sought)
         self._sought = sought
+        self._index: FrameIndex | None = None
         self._expected: list[int] = []  # heap of the pts of packets whose frames have not come yet
         self._unusable: deque[int] = deque(maxlen=MOST_HELD)  # the pts of packets that lack data
         self._fresh = True
@@ -73,10 +79,15 @@ class Decoder:
         whole = self.container.format.name.startswith(("mov", "matroska", "avi")) or not frame.interlaced_frame
         return whole and self.has_times(frame)
 
-    def seek(self, timestamp: int) -> None:
-        """To a key frame at or before `timestamp`, if the format can. The caller sets `position`."""
+    def seek(self, timestamp: int, index: FrameIndex) -> None:
+        """To a key frame at or before `timestamp`, if the format can. The caller sets `position`.
+
+        `frames` then raises SeekError where a packet is not the one that has its time in `index`: formats without an
+        index of their own, such as program streams, guess times after a seek.
+        """
         self.container.seek(timestamp, stream=self.stream)
         self._begin(sought=True)
+        self._index = index
 
     def frames(self) -> Iterator[VideoFrame]:
         """The frames from here to the end; after a seek, from the key frame that it reached."""
@@ -105,6 +116,8 @@ class Decoder:
     def _batches(self) -> Iterator[list[VideoFrame]]:
         """Frames by packet; after the last packet or the first failure, the frames that the decoder still holds."""
         for packet in self._readable():
+            if self._index is not None and not self._index.knows(packet):
+                raise SeekError
             if self._packets.shows(packet) and self._packets.reliable and packet.pts is not None:
                 heapq.heappush(self._expected, packet.pts)
             if self._packets.lost and self._fails(packet.pts, "lost data"):
@@ -200,7 +213,7 @@ class VideoFile:
         self._path = path
         self._damage = damage
         self._num_threads = num_threads
-        self._rgb = RgbConverter(num_threads)
+        self._rgb = RgbConverter(path, num_threads)
         self._index: FrameIndex | None = None
         self._untouched = True  # only the first frame was taken from the cursor
         self._cursor: tuple[Decoder, Iterator[VideoFrame]] | None = self._open()
@@ -209,6 +222,7 @@ class VideoFile:
             first = next(frames, None)
             if first is None:
                 raise UserError(f"{path}: has no frames; record or copy it again")
+            source_matrix(first, path)
         except UserError:
             self.close()
             raise
@@ -241,7 +255,7 @@ class VideoFile:
         self._cursor = None
 
     def stream(self) -> Iterator[tuple[float, NDArray[np.uint8], bool]]:
-        """(pts_seconds, image (H, W, 3), after_loss) from the first frame on, through a decoder that nothing else uses."""
+        """(pts_seconds, image (H, W, 3), after_loss) from the first frame on, by a decoder that nothing else uses."""
         if self._untouched and self._cursor is not None:  # take over the decoder that has given the first frame only
             (decoder, rest), self._cursor = self._cursor, None
             frames: Iterator[VideoFrame] = itertools.chain([self._first], rest)
@@ -249,7 +263,7 @@ class VideoFile:
             decoder, frames = self._open()
         else:
             raise UserError(f"{self._path}: is a pipe or a live stream and can be read only once; open it again")
-        rgb = RgbConverter(self._num_threads)
+        rgb = RgbConverter(self._path, self._num_threads)
         self.damage = decoder.report
         try:
             for index, frame in enumerate(frames):
@@ -298,6 +312,10 @@ class VideoFile:
                 if decoder.position > index:
                     return frame
             raise decoder.damage()
+        except SeekError:
+            self.close()
+            self._index = replace(self.index, keys=())
+            return self._fetch(index)
         except UserError:
             self.close()
             raise
@@ -307,13 +325,14 @@ class VideoFile:
         decoder, _ = self._cursor or self._open()
         for point in self.index.seek_points(index):
             try:
-                decoder.seek(point)
+                decoder.seek(point, self.index)
                 frames = decoder.frames()
                 first = next(frames, None)
-            except (UserError, FFmpegError):
+            except (UserError, FFmpegError, SeekError):
                 continue
             place = None if first is None else self.index.place(first.pts)
-            if first is not None and place is not None and place <= index:
+            # Some files mark frames as key frames from which nothing can be decoded.
+            if first is not None and first.key_frame and place is not None and place <= index:
                 decoder.position = place + 1
                 return decoder, itertools.chain([first], frames)
         decoder.container.close()
