@@ -19,7 +19,7 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from vidistill.data.video._colour import Orientation, RgbConverter, range_of, source_matrix
-from vidistill.data.video._packets import FrameIndex, Packets, open_video, scan_packets, seconds_of
+from vidistill.data.video._packets import FrameIndex, Packets, open_video, scan_packets, seconds_of, videos_of
 from vidistill.data.video.damage import Damage, DamageReport
 from vidistill.errors import UserError
 
@@ -241,6 +241,7 @@ class VideoFile:
         self.width, self.height = self._orientation.upright_size(first.width, first.height)
         stored = Fraction(stream.sample_aspect_ratio or 1)
         self.pixel_aspect = 1 / stored if self._orientation.transposed else stored
+        self.stream_index, self.num_video_streams = stream.index, len(videos_of(decoder.container))
         self._has_times = decoder.has_times(first)
         self._countable = decoder.countable(first)
         self._seekable = decoder.seekable

@@ -22,7 +22,14 @@ from vidistill.data.video._video_file import VideoFile
 from vidistill.data.video.damage import Damage, DamageReport
 from vidistill.errors import UserError
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
+# What a folder is searched for, in lower case; a file that is named itself may have any suffix.
+VIDEO_SUFFIXES = (
+    ".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".mts", ".m2ts",
+    ".m2t", ".trp", ".vob", ".vro", ".evo", ".mpe", ".mpv", ".m1v", ".m2v", ".mod", ".tod", ".3gp", ".3g2", ".ogv",
+    ".ogm", ".qt", ".mj2", ".mjpg", ".mjpeg", ".mk3d", ".asf", ".wtv", ".dvr-ms", ".rm", ".rmvb", ".f4v", ".divx",
+    ".dv", ".mxf", ".gxf", ".nut", ".nsv", ".amv", ".ismv", ".insv", ".lrv", ".gif", ".apng", ".y4m", ".ivf",
+    ".obu", ".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".h266", ".266", ".vvc", ".vc1", ".av1", ".drc",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -47,6 +54,7 @@ class VideoInfo:
     """The properties of a video. Sizes are upright; `rotation_degrees` is the clockwise turn of the stored frames.
 
     pixel_aspect: width ÷ height of an upright pixel as it is displayed.
+    stream: which of the file's streams it is, from 0 on; num_video_streams: how many it could have been.
     """
 
     path: str
@@ -60,6 +68,8 @@ class VideoInfo:
     rotation_degrees: int
     colour_range: str  # "limited" or "full"
     pixel_aspect: Fraction
+    stream: int
+    num_video_streams: int
 
 
 class FrameSource(Protocol):
@@ -73,6 +83,8 @@ class FrameSource(Protocol):
     rotation_degrees: int
     colour_range: str
     pixel_aspect: Fraction
+    stream_index: int
+    num_video_streams: int
 
     @property
     def index(self) -> FrameIndex: ...
@@ -168,6 +180,8 @@ class VideoReader:
             rotation_degrees=source.rotation_degrees,
             colour_range=source.colour_range,
             pixel_aspect=source.pixel_aspect,
+            stream=source.stream_index,
+            num_video_streams=source.num_video_streams,
         )
 
     def __iter__(self) -> Iterator[Frame]:
@@ -216,6 +230,7 @@ class FrameFolder:
     rotation_degrees = 0
     colour_range = "full"
     pixel_aspect = Fraction(1)
+    stream_index, num_video_streams = 0, 1
 
     def __init__(self, path: Path, fps: Fraction, damage: Damage) -> None:
         self.damage = DamageReport()
