@@ -33,7 +33,7 @@ def videos(root: str | Path, *, frames: FrameRange | None = None, height: int | 
     root = Path(root)
     part = frame_slice(frames)
     check_height(height)
-    if not root.exists():
+    if not os.path.exists(root):  # False of names that no file can have
         raise UserError(f"{root}: file or folder not found; check the path")
     readers = OpenReaders()
     sequences: list[FrameSequence] = []

@@ -23,13 +23,19 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from vidistill.data.video._transport import lost_packets
+from vidistill.data.video._transport import ends_within_packet, ends_within_tag, lost_packets
 from vidistill.errors import UserError
 
 # libav's own bound (MAX_NVOP_SIZE) on the size of MPEG-4 packets that repeat the last picture and give no frame.
 EMPTY_MPEG4_BYTES = 19
+# Formats without a declared length whose last bytes show that a file was cut off.
+TAILS = {"mpegts": ends_within_packet, "flv": ends_within_tag}
+# Frames. More than a decoder holds back, threads included.
+MOST_HELD = 64
 # How far to look for streams: bytes, microseconds.
 FAR = {"probesize": str(1 << 28), "analyzeduration": str(600 * 10**6)}
+# Of a Dirac data unit (parse info); an end of sequence has nothing else.
+DIRAC_HEADER_BYTES = 13
 # Headers of AVI writers are often off by a frame or two.
 AVI_SLACK = 2
 
@@ -106,11 +112,14 @@ class Packets:
         self.start_pts: int | None = None
         self.count = 0
         self.last_dts: int | None = None
+        self.is_reordered = False  # whether any packet's pts - dts differs from others', as with stored B-frames
+        self.decoding_times: deque[int] = deque(maxlen=MOST_HELD)  # dts of the last packets
         self.lost = False  # whether the last packet lacks data, or one is missing before it
         self._container, self._stream = container, stream
         self._joined = joined
         self._codec = stream.codec_context.codec.canonical_name
         self._started = False
+        self._offset: int | None = None
         self._ahead: deque[Packet] = deque()
         self._end_pts = 0
 
@@ -137,7 +146,12 @@ class Packets:
             if packet.pts is not None:
                 self.start_pts = packet.pts if self.start_pts is None else self.start_pts
                 self._end_pts = max(self._end_pts, packet.pts + (packet.duration or 0))
-            self.last_dts = packet.dts if packet.dts is not None else self.last_dts
+            if packet.dts is not None:
+                self.last_dts = packet.dts
+                self.decoding_times.append(packet.dts)
+            if packet.pts is not None and packet.dts is not None:
+                self.is_reordered |= self._offset not in (None, packet.pts - packet.dts)
+                self._offset = packet.pts - packet.dts
             yield packet
 
     def _loses(self, packet: Packet) -> bool:
@@ -159,8 +173,10 @@ class Packets:
         return entries[0].is_keyframe and entries[0].timestamp <= packet.pts
 
     def shows(self, packet: Packet) -> bool:
-        """False for packets outside the edit list and for VP8's hidden reference frames (show_frame, RFC 6386 9.1)."""
-        return not packet.is_discard and (self._codec != "vp8" or bool(memoryview(packet)[0] & 0x10))
+        """False for packets outside the edit list, VP8's hidden reference frames and the end of a Dirac sequence."""
+        if self._codec == "vp8":  # show_frame, RFC 6386 9.1
+            return not packet.is_discard and bool(memoryview(packet)[0] & 0x10)
+        return not packet.is_discard and (self._codec != "dirac" or packet.size > DIRAC_HEADER_BYTES)
 
     def all_sent(self, pts: int) -> bool:
         """Whether no later packet can show a frame before `pts`: a frame is never shown before it is decoded."""
@@ -180,8 +196,12 @@ class Packets:
         name = self._container.format.name
         if name.startswith("mov"):
             return self.count < len(self._stream.index_entries)
-        if name == "avi":
-            return self.count + AVI_SLACK < self._stream.frames
+        if name == "avi":  # whose times count chunks, also those without a packet, which repeat a picture
+            num_chunks = self.count if self.last_dts is None else max(self.count, self.last_dts + 1)
+            return num_chunks + AVI_SLACK < self._stream.frames
+        path = Path(self._container.name)
+        if name in TAILS and path.is_file() and TAILS[name](path):
+            return True
         end = self._declared_end()
         if end is None or self._stream.time_base is None:
             return False

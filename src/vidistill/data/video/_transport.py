@@ -1,5 +1,6 @@
-"""Whether a transport stream lost packets where its counters jump, or was only joined from recordings there."""
+"""What libav does not tell of files: where transport streams lost packets or were joined, and which were cut off."""
 
+import os
 from pathlib import Path
 
 PACKET = 188  # bytes; ISO/IEC 13818-1, 2.4.3.2
@@ -27,14 +28,36 @@ def lost_packets(path: Path, pid: int, start: int, key: int | None) -> bool:
     return own != [key] or not any(tables)
 
 
+def stride_of(data: bytes) -> int:
+    """The bytes from packet to packet: Blu-ray files have 4 more before each, a time."""
+    return PACKET if all(byte == SYNC for byte in data[: 4 * PACKET : PACKET]) else PACKET + 4
+
+
+def ends_within_tag(path: Path) -> bool:
+    """Whether an FLV file was cut off within a tag: the size of the last tag is behind it (FLV 10.1, annex E.3)."""
+    with path.open("rb") as file:
+        file.seek(-4, os.SEEK_END)
+        size = int.from_bytes(file.read(4), "big")
+        if size < 11 or size + 4 > file.tell():
+            return True
+        file.seek(-size - 4, os.SEEK_END)
+        return int.from_bytes(file.read(4)[1:], "big") + 11 != size
+
+
+def ends_within_packet(path: Path) -> bool:
+    """Whether a transport stream was cut off within a packet."""
+    with path.open("rb") as file:
+        stride = stride_of(file.read(4 * PACKET))
+        return file.seek(0, os.SEEK_END) % stride > 0
+
+
 def _steps(data: bytes, aligned: int, pid: int) -> list[tuple[int, bool]]:
     """(place, whether the count breaks there) of the packets of `pid` after their first one."""
-    # Blu-ray files have 4 more bytes before each packet.
-    stride = PACKET if data[aligned + PACKET : aligned + PACKET + 1] == bytes([SYNC]) else PACKET + 4
-    aligned += 0 if data[aligned] == SYNC else 4
+    stride = stride_of(data[aligned:])
+    before = stride - PACKET
     steps, last = [], None
-    for at in range(aligned % stride, len(data) - PACKET + 1, stride):
-        header = data[at : at + 4]
+    for at in range(aligned % stride, len(data) - stride + 1, stride):
+        header = data[at + before : at + before + 4]
         has_payload = bool(header[3] & 0x10)
         if header[0] != SYNC or (header[1] & 0x1F) << 8 | header[2] != pid or not has_payload:
             continue

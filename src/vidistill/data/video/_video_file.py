@@ -19,14 +19,24 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from vidistill.data.video._colour import Orientation, RgbConverter, range_of, source_matrix
-from vidistill.data.video._packets import FrameIndex, Packets, open_video, scan_packets, seconds_of, videos_of
+from vidistill.data.video._packets import (
+    MOST_HELD,
+    FrameIndex,
+    Packets,
+    open_video,
+    scan_packets,
+    seconds_of,
+    videos_of,
+)
 from vidistill.data.video.damage import Damage, DamageReport
 from vidistill.errors import UserError
 
 # Frames. Decoding through so many costs less than a seek, which discards the decoder's buffered frames.
 SEEK_GAIN = 8
-# Frames. More than a decoder holds back, threads included.
-MOST_HELD = 64
+# Formats that store decoding times only; of AVI's libav makes presentation times up.
+DECODING_TIMES = ("avi", "asf", "mxf")
+# Codecs whose decoder in libav needs what came before a key frame.
+NEVER_SOUGHT = ("dirac",)
 
 
 class SeekError(Exception):
@@ -51,6 +61,7 @@ class Decoder:
         self._context = self.stream.codec_context
         self._context.thread_count = num_threads
         self._context.thread_type = "SLICE" if num_threads == 1 else "FRAME"
+        self.codec = str(self._context.codec.canonical_name)
         self._size: tuple[int, int] | None = None
         self._begin(sought=False)
 
@@ -60,24 +71,44 @@ class Decoder:
         self._index: FrameIndex | None = None
         self._expected: list[int] = []  # heap of the pts of packets whose frames have not come yet
         self._unusable: deque[int] = deque(maxlen=MOST_HELD)  # the pts of packets that lack data
+        self._counted: deque[int] = deque(maxlen=MOST_HELD)  # the pts of losses that are in the report
         self._fresh = True
         self._failed = False
         self._lost = False  # since the last frame
+        self._time: int | None = None  # when the last frame was shown, if its file lacks times
 
     @property
     def seekable(self) -> bool:
         """False for pipes and live streams."""
         return self.container.size > 0
 
-    def has_times(self, frame: VideoFrame) -> bool:
-        """False where pts are missing (elementary streams) or invented (AVI with reordered frames)."""
-        invented = self.container.format.name == "avi" and bool(self._context.has_b_frames)
-        return frame.pts is not None and not invented
+    @property
+    def lacks_times(self) -> bool:
+        """Whether the file stores when packets are decoded, not when frames are shown, and their orders differ."""
+        name = self.container.format.name
+        unordered = name == "avi" or (name in DECODING_TIMES and not self._packets.is_reordered)
+        return unordered and bool(self._context.has_b_frames)
+
+    def _show_time(self) -> int:
+        """When the next frame is shown of a file that lacks times.
+
+        Encoders hand out decoding times in the order in which frames are shown, but before that by the number of frames
+        that the decoder holds back. The first frame takes the first packet's.
+        """
+        times = self._packets.decoding_times
+        if self._time is None:
+            begin = times[0] if times else 0
+            for _ in range(min(self._context.has_b_frames, len(times) - 1)):
+                times.popleft()
+            self._lead = (times[0] if times else begin) - begin
+        base, rate = self.stream.time_base or Fraction(1), self.stream.average_rate or 25
+        self._time = times.popleft() - self._lead if times else (self._time or 0) + round(1 / (rate * base))
+        return self._time
 
     def countable(self, frame: VideoFrame) -> bool:
         """Whether one packet is one frame. Not where the two fields of an interlaced frame may be two packets."""
         whole = self.container.format.name.startswith(("mov", "matroska", "avi")) or not frame.interlaced_frame
-        return whole and self.has_times(frame)
+        return whole and frame.pts is not None and not self.lacks_times
 
     def seek(self, timestamp: int, index: FrameIndex) -> None:
         """To a key frame at or before `timestamp`, if the format can. The caller sets `position`.
@@ -96,12 +127,15 @@ class Decoder:
                 start = self._packets.start_pts
                 if self._sought and start is not None and frame.pts is not None and frame.pts < start:
                     continue  # leading picture of an open GOP: the frames that it refers to were not decoded
-                if self._check(frame):
+                usable = self._check(frame)
+                if self.lacks_times:
+                    frame.pts = self._show_time()
+                if usable:
                     self.position += 1
                     self.after_loss, self._lost = self._lost, False
                     yield frame
         if self._packets.reliable:
-            for pts in sorted(set(self._expected).difference(self._unusable)):
+            for pts in sorted(set(self._expected).difference(self._counted)):
                 self._lose(pts, "missing frame")
         if self._failed or (self.position == 0 and self.report.count):
             raise self.damage()
@@ -111,6 +145,8 @@ class Decoder:
         if not self._skips:
             raise self.damage()
         self._lost = True
+        if pts is not None:
+            self._counted.append(pts)
         self.report.add(None if pts is None else seconds_of(pts, self.stream.time_base or Fraction(1)), reason)
 
     def _batches(self) -> Iterator[list[VideoFrame]]:
@@ -120,15 +156,14 @@ class Decoder:
                 raise SeekError
             if self._packets.shows(packet) and self._packets.reliable and packet.pts is not None:
                 heapq.heappush(self._expected, packet.pts)
-            if self._packets.lost and self._fails(packet.pts, "lost data"):
-                break
-            if self._packets.lost and packet.pts is not None:
-                self._unusable.append(packet.pts)
+            if self._packets.lost:
+                if self._fails(packet.pts, "lost data"):
+                    break
+                self._unusable.append(packet.pts or 0)
             try:
                 frames = self._context.decode(packet)
             except FFmpegError as error:
-                # Where packets tell what must come, this frame is missed as soon as a later one comes.
-                if self._fails(packet.pts, f"not decodable ({error.strerror})", counts=not self._packets.reliable):
+                if self._fails(packet.pts, f"not decodable ({error.strerror})"):
                     break
             else:
                 yield frames
@@ -137,7 +172,7 @@ class Decoder:
         try:
             held = self._context.decode(None)
         except FFmpegError as error:
-            self._fails(None, f"not decodable ({error.strerror})", counts=not self._packets.reliable)
+            self._fails(None, f"not decodable ({error.strerror})")
         else:
             yield held
 
@@ -153,12 +188,12 @@ class Decoder:
                     continue
             return
 
-    def _fails(self, pts: int | None, reason: str, *, counts: bool = True) -> bool:
+    def _fails(self, pts: int | None, reason: str) -> bool:
         """Whether decoding must end here. With "skip" never: the loss is counted."""
-        if not self._skips:
-            self._failed = True
-        elif counts:
+        if self._skips:
             self._lose(pts, reason)
+        else:
+            self._failed = True
         return self._failed
 
     def _check(self, frame: VideoFrame) -> bool:
@@ -190,7 +225,7 @@ class Decoder:
         self._fresh = False
         if packets.reliable and frame.pts in expected:
             while (pts := heapq.heappop(expected)) != frame.pts:
-                if pts not in self._unusable:  # or it is counted already
+                if pts not in self._counted:
                     self._lose(pts, "missing frame")
         else:
             packets.reliable = False
@@ -233,7 +268,7 @@ class VideoFile:
         stream = decoder.stream
         self.fps = Fraction(stream.average_rate or stream.guessed_rate or 25)
         self._time_base = stream.time_base or Fraction(1)  # frames flushed at the end have no time base of their own
-        self.codec = str(stream.codec_context.codec.canonical_name)
+        self.codec = decoder.codec
         self.pixel_format = first.format.name
         self.colour_range = "full" if range_of(first).name == "JPEG" else "limited"
         self._orientation = Orientation.of(first)
@@ -242,7 +277,7 @@ class VideoFile:
         stored = Fraction(stream.sample_aspect_ratio or 1)
         self.pixel_aspect = 1 / stored if self._orientation.transposed else stored
         self.stream_index, self.num_video_streams = stream.index, len(videos_of(decoder.container))
-        self._has_times = decoder.has_times(first)
+        self._has_times = first.pts is not None
         self._countable = decoder.countable(first)
         self._seekable = decoder.seekable
 
@@ -324,7 +359,8 @@ class VideoFile:
     def _start_near(self, index: int) -> tuple[Decoder, Iterator[VideoFrame]]:
         """Frames from one at or before `index` on: by a seek if it lands there, else from the start."""
         decoder, _ = self._cursor or self._open()
-        for point in self.index.seek_points(index):
+        points = () if decoder.codec in NEVER_SOUGHT else self.index.seek_points(index)
+        for point in points:
             try:
                 decoder.seek(point, self.index)
                 frames = decoder.frames()

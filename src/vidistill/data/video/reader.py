@@ -5,6 +5,7 @@ and BT.601 below; RGB and grey are taken as full range.
 """
 
 import operator
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -127,7 +128,7 @@ class VideoReader:
     ) -> None:
         self.path = str(path)
         self._skips = damage == "skip"
-        folder = "://" not in self.path and Path(path).is_dir()
+        folder = "://" not in self.path and os.path.isdir(path)  # False of names that no file can have
         self._source: FrameSource = (
             FrameFolder(Path(path), frame_rate(fps), damage)
             if folder
