@@ -23,21 +23,19 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from vidistill.data.video._transport import ends_within_packet, ends_within_tag, lost_packets
+from vidistill.data.video._bytes import ends_within_chunk, ends_within_packet, ends_within_tag, lost_packets
 from vidistill.errors import UserError
 
 # libav's own bound (MAX_NVOP_SIZE) on the size of MPEG-4 packets that repeat the last picture and give no frame.
 EMPTY_MPEG4_BYTES = 19
-# Formats without a declared length whose last bytes show that a file was cut off.
-TAILS = {"mpegts": ends_within_packet, "flv": ends_within_tag}
+# Formats of files whose structure shows whether they were cut off.
+TAILS = {"avi": ends_within_chunk, "flv": ends_within_tag, "mpegts": ends_within_packet}
 # Frames. More than a decoder holds back, threads included.
 MOST_HELD = 64
 # How far to look for streams: bytes, microseconds.
 FAR = {"probesize": str(1 << 28), "analyzeduration": str(600 * 10**6)}
 # Of a Dirac data unit (parse info); an end of sequence has nothing else.
 DIRAC_HEADER_BYTES = 13
-# Headers of AVI writers are often off by a frame or two.
-AVI_SLACK = 2
 
 
 def open_container(path: str, options: dict[str, str] | None = None) -> InputContainer:
@@ -196,9 +194,8 @@ class Packets:
         name = self._container.format.name
         if name.startswith("mov"):
             return self.count < len(self._stream.index_entries)
-        if name == "avi":  # whose times count chunks, also those without a packet, which repeat a picture
-            num_chunks = self.count if self.last_dts is None else max(self.count, self.last_dts + 1)
-            return num_chunks + AVI_SLACK < self._stream.frames
+        if name == "avi" and self.last_dts is not None and self.last_dts + 1 >= self._stream.frames:
+            return False  # only its index is cut off; times count chunks, of which some repeat a picture
         path = Path(self._container.name)
         if name in TAILS and path.is_file() and TAILS[name](path):
             return True

@@ -92,15 +92,15 @@ class Decoder:
     def _show_time(self) -> int:
         """When the next frame is shown of a file that lacks times.
 
-        Encoders hand out decoding times in the order in which frames are shown, but before that by the number of frames
-        that the decoder holds back. The first frame takes the first packet's.
+        Encoders hand out decoding times in the order in which frames are shown, earlier by as many frames as a decoder
+        holds back. The first frame takes the first packet's.
         """
         times = self._packets.decoding_times
         if self._time is None:
-            begin = times[0] if times else 0
-            for _ in range(min(self._context.has_b_frames, len(times) - 1)):
+            begin = times[0]
+            for _ in range(len(times) - self._context.thread_count):  # each thread holds back a packet too
                 times.popleft()
-            self._lead = (times[0] if times else begin) - begin
+            self._lead = times[0] - begin
         base, rate = self.stream.time_base or Fraction(1), self.stream.average_rate or 25
         self._time = times.popleft() - self._lead if times else (self._time or 0) + round(1 / (rate * base))
         return self._time

@@ -44,6 +44,20 @@ def ends_within_tag(path: Path) -> bool:
         return int.from_bytes(file.read(4)[1:], "big") + 11 != size
 
 
+def ends_within_chunk(path: Path) -> bool:
+    """Whether an AVI file was cut off: it is a row of RIFF chunks, each with its size."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        at = 0
+        while at + 8 <= end:
+            file.seek(at)
+            name, size = file.read(4), int.from_bytes(file.read(4), "little")
+            if name != b"RIFF" or size == 0:  # what follows is not part of it, or its writer never came to the end
+                return False
+            at += 8 + size + size % 2
+        return at > end + 1  # some leave out the last chunk's padding
+
+
 def ends_within_packet(path: Path) -> bool:
     """Whether a transport stream was cut off within a packet."""
     with path.open("rb") as file:
