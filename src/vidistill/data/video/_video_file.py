@@ -16,6 +16,7 @@ import numpy as np
 from av.error import FFmpegError, InvalidDataError
 from av.packet import Packet
 from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 
 from vidistill.data.video._colour import Orientation, RgbConverter, range_of, source_matrix
@@ -62,7 +63,15 @@ class Decoder:
         self._context.thread_count = num_threads
         self._context.thread_type = "SLICE" if num_threads == 1 else "FRAME"
         self.codec = str(self._context.codec.canonical_name)
+        try:
+            self._context.open(strict=False)
+        except FFmpegError as error:
+            self.container.close()
+            raise UserError(
+                f"{path}: its codec, {self.codec}, cannot be decoded ({error.strerror}); re-encode it, e.g. as H.264"
+            ) from error
         self._size: tuple[int, int] | None = None
+        self._range: ColorRange | None = None
         self._begin(sought=False)
 
     def _begin(self, *, sought: bool) -> None:
@@ -75,7 +84,7 @@ class Decoder:
         self._fresh = True
         self._failed = False
         self._lost = False  # since the last frame
-        self._time: int | None = None  # when the last frame was shown, if its file lacks times
+        self._time: int | None = None  # when the last frame was shown
 
     @property
     def seekable(self) -> bool:
@@ -101,9 +110,11 @@ class Decoder:
             for _ in range(len(times) - self._context.thread_count):  # each thread holds back a packet too
                 times.popleft()
             self._lead = times[0] - begin
-        base, rate = self.stream.time_base or Fraction(1), self.stream.average_rate or 25
-        self._time = times.popleft() - self._lead if times else (self._time or 0) + round(1 / (rate * base))
-        return self._time
+        return times.popleft() - self._lead if times else (self._time or 0) + self._ticks_per_frame
+
+    @property
+    def _ticks_per_frame(self) -> int:
+        return round(1 / ((self.stream.average_rate or 25) * (self.stream.time_base or Fraction(1))))
 
     def countable(self, frame: VideoFrame) -> bool:
         """Whether one packet is one frame. Not where the two fields of an interlaced frame may be two packets."""
@@ -130,6 +141,9 @@ class Decoder:
                 usable = self._check(frame)
                 if self.lacks_times:
                     frame.pts = self._show_time()
+                elif frame.pts is None and self._time is not None:  # program streams give some frames a time only
+                    frame.pts = self._time + self._ticks_per_frame
+                self._time = frame.pts
                 if usable:
                     self.position += 1
                     self.after_loss, self._lost = self._lost, False
@@ -203,6 +217,9 @@ class Decoder:
         if size != self._size:
             first, new = (f"{width}x{height}" for width, height in (self._size, size))
             raise UserError(f"{self.path}: frame {self.position} is {new}, expected {first}; re-encode it to one size")
+        self._range = self._range or range_of(frame)
+        if range_of(frame) != self._range and not self._skips:  # the decoder is not sure where it changes
+            raise UserError(f"{self.path}: frame {self.position} has another colour range; re-encode it to one")
         self._compare(frame)
         if frame.pts in self._unusable:
             return False
