@@ -7,9 +7,9 @@ sentence, after frames that are right; else wrong. Frames by number must equal t
 are compared with the undamaged original, and are read with damage="skip" too: every frame must then have a time of the
 original, and what is missing must be counted.
 
-Colours: ffmpeg converts with the matrix and the range that docs/data.md states, by the same bilinear swscale; frames may
-differ by 1 level. Where two versions of swscale round differently, they are compared with the formula instead, on
-ffmpeg's own samples: 3 levels, as far as swscale's fast paths are from it.
+Colours: ffmpeg converts by the tagged matrix and range, with the same bilinear swscale; frames may differ by 1 level.
+Where two versions of swscale place or round chroma differently, frames are compared with the formula instead, on
+ffmpeg's own samples, whichever chroma within 2 samples was used: 3 levels, as far as swscale's fast paths are from it.
 """
 
 import argparse
@@ -126,7 +126,8 @@ SLOW = {
     "libvpx-vp9": "-deadline realtime -cpu-used 8",
 }
 EXTRA = {
-    **SLOW, "libx265": "-preset ultrafast -x265-params log-level=none", "snow": "-strict -2", "mpeg2video": "-bf 2 -g 9",
+    **SLOW, "libx265": "-preset ultrafast -x265-params log-level=none", "snow": "-strict -2",
+    "mpeg2video": "-bf 2 -g 9",
     "mpeg1video": "-bf 2 -g 9", "libx264": "-g 10 -bf 3", "mpeg4": "-bf 1 -g 10", "zmbv": "-pix_fmt bgr0",
 }  # fmt: skip
 LOSSLESS_FORMATS = (
@@ -238,10 +239,12 @@ def timing_cases() -> Iterator[Case]:
 def structure_cases() -> Iterator[Case]:
     patterns = {
         "bf0": "-bf 0", "bf16": "-bf 16 -b_strategy 0", "pyramid none": "-bf 4 -x264-params b-pyramid=none:b-adapt=0",
-        "pyramid strict": "-bf 4 -x264-params b-pyramid=strict:b-adapt=0", "open gop": "-bf 3 -g 10 -x264-params open-gop=1:b-adapt=0",
+        "pyramid strict": "-bf 4 -x264-params b-pyramid=strict:b-adapt=0",
+        "open gop": "-bf 3 -g 10 -x264-params open-gop=1:b-adapt=0",
         "intra": "-g 1", "one gop": "-g 999", "intra refresh": "-x264-params intra-refresh=1:keyint=8",
         "refs": "-refs 8 -bf 2", "slices": "-slices 4", "weighted": "-bf 3 -x264-params weightp=2:weightb=1",
-        "interlaced top": "-flags +ildct+ilme -x264opts tff=1 -field_order tt", "interlaced bottom": "-flags +ildct+ilme -x264opts bff=1",
+        "interlaced top": "-flags +ildct+ilme -x264opts tff=1 -field_order tt",
+        "interlaced bottom": "-flags +ildct+ilme -x264opts bff=1",
         "fake interlaced": "-x264opts fake-interlaced=1", "baseline": "-profile:v baseline", "lossless": "-qp 0 -bf 2",
     }  # fmt: skip
     for name, options in patterns.items():
@@ -279,7 +282,8 @@ def structure_cases() -> Iterator[Case]:
     for name, flags in {
         "fragmented": "-movflags frag_keyframe+empty_moov -g 8", "dash": "-movflags dash+delay_moov+frag_every_frame",
         "faststart": "-movflags faststart", "negative offsets": "-movflags negative_cts_offsets -bf 3",
-        "no edit list": "-use_editlist 0 -bf 3", "cmaf": "-movflags cmaf+frag_keyframe -g 8", "timecode": "-timecode 01:00:00:00",
+        "no edit list": "-use_editlist 0 -bf 3", "cmaf": "-movflags cmaf+frag_keyframe -g 8",
+        "timecode": "-timecode 01:00:00:00",
     }.items():  # fmt: skip
         yield Case(f"mp4 {name}.mp4", f"-c:v libx264 {flags}")
     yield Case("mkv live.mkv", "-c:v libx264 -g 8 -live 1")
@@ -363,10 +367,14 @@ def counters(value: Callable[[int], int]) -> Callable[[bytes], bytes]:
 
 def damage_cases() -> Iterator[Case]:
     kinds = {
-        "x264.mp4": "-c:v libx264 -g 10 -movflags faststart", "x264.mkv": "-c:v libx264 -g 10", "x264.ts": "-c:v libx264 -g 10",
-        "x265.ts": "-c:v libx265 -g 10 -x265-params log-level=none", "mpeg2.mpg": "-c:v mpeg2video -bf 2", "mpeg4.avi": "-c:v mpeg4 -g 10",
-        "vp8.webm": f"-c:v libvpx {SLOW['libvpx']}", "vp9.webm": f"-c:v libvpx-vp9 {SLOW['libvpx-vp9']}", "x264.flv": "-c:v libx264 -g 10",
-        "mpeg2.ts": "-c:v mpeg2video -bf 2", "mjpeg.avi": "-c:v mjpeg", "x264.h264": "-c:v libx264 -g 10", "ffv1.mkv": "-c:v ffv1",
+        "x264.mp4": "-c:v libx264 -g 10 -movflags faststart", "x264.mkv": "-c:v libx264 -g 10",
+        "x264.ts": "-c:v libx264 -g 10",
+        "x265.ts": "-c:v libx265 -g 10 -x265-params log-level=none", "mpeg2.mpg": "-c:v mpeg2video -bf 2",
+        "mpeg4.avi": "-c:v mpeg4 -g 10",
+        "vp8.webm": f"-c:v libvpx {SLOW['libvpx']}", "vp9.webm": f"-c:v libvpx-vp9 {SLOW['libvpx-vp9']}",
+        "x264.flv": "-c:v libx264 -g 10",
+        "mpeg2.ts": "-c:v mpeg2video -bf 2", "mjpeg.avi": "-c:v mjpeg", "x264.h264": "-c:v libx264 -g 10",
+        "ffv1.mkv": "-c:v ffv1",
     }  # fmt: skip
     for name, arguments in kinds.items():
         for share in (0.3, 0.7, 0.98):
@@ -420,7 +428,8 @@ def late_video(path: Path, whole: Path) -> None:
     """An FLV whose video begins after 40 seconds of sound and whose header says that there is none."""
     ffmpeg(
         "-f", "lavfi", "-i", "sine=d=45", "-itsoffset", "40", "-f", "lavfi", "-i", SOURCE, "-map", "0", "-map", "1",
-        *"-c:v libx264 -g 10 -c:a libmp3lame -ar 44100 -flvflags no_duration_filesize+no_metadata".split(), path,
+        "-c:v", "libx264", "-g", "10", "-c:a", "libmp3lame", "-ar", "44100",
+        "-flvflags", "no_duration_filesize+no_metadata", path,
     )  # fmt: skip
     data = bytearray(path.read_bytes())
     data[4] = 4  # sound only

@@ -158,10 +158,10 @@ class Packets:
         Where recordings are joined the count only starts anew, with a key frame. Of a pipe this is taken to be a join.
         """
         key = self._ahead[1] if len(self._ahead) == 2 and self._ahead[1].is_keyframe else None
-        path = Path(self._container.name)
-        if packet.pos is None or not path.is_file():
+        path = self._container.name
+        if packet.pos is None or not os.path.isfile(path):
             return key is None
-        return lost_packets(path, self._stream.id, packet.pos, None if key is None else key.pos)
+        return lost_packets(Path(path), self._stream.id, packet.pos, None if key is None else key.pos)
 
     def _indexed(self, packet: Packet) -> bool:
         """Whether the container's index starts with a key frame at or before this packet, even if that is damaged."""
@@ -196,8 +196,8 @@ class Packets:
             return self.count < len(self._stream.index_entries)
         if name == "avi" and self.last_dts is not None and self.last_dts + 1 >= self._stream.frames:
             return False  # only its index is cut off; times count chunks, of which some repeat a picture
-        path = Path(self._container.name)
-        if name in TAILS and path.is_file() and TAILS[name](path):
+        path = self._container.name
+        if name in TAILS and os.path.isfile(path) and TAILS[name](Path(path)):
             return True
         end = self._declared_end()
         if end is None or self._stream.time_base is None:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 from av.error import FFmpegError, InvalidDataError
@@ -85,15 +86,19 @@ class Decoder:
         self._failed = False
         self._lost = False  # since the last frame
         self._time: int | None = None  # when the last frame was shown
+        self._lead = 0  # from decoding times to those of showing, if these are lacking
 
     @property
     def seekable(self) -> bool:
         """False for pipes and live streams."""
         return self.container.size > 0
 
-    @property
+    @cached_property
     def lacks_times(self) -> bool:
-        """Whether the file stores when packets are decoded, not when frames are shown, and their orders differ."""
+        """Whether the file stores when packets are decoded, not when frames are shown, and their orders differ.
+
+        Known from the first frame on.
+        """
         name = self.container.format.name
         unordered = name == "avi" or (name in DECODING_TIMES and not self._packets.is_reordered)
         return unordered and bool(self._context.has_b_frames)
@@ -105,12 +110,14 @@ class Decoder:
         holds back. The first frame takes the first packet's.
         """
         times = self._packets.decoding_times
-        if self._time is None:
+        if self._time is None and times:
             begin = times[0]
             for _ in range(len(times) - self._context.thread_count):  # each thread holds back a packet too
                 times.popleft()
             self._lead = times[0] - begin
-        return times.popleft() - self._lead if times else (self._time or 0) + self._ticks_per_frame
+        if times:
+            return times.popleft() - self._lead
+        return 0 if self._time is None else self._time + self._ticks_per_frame
 
     @property
     def _ticks_per_frame(self) -> int:
@@ -173,7 +180,8 @@ class Decoder:
             if self._packets.lost:
                 if self._fails(packet.pts, "lost data"):
                     break
-                self._unusable.append(packet.pts or 0)
+                if packet.pts is not None:
+                    self._unusable.append(packet.pts)
             try:
                 frames = self._context.decode(packet)
             except FFmpegError as error:

@@ -97,7 +97,7 @@ class FrameSource(Protocol):
 
 
 class VideoReader:
-    """A video file, a URL, or a folder of frames in natural order.
+    """A video file, a URL, or a folder of frames in natural order. Of several streams libav's best, mostly the default.
 
     Iterating decodes in presentation order in constant memory, also from a pipe or a live stream, and every `iter()`
     starts over. Frames by number or by time equal those of iterating; the first such access scans all packets once.
