@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format lock clean
+.PHONY: demo test check torture format lock clean
 
 demo: $(READY)  ## distil, measure and show a real clip
 	$(BIN)/vidistill demo --out runs/demo $(if $(VIDEO),--video "$(VIDEO)")
@@ -17,6 +17,10 @@ test: $(READY)  ## style, types and tests
 
 check: $(READY)  ## the real-data checks; VIDISTILL_DATA names the folder
 	$(BIN)/pytest tests/real_data -m real_data
+
+torture: $(READY)  ## odd videos and networks, each right or refused; needs ffmpeg; some 10 minutes each
+	$(BIN)/python benchmarks/torture_videos.py
+	$(BIN)/python benchmarks/torture_networks.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -48,12 +48,16 @@ class FrameSequence(Protocol):
 
 @dataclass(frozen=True)
 class VideoDataset:
-    """Sequences that share their classes. `num_classes` is 0 where there are no labels."""
+    """Sequences that share their classes. `num_classes` is 0 where there are no labels.
+
+    notes: what is worth knowing of the whole, a sentence each.
+    """
 
     name: str
     sequences: Sequence[FrameSequence]
     class_names: tuple[str, ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

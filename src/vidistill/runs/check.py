@@ -6,6 +6,7 @@ from pathlib import Path
 from vidistill.config import Values, check_options, pick
 from vidistill.data.clip import VideoDataset
 from vidistill.data.sequences.boxes import BoxedSequence
+from vidistill.data.sequences.videos import VideoSequence
 from vidistill.errors import UserError
 from vidistill.progress import track
 from vidistill.runs.build import build, build_datasets
@@ -76,9 +77,11 @@ def without_files(recipe: Recipe) -> Recipe:
 def _problems(datasets: list[VideoDataset]) -> list[str]:
     problems = []
     for dataset in datasets:
+        for note in dataset.notes:
+            print(f"note: {note}")
         for sequence in track(dataset.sequences, f"checking {dataset.name}", total=len(dataset.sequences)):
             own = sequence.problems()
-            notes = sequence.notes() if isinstance(sequence, BoxedSequence) and not own else []
+            notes = sequence.notes() if isinstance(sequence, BoxedSequence | VideoSequence) and not own else []
             for sentence in [*own, *(f"note: {note}" for note in notes)]:
                 print(sentence)
             problems += own

@@ -12,7 +12,7 @@ from PIL import Image as PillowImage
 
 from vidistill.data.video.reader import VIDEO_SUFFIXES
 from vidistill.data.video.sound import Sound
-from vidistill.data.video.writer import SQUARE, VideoWriter
+from vidistill.data.video.writer import CODECS, SQUARE, VideoWriter
 from vidistill.errors import UserError
 from vidistill.files import atomic_path, new_folder, require_new, writing
 from vidistill.students.student import Student
@@ -58,7 +58,7 @@ def open_sink(out: str, student: Student, source: Source) -> ResultFile:
 
 
 def _choices(task: Task) -> str:
-    choices = [f"a video ({' '.join(VIDEO_SUFFIXES)})", "a .jsonl file"]
+    choices = [f"a video ({' '.join(CODECS)})", "a .jsonl file"]
     if task.result_files:
         choices.append(f"a {' or '.join(task.result_files)} file")
     if task.image_files:

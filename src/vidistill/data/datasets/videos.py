@@ -33,21 +33,31 @@ def videos(root: str | Path, *, frames: FrameRange | None = None, height: int | 
     root = Path(root)
     part = frame_slice(frames)
     check_height(height)
-    if not root.exists():
+    if not os.path.exists(root):  # False of names that no file can have
         raise UserError(f"{root}: file or folder not found; check the path")
     readers = OpenReaders()
     sequences: list[FrameSequence] = []
+    left_out: list[Path] = []
     for folder, files in [(root.parent, [root])] if root.is_file() else _folders(root):
         paths = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES or path == root]
         sequences += [VideoSequence(_name(path, root), path, frames, readers) for path in paths]
         images = [] if paths else images_in(folder)
+        left_out += [path for path in files if path not in paths and path not in images]
         if images:
             sequences.append(ImageSequence(_name(folder, root), select_frames(images, part, path=folder)))
     if not sequences:
-        raise UserError(f"{root}: has no videos; choose a folder of videos ({', '.join(VIDEO_SUFFIXES)}) or of frames")
+        found = f", only {_suffixes(left_out)} files" if left_out else ""
+        raise UserError(
+            f"{root}: has no videos{found}; choose a folder of videos ({', '.join(VIDEO_SUFFIXES[:9])}, …) or of frames"
+        )
     if height is not None:
         sequences = [ResizedSequence(sequence, height) for sequence in sequences]
-    return VideoDataset("videos", sequences)
+    note = f"{root}: {len(left_out)} files are not read, they are not named as videos ({_suffixes(left_out)})"
+    return VideoDataset("videos", sequences, notes=(note,) if left_out else ())
+
+
+def _suffixes(paths: list[Path]) -> str:
+    return ", ".join(sorted({path.suffix.lower() or path.name for path in paths})[:8])
 
 
 def _folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:

@@ -75,3 +75,13 @@ class VideoSequence:
             except UserError as error:
                 problem = str(error)
         return [] if problem is None else [problem]
+
+    def notes(self) -> list[str]:
+        """What is worth knowing of a video without problems."""
+        info = self.readers[self.path].info
+        if info.num_video_streams == 1:
+            return []
+        return [
+            f"{self.path}: has {info.num_video_streams} video streams; stream {info.stream} is read "
+            f"({info.width}x{info.height}, {info.codec})"
+        ]

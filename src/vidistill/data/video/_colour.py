@@ -6,12 +6,18 @@ from typing import cast
 
 import numpy as np
 from av.buffer import Buffer
+from av.error import FFmpegError
 from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
-UNSPECIFIED_MATRIX = 2  # AVCOL_SPC_UNSPECIFIED; PyAV names swscale's values only, which lack it
+from vidistill.errors import UserError
+
+# AVColorSpace, H.273 MatrixCoefficients; PyAV names swscale's values only.
+UNTAGGED = (0, 2, 3)  # RGB, which a YUV video cannot be; unspecified; reserved
+KNOWN_MATRICES = (1, 4, 5, 6, 7, 9)  # of swscale: BT.709, FCC, BT.601 twice, SMPTE 240M, BT.2020
+OTHER_MATRICES = {8: "YCgCo", 10: "BT.2020 constant luminance", 14: "ICtCp", 16: "YCgCo-R", 17: "YCgCo-R"}
 
 
 def matrix_of_height(height: int) -> Colorspace:
@@ -28,23 +34,42 @@ def range_of(frame: VideoFrame) -> ColorRange:
     return ColorRange.JPEG if full else ColorRange.MPEG
 
 
-class RgbConverter:
-    """Turns decoded frames of any pixel format into contiguous (H, W, 3) uint8 RGB, as stored (not yet upright)."""
+def source_matrix(frame: VideoFrame, path: str) -> Colorspace | None:
+    """The matrix that turns YUV to RGB; None to go by the frame's own tag. Errors: UserError for one we cannot use."""
+    if frame.format.is_rgb or len(frame.format.components) <= 2 or frame.colorspace in KNOWN_MATRICES:
+        return None
+    if frame.colorspace in UNTAGGED:
+        return matrix_of_height(frame.height)
+    name = OTHER_MATRICES.get(frame.colorspace, f"number {int(frame.colorspace)} of H.273")
+    raise UserError(f"{path}: its colour matrix, {name}, is not supported; re-encode it as BT.709, e.g. with zscale")
 
-    def __init__(self, num_threads: int) -> None:
+
+class RgbConverter:
+    """Turns decoded frames of any pixel format into contiguous (H, W, 3) uint8 RGB, as stored (not yet upright).
+
+    Errors: UserError for a colour matrix or pixel format that cannot be converted.
+    """
+
+    def __init__(self, path: str, num_threads: int) -> None:
+        self._path = path
         self._reformatter = VideoReformatter()
         self._num_threads = num_threads
 
     def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        untagged = frame.colorspace == UNSPECIFIED_MATRIX and not frame.format.is_rgb
-        rgb = self._reformatter.reformat(
-            frame,
-            format="rgb24",
-            src_colorspace=matrix_of_height(frame.height) if untagged else None,
-            src_color_range=range_of(frame),
-            dst_color_range=ColorRange.JPEG,
-            threads=self._num_threads,
-        )
+        matrix = source_matrix(frame, self._path)
+        try:
+            rgb = self._reformatter.reformat(
+                frame,
+                format="rgb24",
+                src_colorspace=matrix,
+                src_color_range=range_of(frame),
+                dst_color_range=ColorRange.JPEG,
+                threads=self._num_threads,
+            )
+        except (FFmpegError, OSError, ValueError) as error:
+            raise UserError(
+                f"{self._path}: its pixels ({frame.format.name}) cannot be converted to RGB ({error}); re-encode it"
+            ) from error
         image = np.asarray(rgb.to_ndarray(), dtype=np.uint8)
         # A frame that is rgb24 already comes back as itself; a view of it would change with the next write to either.
         return image.copy() if rgb is frame else np.ascontiguousarray(image)

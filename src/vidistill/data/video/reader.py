@@ -5,6 +5,7 @@ and BT.601 below; RGB and grey are taken as full range.
 """
 
 import operator
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,18 +20,34 @@ from numpy.typing import NDArray
 from vidistill.data.image_files import IMAGE_SUFFIXES, images_in, read_image
 from vidistill.data.video._packets import FrameIndex
 from vidistill.data.video._video_file import VideoFile
+from vidistill.data.video.damage import Damage, DamageReport
 from vidistill.errors import UserError
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
+# What a folder is searched for, in lower case; a file that is named itself may have any suffix.
+VIDEO_SUFFIXES = (
+    ".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".mts", ".m2ts",
+    ".m2t", ".trp", ".vob", ".vro", ".evo", ".mpe", ".mpv", ".m1v", ".m2v", ".mod", ".tod", ".3gp", ".3g2", ".ogv",
+    ".ogm", ".qt", ".mj2", ".mjpg", ".mjpeg", ".mk3d", ".asf", ".wtv", ".dvr-ms", ".rm", ".rmvb", ".f4v", ".divx",
+    ".dv", ".mxf", ".gxf", ".nut", ".nsv", ".amv", ".ismv", ".insv", ".lrv", ".gif", ".apng", ".y4m", ".ivf",
+    ".obu", ".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".h266", ".266", ".vvc", ".vc1", ".av1", ".drc",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Frame:
-    """One picture of a video. image: (H, W, 3) uint8 RGB, upright, contiguous."""
+    """One picture of a video.
+
+    Attributes:
+        index: From 0 on.
+        pts_seconds: When it is shown.
+        image: (H, W, 3) uint8 RGB, upright, contiguous.
+        after_loss: Whether something before it was lost, so that a stream should start anew from it, with a key frame.
+    """
 
     index: int
     pts_seconds: float
     image: NDArray[np.uint8]
+    after_loss: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,6 +55,7 @@ class VideoInfo:
     """The properties of a video. Sizes are upright; `rotation_degrees` is the clockwise turn of the stored frames.
 
     pixel_aspect: width ÷ height of an upright pixel as it is displayed.
+    stream: which of the file's streams it is, from 0 on; num_video_streams: how many it could have been.
     """
 
     path: str
@@ -51,6 +69,8 @@ class VideoInfo:
     rotation_degrees: int
     colour_range: str  # "limited" or "full"
     pixel_aspect: Fraction
+    stream: int
+    num_video_streams: int
 
 
 class FrameSource(Protocol):
@@ -64,16 +84,20 @@ class FrameSource(Protocol):
     rotation_degrees: int
     colour_range: str
     pixel_aspect: Fraction
+    stream_index: int
+    num_video_streams: int
 
     @property
     def index(self) -> FrameIndex: ...
-    def stream(self) -> Iterator[tuple[float, NDArray[np.uint8]]]: ...
+    @property
+    def damage(self) -> DamageReport: ...
+    def stream(self) -> Iterator[tuple[float, NDArray[np.uint8], bool]]: ...
     def image(self, index: int) -> NDArray[np.uint8]: ...
     def close(self) -> None: ...
 
 
 class VideoReader:
-    """A video file, a URL, or a folder of frames in natural order.
+    """A video file, a URL, or a folder of frames in natural order. Of several streams libav's best, mostly the default.
 
     Iterating decodes in presentation order in constant memory, also from a pipe or a live stream, and every `iter()`
     starts over. Frames by number or by time equal those of iterating; the first such access scans all packets once.
@@ -82,6 +106,11 @@ class VideoReader:
         path: A video file, a URL, or a folder of images.
         num_threads: Of the decoder. 1 decodes without delay, more decode several frames at once.
         fps: Frames per second of a folder of frames, 0.001 to 1000; a file has its own.
+        damage: "refuse": a UserError where a frame is damaged or missing, or the video breaks off. "skip": such frames
+            are left out and counted in `damage`, and the first frame after them has `after_loss`. Left out are frames
+            that do not decode, that the decoder marks corrupt, or whose data a transport stream lost; frames that
+            refer to these are used, as the decoder makes them. Where reading fails, as when a connection is reset,
+            iterating ends. Frames cannot be had by number or time then, and `num_frames` counts the lost ones too.
 
     Attributes:
         width, height: Of the upright frames, in pixels.
@@ -94,11 +123,16 @@ class VideoReader:
         IndexError: For a frame number that the video does not have.
     """
 
-    def __init__(self, path: str | Path, *, num_threads: int = 1, fps: float | Fraction = 25) -> None:
+    def __init__(
+        self, path: str | Path, *, num_threads: int = 1, fps: float | Fraction = 25, damage: Damage = "refuse"
+    ) -> None:
         self.path = str(path)
-        folder = "://" not in self.path and Path(path).is_dir()
+        self._skips = damage == "skip"
+        folder = "://" not in self.path and os.path.isdir(path)  # False of names that no file can have
         self._source: FrameSource = (
-            FrameFolder(Path(path), frame_rate(fps)) if folder else VideoFile(self.path, num_threads=num_threads)
+            FrameFolder(Path(path), frame_rate(fps), damage)
+            if folder
+            else VideoFile(self.path, num_threads=num_threads, damage=damage)
         )
         self.width = self._source.width
         self.height = self._source.height
@@ -122,6 +156,11 @@ class VideoReader:
         return len(self._source.index.times)
 
     @property
+    def damage(self) -> DamageReport:
+        """What the iterator that began last has left out so far."""
+        return self._source.damage
+
+    @property
     def duration_seconds(self) -> float:
         """The time from when the first frame is shown until the last one ends."""
         index = self._source.index
@@ -142,11 +181,13 @@ class VideoReader:
             rotation_degrees=source.rotation_degrees,
             colour_range=source.colour_range,
             pixel_aspect=source.pixel_aspect,
+            stream=source.stream_index,
+            num_video_streams=source.num_video_streams,
         )
 
     def __iter__(self) -> Iterator[Frame]:
-        for index, (pts_seconds, image) in enumerate(self._source.stream()):
-            yield Frame(index, pts_seconds, image)
+        for index, (pts_seconds, image, after_loss) in enumerate(self._source.stream()):
+            yield Frame(index, pts_seconds, image, after_loss)
 
     def __getitem__(self, index: int) -> Frame:
         place = self._place(index)
@@ -174,6 +215,8 @@ class VideoReader:
 
     def _place(self, index: int) -> int:
         """The frame number from 0 on."""
+        if self._skips:
+            raise UserError(f"{self.path}: is read with damage='skip', in order only; open it with damage='refuse'")
         place = operator.index(index)
         place += self.num_frames if place < 0 else 0
         if not 0 <= place < self.num_frames:
@@ -188,8 +231,11 @@ class FrameFolder:
     rotation_degrees = 0
     colour_range = "full"
     pixel_aspect = Fraction(1)
+    stream_index, num_video_streams = 0, 1
 
-    def __init__(self, path: Path, fps: Fraction) -> None:
+    def __init__(self, path: Path, fps: Fraction, damage: Damage) -> None:
+        self.damage = DamageReport()
+        self._skips = damage == "skip"
         self._files = images_in(path)
         if not self._files:
             raise UserError(f"{path}: is a folder without frames; it needs {', '.join(IMAGE_SUFFIXES)} files")
@@ -202,9 +248,20 @@ class FrameFolder:
         times = np.array([float(place / self.fps) for place in range(len(self._files))])
         return FrameIndex(times, float(len(self._files) / self.fps))
 
-    def stream(self) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    def stream(self) -> Iterator[tuple[float, NDArray[np.uint8], bool]]:
+        self.damage, after_loss = DamageReport(), False
         for place in range(len(self._files)):
-            yield float(place / self.fps), self.image(place)
+            seconds = float(place / self.fps)
+            try:
+                image = self.image(place)
+            except UserError as error:
+                if not self._skips:
+                    raise
+                self.damage.add(seconds, str(error))
+                after_loss = True
+            else:
+                yield seconds, image, after_loss
+                after_loss = False
 
     def image(self, index: int) -> NDArray[np.uint8]:
         image = read_image(self._files[index])

@@ -6,12 +6,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import av
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 
+from vidistill.data.video._packets import open_container
 from vidistill.errors import UserError
 
 
@@ -23,10 +23,7 @@ class Sound:
 
     def __init__(self, path: str | Path) -> None:
         self._path = path
-        try:
-            self._container = av.open(str(path))
-        except (FFmpegError, OSError) as error:
-            raise UserError(f"{path}: its sound cannot be read ({error.strerror}); check the path") from error
+        self._container = open_container(str(path))
         self._copies: dict[int, AudioStream] = {}
         self._packets: Iterator[Packet] = iter(())
         self._next: Packet | None = None
@@ -45,13 +42,13 @@ class Sound:
         Errors: UserError where the output's file format cannot hold one of them; `name`: the output's, for that.
         """
         for stream in self._container.streams.audio:
-            codec = stream.codec_context.name
+            codec = stream.codec_context.name if stream.codec_context is not None else "unknown"
             if codec not in output.supported_codecs:
                 raise UserError(f"{name}: cannot hold the sound of {self._path} ({codec}); write an .mkv file")
             self._copies[stream.index] = output.add_stream_from_template(stream)
         if self._copies:
             self._packets = self._container.demux(list(self._container.streams.audio))
-            self._next = next(self._packets, None)
+            self._advance()
 
     def until(self, seconds: Fraction | None, offset: Fraction) -> Iterator[Packet]:
         """The next packets that begin before `seconds`, or all the rest for None, shifted by `offset` seconds.
@@ -70,4 +67,11 @@ class Sound:
                     packet.pts = None if packet.pts is None else packet.pts + ticks
                     packet.stream = self._copies[packet.stream.index]
                     yield packet
+            self._advance()
+
+    def _advance(self) -> None:
+        """Where the file cannot be read any further the sound ends: what that means for the video, its reader says."""
+        try:
             self._next = next(self._packets, None)
+        except FFmpegError:
+            self._next = None
