@@ -214,6 +214,10 @@ class Task(ABC):
         """`{name, …settings}` in plain values; `vidistill.tasks.task_of` reads them."""
         return {"name": self.name, **plain(self)}
 
+    def naming(self, class_names: tuple[str, ...], palette: tuple[tuple[int, int, int], ...]) -> Naming:
+        """How its classes are called and coloured. class_names, palette: those of a card; both may be empty."""
+        return Naming(class_names, palette)
+
     # ---- training
 
     @property
@@ -353,6 +357,11 @@ class ClassTask(Task):
     @property
     def network_options(self) -> Values:
         return {"num_classes": self.num_classes}
+
+    @property
+    def num_ids(self) -> int:
+        """How many class ids its labels and predictions have: more than `num_classes` where one output tells two."""
+        return self.num_classes
 
 
 def strip_indices(length: int, interval: int) -> set[int]:
