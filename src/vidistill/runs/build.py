@@ -63,7 +63,7 @@ def build(recipe: Recipe, *, measures: bool = True) -> Run:
     labelled = _labelled(recipe, train_sets, evaluation)
     saved = _saved_teacher(recipe.teacher)
     task = _resolved_task(recipe, labelled, saved)
-    _check_classes(task, evaluation)
+    check_classes(task, evaluation)
     clips = task.samples(recipe.data.clip, train_sets, use_labels=recipe.data.labels != "none")
     teacher = _teacher(recipe, saved, task, clips)
     torch.manual_seed(recipe.seed)  # again, for a student starts alike with a teacher and alone
@@ -134,13 +134,13 @@ def _named(task: Task, labelled: VideoDataset | None) -> VideoDataset | None:
     return None if is_for_others else labelled
 
 
-def _check_classes(task: Task, evaluation: Sequence[VideoDataset]) -> None:
-    """Errors: UserError for a data set with more classes than the task can score."""
+def check_classes(task: Task, evaluation: Sequence[VideoDataset]) -> None:
+    """Before scoring. Errors: UserError for a data set with more classes than the task's networks know."""
     for dataset in evaluation:
         if isinstance(task, ClassTask) and dataset.num_classes > task.num_ids:
             raise UserError(
-                f"task.num_classes is {task.num_classes}, but {dataset.name}, which is scored on, has "
-                f"{dataset.num_classes} classes; evaluate on data of the same classes"
+                f"num_classes is {task.num_classes}, but {dataset.name}, which is scored on, has {dataset.num_classes} "
+                "classes; score on data of the same classes"
             )
 
 

@@ -1,6 +1,7 @@
 """One logit a pixel from masks of 0 and 255 to a page, and through every verb of the command line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from vidistill.data.datasets.synthetic import synthetic
 from vidistill.data.image_files import images_in, read_image
 from vidistill.models import MODELS
 from vidistill.stream.stream import Stream
-from vidistill.students.files import load_student
+from vidistill.students.files import load_student, save_student
 
 STEPS = {"teacher": 40, "delta": 25}
 
@@ -150,7 +151,13 @@ def test_recipes_that_say_another_number_are_refused(place: Path, tmp_path: Path
     several = {"name": "synthetic", "num_sequences": 1, "num_frames": 3, "size": [32, 48], "num_classes": 4}
     values["data"] = values["data"] | {"evaluate": [several]}
     assert run("train", write_recipe(tmp_path / "several.yaml", values)) == 1
-    assert "task.num_classes is 1, but synthetic, which is scored on, has 4 classes" in capsys.readouterr().err
+    assert "num_classes is 1, but synthetic, which is scored on, has 4 classes" in capsys.readouterr().err
+    data = ("--data", "synthetic,num_sequences=1,num_frames=3")
+    unnamed = load_student(place / "teacher")
+    unnamed.card = replace(unnamed.card, class_names=())
+    save_student(tmp_path / "x.safetensors", unnamed)
+    assert run("evaluate", str(tmp_path / "x.safetensors"), *data) == 1
+    assert "num_classes is 1, but synthetic, which is scored on, has 4 classes" in capsys.readouterr().err
     teacher = yaml.safe_load((place / "teacher.yaml").read_text()) | {"out": str(tmp_path / "run")}
     teacher["student"]["options"] = {"num_classes": 2}
     assert run("train", write_recipe(tmp_path / "channels.yaml", teacher)) == 1
