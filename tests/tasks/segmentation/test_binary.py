@@ -102,6 +102,8 @@ def test_a_sigmoid_at_the_end_is_refused() -> None:
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 1, 1), torch.nn.Sigmoid())
     with pytest.raises(UserError, match="must return logits, got the outputs of a sigmoid"):
         TASK.supervise(network(torch.randn(1, 3, 3, 4)), torch.ones(1, 3, 4).long())
+    with torch.no_grad(), pytest.raises(UserError, match="must return logits, got the outputs of a sigmoid"):
+        TASK.compare(torch.randn(1, 1, 3, 4), network(torch.randn(1, 3, 3, 4)))
 
 
 def test_two_channels_of_a_softmax_are_two_classes() -> None:

@@ -28,6 +28,11 @@ from vidistill.tasks.segmentation.show import (
     read_strip,
 )
 
+ENDS_IN_A_SIGMOID = (
+    "a network for segmentation with num_classes: 1 must return logits, got the outputs of a sigmoid; leave the "
+    "network's last sigmoid out"
+)
+
 
 def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Logits (B, K, h, w) bilinearly resized to (height, width)."""
@@ -134,11 +139,12 @@ class Segmentation(ClassTask):
     def compare(self, student_outputs: NetworkOutputs, teacher_outputs: NetworkOutputs) -> dict[str, Tensor]:
         """`teacher`: KL(teacher ‖ student) of the class distributions, mean over pixels; 0 for equal outputs."""
         teacher = self._channels(teacher_outputs).detach()
+        low, high = teacher.aminmax()
+        if teacher.shape[1] == 1 and 0 <= low < high <= 1:  # no teacher is unsure of a foreground everywhere
+            raise UserError(ENDS_IN_A_SIGMOID)
         size = (teacher.shape[-2], teacher.shape[-1])
-        student, target = (
-            class_logits(self._channels(student_outputs), size),
-            class_logits(teacher, size).log_softmax(dim=1),
-        )
+        student = class_logits(self._channels(student_outputs), size)
+        target = class_logits(teacher, size).log_softmax(dim=1)
         per_pixel = F.kl_div(student.log_softmax(dim=1), target, reduction="none", log_target=True).sum(dim=1)
         return {"teacher": per_pixel.mean()}
 
@@ -173,10 +179,7 @@ class Segmentation(ClassTask):
                 "foreground from background), or another network"
             )
         if channels.shape[1] == 1 and type(logits.grad_fn).__name__ == "SigmoidBackward0":
-            raise UserError(
-                "a network for segmentation with num_classes: 1 must return logits, got the outputs of a sigmoid; "
-                "leave the network's last sigmoid out"
-            )
+            raise UserError(ENDS_IN_A_SIGMOID)
         return channels
 
     def frames(self, sequence: FrameSequence) -> Iterator[tuple[Image, SegmentationTruth]]:
