@@ -158,6 +158,12 @@ def test_teachers_that_cannot_label(tmp_path: Path, folder: str) -> None:
     teacher = teacher_of(TinyDetector(3), "detection")
     with pytest.raises(UserError, match="--classes: the teacher does not know 'dics'; did you mean disc"):
         label_videos([folder], teacher, tmp_path / "out", classes=["dics"])
+    for task in ("detection", "segmentation"):
+        teacher.card = Card(task=task_of({"name": task}))
+        with pytest.raises(UserError, match=f"{task}: num_classes is unknown; give it in the card"):
+            label_videos([folder], teacher, tmp_path / "out")
+        with pytest.raises(UserError, match=f"{task}: num_classes is unknown; give it in the card"):
+            teacher.task.scores(interval=1, view=None)
     teacher.card = Card(task=task_of({"name": "recognition", "num_classes": 3}))
     with pytest.raises(UserError, match="a teacher of the task recognition cannot label frames; give a teacher of ano"):
         label_videos([folder], teacher, tmp_path / "out")

@@ -363,6 +363,12 @@ class ClassTask(Task):
         """How many class ids its labels and predictions have: more than `num_classes` where one output tells two."""
         return self.num_classes
 
+    def known_ids(self) -> int:
+        """The same. Errors: UserError where the number of classes is unknown."""
+        if not self.num_classes:
+            raise UserError(f"{self.name}: num_classes is unknown; give it in the card, Card(task=…(num_classes=…))")
+        return self.num_ids
+
 
 def strip_indices(length: int, interval: int) -> set[int]:
     """Frames for a strip: spread over the clip and over the distances to the key frame, the farthest included."""

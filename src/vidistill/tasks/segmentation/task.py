@@ -189,7 +189,7 @@ class Segmentation(ClassTask):
             before = image
 
     def scores(self, *, interval: int, view: View | None) -> SegmentationScores:
-        return SegmentationScores(self.num_ids, interval, is_binary=self.is_binary, is_soft=self.soft)
+        return SegmentationScores(self.known_ids(), interval, is_binary=self.is_binary, is_soft=self.soft)
 
     def look(self, naming: Naming) -> SegmentationLook:
         return SegmentationLook(self._paint(naming))
