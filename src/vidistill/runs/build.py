@@ -130,8 +130,10 @@ def _labelled(
 
 def _named(task: Task, labelled: VideoDataset | None) -> VideoDataset | None:
     """The data set that names the task's classes: `labelled`, unless its labels are unused and of other classes."""
-    is_for_others = isinstance(task, ClassTask) and labelled is not None and labelled.num_classes != task.num_ids
-    return None if is_for_others else labelled
+    if isinstance(task, ClassTask) and labelled is not None:
+        names = task.naming(labelled.class_names, ()).class_names  # of which a data set may leave some to the task
+        return labelled if len(names) == task.num_ids else None
+    return labelled
 
 
 def check_classes(task: Task, evaluation: Sequence[VideoDataset]) -> None:
@@ -192,7 +194,8 @@ def _num_classes(recipe: Recipe, task: ClassTask, labelled: VideoDataset | None,
             f"task.num_classes is {count}, but the teacher's checkpoint was trained with {trained.num_classes}; give "
             "the teacher's number, or another teacher"
         )
-    if labelled and labelled.num_classes != replace(task, num_classes=count).num_ids and recipe.data.labels != "none":
+    counted = task_of(task.to_values() | {"num_classes": count})
+    if labelled is not None and recipe.data.labels != "none" and _named(counted, labelled) is None:
         beyond = next((s.name for s in labelled.sequences if max(classes_of(s), default=0) >= count), "")
         raise UserError(
             f"task.num_classes is {count}, but {labelled.name} has {labelled.num_classes} classes"

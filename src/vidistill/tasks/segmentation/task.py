@@ -97,11 +97,11 @@ class Segmentation(ClassTask):
         return 2 if self.is_binary else self.num_classes
 
     def naming(self, class_names: tuple[str, ...], palette: tuple[tuple[int, int, int], ...]) -> Naming:
-        """One class has a background as well; a single name is the foreground's."""
+        """One class has a background as well; a single name or colour is the foreground's."""
         if not self.is_binary:
             return Naming(class_names, palette)
         names = (BACKGROUND, *class_names) if len(class_names) == 1 else class_names or (BACKGROUND, FOREGROUND)
-        return Naming(names, palette or BINARY_PALETTE)
+        return Naming(names, (BINARY_PALETTE[0], *palette) if len(palette) == 1 else palette or BINARY_PALETTE)
 
     def samples(
         self, settings: DenseClipSettings, datasets: Sequence[VideoDataset], *, use_labels: bool
