@@ -45,6 +45,7 @@ def place(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("place")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS, "tiny", TinySegmenter)
+        patch.setitem(MODELS, "two", lambda num_classes: TinySegmenter(2))
         train = write_masks(folder / "train", 255, num_sequences=4, num_frames=8)
         evaluate = write_masks(folder / "evaluate", 1, num_sequences=1, num_frames=9, seed=1)
         for name, steps in STEPS.items():
@@ -159,6 +160,6 @@ def test_recipes_that_say_another_number_are_refused(place: Path, tmp_path: Path
     assert run("evaluate", str(tmp_path / "x.safetensors"), *data) == 1
     assert "num_classes is 1, but synthetic, which is scored on, has 4 classes" in capsys.readouterr().err
     teacher = yaml.safe_load((place / "teacher.yaml").read_text()) | {"out": str(tmp_path / "run")}
-    teacher["student"]["options"] = {"num_classes": 2}
+    teacher["student"]["name"] = "two"
     assert run("train", write_recipe(tmp_path / "channels.yaml", teacher)) == 1
     assert "num_classes: 1 must return logits (B, 1, h, w), got (4, 2, 16, 24)" in capsys.readouterr().err
