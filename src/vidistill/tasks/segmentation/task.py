@@ -139,9 +139,8 @@ class Segmentation(ClassTask):
     def compare(self, student_outputs: NetworkOutputs, teacher_outputs: NetworkOutputs) -> dict[str, Tensor]:
         """`teacher`: KL(teacher ‖ student) of the class distributions, mean over pixels; 0 for equal outputs."""
         teacher = self._channels(teacher_outputs).detach()
-        low, high = teacher.aminmax()
-        if teacher.shape[1] == 1 and 0 <= low < high <= 1:  # no teacher is unsure of a foreground everywhere
-            raise UserError(ENDS_IN_A_SIGMOID)
+        if teacher.shape[1] == 1 and teacher.min() >= 0 and teacher.max() <= 1 and teacher.max() > teacher.min():
+            raise UserError(ENDS_IN_A_SIGMOID)  # no teacher is unsure of a foreground everywhere
         size = (teacher.shape[-2], teacher.shape[-1])
         student = class_logits(self._channels(student_outputs), size)
         target = class_logits(teacher, size).log_softmax(dim=1)
