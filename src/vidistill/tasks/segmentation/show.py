@@ -67,9 +67,9 @@ class SegmentationLook(Look):
         ids, counts = np.unique(self.paint.ids(output.prediction), return_counts=True)
         size, naming = output.prediction.size, self.paint.naming
         shares = {naming.name(int(i)): round(int(n) / size, 6) for i, n in zip(ids, counts, strict=True)}
-        return {"shares": shares} | (
-            {"probability": round(float(output.prediction.mean()) / FULL, 6)} if self.paint.is_soft else {}
-        )
+        if not self.paint.is_soft:
+            return {"shares": shares}
+        return {"shares": shares, "probability": round(float(output.prediction.mean()) / FULL, 6)}
 
     def image(self, output: StreamOutput) -> NDArray[np.generic]:
         """Class ids; of a binary task 0 and 255, as masks are, or all levels between them."""
