@@ -159,7 +159,7 @@ def evaluate(
 ) -> None:
     """Score a student by its task's metrics, at every distance to the key frame; and its agreement with a teacher."""
     from vidistill.data.class_names import require_classes
-    from vidistill.runs.build import build_datasets
+    from vidistill.runs.build import build_datasets, check_classes
     from vidistill.runtimes import open_student
     from vidistill.stream.evaluate import TEACHER
     from vidistill.stream.evaluate import evaluate as score
@@ -168,6 +168,7 @@ def evaluate(
     model = open_student(student, threads=threads)
     [dataset] = build_datasets([_data_source(data)], where="--data")
     require_classes(model.card.class_names, "the student", [dataset])
+    check_classes(model.task, [dataset])
     networks = {"student": model}
     if teacher is not None:
         networks[TEACHER] = open_student(teacher, threads=threads)

@@ -1,7 +1,7 @@
 """The kinds of networks that methods, forms, runtimes and tasks are tried on: of frames, clips, windows and boxes."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -190,6 +190,29 @@ class Depths(Kind):
         return torch.zeros(2, 12, 14)
 
 
+class Foregrounds(Kind):
+    """Of segmenters that give one logit a pixel."""
+
+    def make_task(self) -> Task:
+        return TASKS[self.task](num_classes=1)
+
+    def card(self) -> Card:
+        return replace(super().card(), class_names=("ground", "thing"))
+
+    def dataset(self) -> VideoDataset:
+        return synthetic(num_sequences=1, num_frames=5, size=(32, 48), num_classes=2)
+
+    def batch(self, num_frames: int) -> Batch:
+        frames = torch.randn(2, num_frames, 3, *self.size)
+        return Batch(frames, frames, torch.randint(0, 2, (2, num_frames, *self.size)))
+
+    def output_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        return (1, 1, (size[0] + 1) // 2, (size[1] + 1) // 2)
+
+    def outputs(self) -> Tensor:
+        return torch.randn(2, 1, 6, 7)
+
+
 KINDS = {
     "frames": Kind("segmentation", (17, 22), lambda: TinySegmenter(CLASSES), lambda: TinySegmenter(CLASSES)),
     "clips": Kind(
@@ -206,10 +229,11 @@ KINDS["windows"] = Windows(
 )
 KINDS["boxes"] = Boxes("detection", (17, 22), lambda: TinyDetector(CLASSES), lambda: TinyDetector(CLASSES))
 KINDS["depths"] = Depths("depth", (17, 22), lambda: TinySegmenter(1), lambda: TinySegmenter(1))
+KINDS["foregrounds"] = Foregrounds("segmentation", (17, 22), lambda: TinySegmenter(1), lambda: TinySegmenter(1))
 FITS = {
-    "supervised": ("frames", "clips", "windows", "boxes", "depths"),
-    "low_rank": ("frames", "windows", "boxes", "depths"),
-    "delta": ("frames", "windows", "boxes", "depths"),
+    "supervised": ("frames", "clips", "windows", "boxes", "depths", "foregrounds"),
+    "low_rank": ("frames", "windows", "boxes", "depths", "foregrounds"),
+    "delta": ("frames", "windows", "boxes", "depths", "foregrounds"),
     "cross_resolution": ("clips",),
     "collaborative": ("clips",),
     "space_time": ("windows",),

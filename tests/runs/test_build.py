@@ -1,16 +1,19 @@
 """Building leaves the recipe as it is: what data and checkpoints decide stands in the run's own copy."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.networks import TinyDetector, TinySegmenter
+from vidistill.data.datasets.synthetic import synthetic
+from vidistill.errors import UserError
 from vidistill.methods import METHODS
 from vidistill.models import MODELS
 from vidistill.ops.normalise import Normalisation
 from vidistill.runs.build import build
 from vidistill.runs.recipe import Recipe
-from vidistill.tasks import TASKS
+from vidistill.tasks import DATASETS, TASKS
 
 FRAMES = [{"name": "synthetic", "num_sequences": 1, "num_frames": 3, "size": [32, 32]}]
 CLIPS = [{"name": "synthetic_actions", "num_videos": 2, "num_frames": 8, "size": 16}]
@@ -65,3 +68,32 @@ def test_a_recipe_is_left_as_it_is(task: str, tmp_path: Path, monkeypatch: pytes
     again = build(recipe, measures=False)
     ours, theirs = run.training.student.state_dict(), again.training.student.state_dict()
     assert all(tensor.equal(theirs[name]) for name, tensor in ours.items()), "and builds the same once more"
+
+
+@pytest.mark.parametrize(
+    ("name", "num_classes", "data", "names"),
+    [
+        ("segmentation", 1, {"train": [{"name": "people"}]}, ["background", "person"]),
+        ("segmentation", 0, {"train": [{"name": "people"}]}, ["background", "person"]),
+        ("segmentation", 1, {"train": FRAMES, "labels": "none"}, ["background", "foreground"]),
+        ("segmentation", 4, {"train": [{"name": "people"}], "labels": "none"}, ["0", "1", "2", "3"]),
+        ("segmentation", 4, {"train": [{"name": "people"}]}, "num_classes is 4, but synthetic has 1 classes"),
+        ("recognition", 0, {"train": [{"name": "people"}]}, "num_classes must be at least 2, got 1"),
+    ],
+)
+def test_classes_are_named_by_data_of_the_same_classes(
+    name: str, num_classes: int, data: dict, names: list[str] | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenes = synthetic(num_sequences=1, num_frames=2, size=(32, 32), num_classes=2)
+    monkeypatch.setitem(DATASETS, "people", lambda: replace(scenes, class_names=("person",), palette=((9, 8, 7),)))
+    monkeypatch.setitem(MODELS, "tiny", TinySegmenter)
+    task = {"name": name, "num_classes": num_classes}
+    recipe = Recipe.model_validate({"task": task, "student": {"name": "tiny"}, "data": data})
+    if isinstance(names, str):
+        with pytest.raises(UserError, match=names):
+            build(recipe)
+        return
+    student = build(recipe).training.student
+    assert student.card.naming.names(len(names)) == names
+    if names[1] == "person":
+        assert student.card.naming.colours[:2].tolist() == [[0, 0, 0], [9, 8, 7]]

@@ -158,6 +158,12 @@ def test_teachers_that_cannot_label(tmp_path: Path, folder: str) -> None:
     teacher = teacher_of(TinyDetector(3), "detection")
     with pytest.raises(UserError, match="--classes: the teacher does not know 'dics'; did you mean disc"):
         label_videos([folder], teacher, tmp_path / "out", classes=["dics"])
+    for task in ("detection", "segmentation"):
+        teacher.card = Card(task=task_of({"name": task}))
+        with pytest.raises(UserError, match=f"{task}: num_classes is unknown; give it in the card"):
+            label_videos([folder], teacher, tmp_path / "out")
+        with pytest.raises(UserError, match=f"{task}: num_classes is unknown; give it in the card"):
+            teacher.task.scores(interval=1, view=None)
     teacher.card = Card(task=task_of({"name": "recognition", "num_classes": 3}))
     with pytest.raises(UserError, match="a teacher of the task recognition cannot label frames; give a teacher of ano"):
         label_videos([folder], teacher, tmp_path / "out")
@@ -265,7 +271,9 @@ def maps(*shape: int, softmax_from: int | None = None) -> np.ndarray:
         ([maps(21, 4, 4, softmax_from=0)], OnnxSegmenter),
         ([maps(21, 8, 8), maps(21, 8, 8)], OnnxSegmenter),
         ([maps(2, 8, 8)], OnnxSegmenter),
-        ([maps(1, 64, 64)], None),  # how salient each pixel is
+        ([maps(1, 64, 64)], OnnxSegmenter),  # how probable a foreground is
+        ([maps(1, 64, 64)] * 7, OnnxSegmenter),  # U²-Net's, from seven depths
+        ([2 * maps(1, 64, 64)], None),  # logits, or metres
         ([maps(21, 8, 8).astype(np.int64)], None),  # ids, not logits
         ([maps(21, 1, 1)], None),  # of the whole frame
         ([maps(21, 8, 4)], None),
@@ -283,6 +291,17 @@ def test_what_a_graph_is(monkeypatch: pytest.MonkeyPatch, said: list[np.ndarray]
     network = onnx_network("x.onnx")
     assert type(network) is kind
     assert getattr(network, "decoded", False) == bool(said[0].ndim == 3 and said[0][0, -1, 0] > 60)
+
+
+def test_a_foregrounds_probability_becomes_masks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: str) -> None:
+    said = maps(1, 48, 64)
+    monkeypatch.setattr(onnx_networks, "open_session", lambda path, threads: session(said, [], size=(48, 64)))
+    teacher = open_teacher("x.onnx")
+    assert teacher.task == task_of({"name": "segmentation", "num_classes": 1})
+    dataset = label_maps(label_videos([folder], teacher, tmp_path / "labels", score=0.8))
+    assert dataset.class_names == ("background", "foreground")
+    expected = np.where(np.maximum(said, 1 - said) >= 0.8, said > 0.5, 255)[0, 0]
+    assert (dataset.sequences[0].labels(1) == expected).all()
 
 
 def test_files_that_are_no_networks(tmp_path: Path) -> None:

@@ -102,12 +102,14 @@ class FastestDetector(LevelsDetector):
 class OnnxSegmenter(nn.Module):
     """A graph that takes normalised frames (1, 3, H, W), of one size or any, and returns logits (1, K, h, w).
 
-    Frames are resized to the graph's size bilinearly.
+    Frames are resized to the graph's size bilinearly. has_probabilities: of a single class it returns the probability
+    instead, whose logit this network returns.
     """
 
-    def __init__(self, session: "InferenceSession") -> None:
+    def __init__(self, session: "InferenceSession", *, has_probabilities: bool = False) -> None:
         super().__init__()
         self.session = session
+        self.has_probabilities = has_probabilities
         sides = session.get_inputs()[0].shape[2:]
         self.size = tuple(sides) if all(isinstance(side, int) for side in sides) else None
         self.num_classes = int(session.get_outputs()[0].shape[1])
@@ -116,7 +118,8 @@ class OnnxSegmenter(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         if self.size is not None:
             frames = F.interpolate(frames, size=self.size, mode="bilinear", align_corners=False)
-        return torch.cat([_run(self.session, frame[None]) for frame in frames]).to(frames.device)
+        maps = torch.cat([_run(self.session, frame[None]) for frame in frames]).to(frames.device)
+        return maps.clamp(LEAST, MOST).logit() if self.has_probabilities else maps
 
 
 def _run(session: "InferenceSession", frame: Tensor) -> Tensor:
@@ -137,11 +140,14 @@ def onnx_network(path: str | Path, *, threads: int = 0) -> LevelsDetector | Onnx
         if _has_cells(frame, outputs[0]) and _is_fastest_det(_run_on_noise(session)):
             return FastestDetector(session)
         if _has_logits(frame, outputs) and all(output.type in FLOATS for output in session.get_outputs()):
-            return OnnxSegmenter(session)
+            is_single = outputs[0][1] == 1
+            if not is_single or _is_probability(_run_on_noise(session)):
+                return OnnxSegmenter(session, has_probabilities=is_single)
     raise UserError(
         f"{path}: takes {frame} and returns {', '.join(map(str, outputs))}, expected YOLOX, (1, 3, S, S) to (1, cells, "
         "5 + classes), FastestDet, (1, 3, H, W) to (1, 5 + classes, H / 16, W / 16), or a segmenter, (1, 3, H, W) to "
-        "(1, classes, h, w) of floats, where classes is 2 or more and h is H / 32 or more; export one of these"
+        "(1, classes, h, w) of floats, where h is H / 32 or more and classes 2 or more, or 1 with probabilities from 0 "
+        "to 1; export one of these"
     )
 
 
@@ -162,9 +168,9 @@ def _has_cells(frame: Shape, output: Shape) -> bool:
 
 
 def _has_logits(frame: Shape, outputs: Sequence[Shape]) -> bool:
-    """Whether outputs may be a segmenter's: maps of two or more classes, of one shape, of the frame's proportions."""
+    """Whether outputs may be a segmenter's: maps of classes, of one shape, of the frame's proportions."""
     first = outputs[0]
-    if len(first) != 4 or not isinstance(first[1], int) or first[1] < 2 or any(other != first for other in outputs[1:]):
+    if len(first) != 4 or not isinstance(first[1], int) or first[1] < 1 or any(other != first for other in outputs[1:]):
         return False
     sides = [side for side in (*frame[2:], *first[2:]) if isinstance(side, int)]
     if len(sides) < 4:  # a graph for any size
@@ -174,8 +180,14 @@ def _has_logits(frame: Shape, outputs: Sequence[Shape]) -> bool:
 
 
 def _run_on_noise(session: "InferenceSession") -> Tensor:
-    shape = session.get_inputs()[0].shape
-    return _run(session, torch.rand(1, *shape[1:], generator=torch.Generator().manual_seed(0)))
+    """The outputs for uniform noise, of 256×256 where a graph takes any size."""
+    shape = [side if isinstance(side, int) else 256 for side in session.get_inputs()[0].shape[1:]]
+    return _run(session, torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)))
+
+
+def _is_probability(maps: Tensor) -> bool:
+    """Whether all values are from 0 to 1; logits have both signs, and depth has a unit."""
+    return bool(((maps >= 0) & (maps <= 1)).all())
 
 
 def _is_decoded(rows: Tensor) -> bool:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]  # (H, W, 3), RGB, 0…255
 Colour = tuple[int, int, int]
+STRENGTH = 0.55  # of a class's colour over a frame, 0…1
 
 
 def palette_of(num_classes: int, colours: Sequence[Colour] = ()) -> NDArray[np.uint8]:
@@ -20,8 +21,14 @@ def palette_of(num_classes: int, colours: Sequence[Colour] = ()) -> NDArray[np.u
     return table
 
 
-def overlay(image: Image, labels: NDArray[np.uint8], palette: NDArray[np.uint8], *, strength: float = 0.55) -> Image:
-    """The frame with the colours of its classes over it. labels: (H, W); palette: (256, 3); strength: 0…1."""
+def overlay(
+    image: Image, labels: NDArray[np.uint8], palette: NDArray[np.uint8], *, opacity: NDArray[np.floating] | None = None
+) -> Image:
+    """The frame with the colours of its classes over it.
+
+    labels: (H, W); palette: (256, 3); opacity: (H, W), 0…1 of the usual strength; None for 1 everywhere.
+    """
+    strength = STRENGTH if opacity is None else STRENGTH * opacity[..., None]
     mixed = image * (1 - strength) + palette[labels] * strength
     return np.rint(mixed).astype(np.uint8)
 

@@ -142,7 +142,8 @@ def _costs_compared(teacher: Values, student: Values) -> list[str]:
 def _quality_compared(teacher: Values, student: Values, metrics: Sequence[Metric]) -> list[str]:
     """The first sentence that can be filled, those of agreement last; agreement follows a share in brackets."""
     with_sentence = sorted((metric for metric in metrics if metric.sentence), key=lambda metric: metric.is_agreement)
-    agreement = next((number(student, "metrics", m.key) for m in metrics if m.is_agreement), None)
+    agreements = (number(student, "metrics", metric.key) for metric in metrics if metric.is_agreement)
+    agreement = next((value for value in agreements if value is not None), None)
     for metric in with_sentence:
         ours, theirs = (number(scores, "metrics", metric.key) for scores in (student, teacher))
         share = _ratio(ours, theirs, decimals=3)

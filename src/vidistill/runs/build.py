@@ -64,6 +64,7 @@ def build(recipe: Recipe, *, measures: bool = True) -> Run:
     labelled = _labelled(recipe, train_sets, evaluation)
     saved = _saved_teacher(recipe.teacher)
     task = _resolved_task(recipe, labelled, saved)
+    check_classes(task, evaluation)
     clips = task.samples(recipe.data.clip, train_sets, use_labels=recipe.data.labels != "none")
     teacher = _teacher(recipe, saved, task, clips)
     torch.manual_seed(recipe.seed)  # again, for a student starts alike with a teacher and alone
@@ -75,7 +76,7 @@ def build(recipe: Recipe, *, measures: bool = True) -> Run:
     normalisation = recipe.normalisation or trained_with or declared_by or task.normalisation
     method = recipe.method.for_run(recipe.out, optimiser=recipe.optim.name, measures=measures)
     view = clips.view_of(_view_changes(recipe.student, network, None))
-    named = labelled or (saved.card if saved is not None else Card())
+    named = _named(task, labelled) or (saved.card if saved is not None else Card())
     card = Card(
         network=spec,
         task=task,
@@ -128,6 +129,24 @@ def _labelled(
     return known
 
 
+def _named(task: Task, labelled: VideoDataset | None) -> VideoDataset | None:
+    """The data set that names the task's classes: `labelled`, unless its labels are unused and of other classes."""
+    if isinstance(task, ClassTask) and labelled is not None:
+        names = task.naming(labelled.class_names, ()).class_names  # of which a data set may leave some to the task
+        return labelled if len(names) == task.num_ids else None
+    return labelled
+
+
+def check_classes(task: Task, evaluation: Sequence[VideoDataset]) -> None:
+    """Before scoring. Errors: UserError for a data set with more classes than the task's networks know."""
+    for dataset in evaluation:
+        if isinstance(task, ClassTask) and dataset.num_classes > task.num_ids:
+            raise UserError(
+                f"num_classes is {task.num_classes}, but {dataset.name}, which is scored on, has {dataset.num_classes} "
+                "classes; score on data of the same classes"
+            )
+
+
 def _saved_teacher(settings: TeacherSettings | None) -> Student | None:
     """The teacher with its card, where the recipe leaves its name to the checkpoint of a run of ours."""
     if settings is None or settings.name is not None:
@@ -171,7 +190,13 @@ def _num_classes(recipe: Recipe, task: ClassTask, labelled: VideoDataset | None,
         raise UserError(
             "task.num_classes: neither the data nor the teacher's checkpoint knows it; give it in the recipe"
         )
-    if labelled and labelled.num_classes != count and recipe.data.labels != "none":
+    if isinstance(trained, ClassTask) and trained.num_classes not in (0, count):
+        raise UserError(
+            f"task.num_classes is {count}, but the teacher's checkpoint was trained with {trained.num_classes}; give "
+            "the teacher's number, or another teacher"
+        )
+    counted = task_of(task.to_values() | {"num_classes": count})
+    if labelled is not None and recipe.data.labels != "none" and _named(counted, labelled) is None:
         beyond = next((s.name for s in labelled.sequences if max(classes_of(s), default=0) >= count), "")
         raise UserError(
             f"task.num_classes is {count}, but {labelled.name} has {labelled.num_classes} classes"

@@ -95,7 +95,7 @@ def label_videos(
         UserError: the teacher's task has no labels, a class is unknown, a video cannot be read, or `out` exists.
     """
     task = teacher.task.as_labeller(score)
-    names = teacher.card.naming.names(task.num_classes) if isinstance(task, ClassTask) else []
+    names = teacher.card.naming.names(task.known_ids()) if isinstance(task, ClassTask) else []
     for name in classes:
         if name not in names:
             raise UserError(f"--classes: the teacher does not know '{name}'; {nearest(name, names)}")

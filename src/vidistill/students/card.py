@@ -41,7 +41,8 @@ class Card:
     @property
     def naming(self) -> Naming:
         """Names and colours of the classes."""
-        return Naming(self.class_names, self.palette)
+        naming = Naming if self.task is None else self.task.naming
+        return naming(self.class_names, self.palette)
 
     def to_json(self) -> str:
         values = plain(self) | {"version": CARD_VERSION}

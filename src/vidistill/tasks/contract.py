@@ -214,6 +214,10 @@ class Task(ABC):
         """`{name, …settings}` in plain values; `vidistill.tasks.task_of` reads them."""
         return {"name": self.name, **plain(self)}
 
+    def naming(self, class_names: tuple[str, ...], palette: tuple[tuple[int, int, int], ...]) -> Naming:
+        """How its classes are called and coloured. class_names, palette: those of a card; both may be empty."""
+        return Naming(class_names, palette)
+
     # ---- training
 
     @property
@@ -353,6 +357,17 @@ class ClassTask(Task):
     @property
     def network_options(self) -> Values:
         return {"num_classes": self.num_classes}
+
+    @property
+    def num_ids(self) -> int:
+        """How many class ids its labels and predictions have: more than `num_classes` where one output tells two."""
+        return self.num_classes
+
+    def known_ids(self) -> int:
+        """The same. Errors: UserError where the number of classes is unknown."""
+        if not self.num_classes:
+            raise UserError(f"{self.name}: num_classes is unknown; give it in the card, Card(task=…(num_classes=…))")
+        return self.num_ids
 
 
 def strip_indices(length: int, interval: int) -> set[int]:

@@ -66,6 +66,16 @@ def test_nothing_counted_is_unknown() -> None:
         assert metrics[key] is None
 
 
+def test_agreement_on_one_depth_everywhere_is_unknown() -> None:
+    for farthest, expected in ((80.0, None), (84.0, None), (90.0, 2 / 3)):
+        scores = DepthScores(100.0, 2)
+        teacher = np.array([[80, 80, 80]], np.float32)
+        scores.add(truth_of(None), teacher, distance=0, reference=teacher)
+        scores.add(truth_of(None), np.array([[80, 80, farthest]], np.float32), distance=1, reference=teacher)
+        found = scores.metrics()["agreement_by_distance"]
+        assert found == (None if expected is None else pytest.approx([1, expected]))
+
+
 def test_differences_follow_the_flow() -> None:
     # everything moves one pixel to the right; the last column leaves the frame
     flow = np.zeros((2, 3, 2), np.float32)

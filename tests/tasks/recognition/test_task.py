@@ -90,3 +90,8 @@ def test_predictions_are_probabilities_whatever_wraps_the_logits() -> None:
 def test_options_out_of_range(options, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         Recognition(**{"num_classes": 2, **options})
+
+
+def test_one_class_is_refused() -> None:
+    with pytest.raises(ValueError, match="num_classes must be at least 2, got 1, whose softmax is always 1"):
+        Recognition(num_classes=1)

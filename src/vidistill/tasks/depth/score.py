@@ -55,6 +55,7 @@ class DepthScores(Scores[DepthTruth]):
         self.agreement = [Share() for _ in range(interval)]
         self.differences: list[float] = []  # one a pair of frames
         self.true_differences: list[float] = []
+        self.nearest, self.farthest = np.inf, 0.0  # of all that both networks see, metres
         self.num_scored = self.num_pixels = self.num_frames = 0
 
     def add(
@@ -73,6 +74,8 @@ class DepthScores(Scores[DepthTruth]):
             assert truth.depth is not None
             self.errors[distance].append(depth_errors(prediction[known], truth.depth[known]))
         if reference is not None:
+            self.nearest = min(self.nearest, float(prediction.min()), float(reference.min()))
+            self.farthest = max(self.farthest, float(prediction.max()), float(reference.max()))
             self.agreement[distance].update(is_near(prediction, reference, AGREES).sum(), prediction.size)
         if before is not None and truth.before is not None and truth.flow.visible.any():
             flow = truth.flow
@@ -91,7 +94,9 @@ class DepthScores(Scores[DepthTruth]):
         # (interval, 3), None where no frame was scored at that distance
         means = [np.mean(errors, axis=0).tolist() if errors else [None] * 3 for errors in self.errors]
         abs_rel, delta1, rmse = (list(values) for values in zip(*means, strict=True))
-        agreements = [share.value for share in self.agreement]
+        # where both networks see one and the same depth everywhere, they agree on nothing
+        says_something = self.farthest > AGREES * self.nearest
+        agreements = [share.value if says_something else None for share in self.agreement]
         return {
             "abs_rel": mean_of(abs_rel),
             "abs_rel_by_distance": by_distance(abs_rel),
@@ -114,7 +119,8 @@ class DepthScores(Scores[DepthTruth]):
                 "mean over distances; log depth resized bilinearly to the labels, kept within 1 mm and "
                 f"{self.max_depth:g} m, its scale as the network gives it (no median scaling), no crop; "
                 f"{self.num_scored} labelled of {self.num_frames} frames, {self.num_pixels} pixels. "
-                f"Agreement: share of pixels with δ < {AGREES} to the teacher's depth, mean over distances. "
+                f"Agreement: share of pixels with δ < {AGREES} to the teacher's depth, mean over distances; unknown "
+                "where all depths of both are as near to each other. "
                 "Temporal consistency: mean of |depth − depth of the next frame along the flow| / depth "
                 f"({FLOW_SOURCE}, nearest, occluded left out), mean over pairs and phases; a moving camera changes "
                 "true depth too."

@@ -155,7 +155,7 @@ class Detection(ClassTask):
             yield image, BoxedFrame(image, boxes_of(sequence, index))
 
     def scores(self, *, interval: int, view: View | None) -> DetectionScores:
-        return DetectionScores(self.num_classes, interval)
+        return DetectionScores(self.known_ids(), interval)
 
     def look(self, naming: Naming) -> DetectionLook:
         return DetectionLook(naming)

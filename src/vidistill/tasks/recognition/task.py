@@ -52,6 +52,10 @@ class Recognition(ClassTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.num_classes == 1:
+            raise ValueError(
+                "num_classes must be at least 2, got 1, whose softmax is always 1; add a class for all other videos"
+            )
         if self.num_clips < 1:
             raise ValueError(f"num_clips must be at least 1, got {self.num_clips}")
         if self.temperature <= 0:
