@@ -13,7 +13,7 @@ import torch
 
 from vidistill.methods.delta import Delta
 from vidistill.models import MODELS, build_network
-from vidistill.runtimes.measure import describe_device, profile_students
+from vidistill.runtimes.measure import describe_device, noise_frames, profile_students
 from vidistill.students.card import Card
 from vidistill.students.files import load_student
 from vidistill.students.student import PerFrame, Student
@@ -39,7 +39,7 @@ def pair(student: Path | None) -> dict[str, Student]:
 
 def row(student: Path | None, size: str, runtime: str, precision: str) -> str:
     width, height = map(int, size.split("x"))
-    frames = torch.randn(4, 3, height, width)
+    frames = noise_frames(4, (height, width))
     measured = profile_students(pair(student), frames, interval=INTERVAL, runtime=runtime, precision=precision)
     teacher, times = measured["teacher"]["latency_ms"], measured["student"]["latency_ms"]
     base = teacher["key"]["p50"]

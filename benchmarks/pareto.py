@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from vidistill.runtimes.measure import describe_device, profile_students
+from vidistill.runtimes.measure import describe_device, noise_frames, profile_students
 from vidistill.students.files import load_student
 
 SIZE = (360, 480)
@@ -45,8 +45,7 @@ def distinct(folders: list[Path]) -> list[Path]:
 def measure(folders: dict[str, Path], teacher: Path, setting: tuple[str, str]) -> dict[str, Any]:
     runtime, precision = setting
     students = {"teacher": load_student(teacher)} | {name: load_student(folder) for name, folder in folders.items()}
-    frames = torch.randn(4, 3, *SIZE, generator=torch.Generator().manual_seed(0))
-    return profile_students(students, frames, interval=INTERVAL, runtime=runtime, precision=precision)
+    return profile_students(students, noise_frames(4, SIZE), interval=INTERVAL, runtime=runtime, precision=precision)
 
 
 def spread(values: list[float]) -> str:

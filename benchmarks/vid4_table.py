@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from vidistill.data.datasets.super_resolution import vid4
 from vidistill.runs.results import baselines_of, write_results
-from vidistill.runtimes.measure import profile_students
+from vidistill.runtimes.measure import noise_frames, profile_students
 from vidistill.stream.evaluate import evaluate
 from vidistill.students.files import load_student
 from vidistill.students.student import Student
@@ -63,7 +62,7 @@ def measure(models: dict[str, Student], known: dict[str, Any]) -> dict[str, Any]
     """The costs of all, measured side by side, unless all are known."""
     if models.keys() <= known.keys():
         return known
-    return profile_students(models, torch.rand(NUM_FRAMES, 3, *SIZE), interval=1)
+    return profile_students(models, noise_frames(NUM_FRAMES, SIZE), interval=1)
 
 
 def parts_of(run: str) -> tuple[str, str, int]:

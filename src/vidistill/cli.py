@@ -152,7 +152,7 @@ def evaluate(
     teacher: Annotated[Path | None, typer.Option(help="A network of single frames to agree with.")] = None,
     key_frame_interval: IntervalOption = 0,
     runtime: RuntimeOption = "",
-    precision: PrecisionOption = "float32",
+    precision: PrecisionOption = "",
     threads: ThreadsOption = 0,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
@@ -203,7 +203,7 @@ def stream(
     tile: Annotated[int, typer.Option(help="Side of the tiles of large frames in super-resolution.", min=0)] = 0,
     height: HeightOption = None,
     runtime: RuntimeOption = "",
-    precision: PrecisionOption = "float32",
+    precision: PrecisionOption = "",
     threads: ThreadsOption = 0,
     device: DeviceOption = "cpu",
 ) -> None:
@@ -246,7 +246,7 @@ def label(
     classes: Annotated[str, typer.Option(help="Only these, as in person,car; all by default.")] = "",
     height: HeightOption = None,
     runtime: RuntimeOption = "",
-    precision: PrecisionOption = "float32",
+    precision: PrecisionOption = "",
     threads: ThreadsOption = 0,
     device: DeviceOption = "cpu",
 ) -> None:
@@ -288,7 +288,7 @@ def profile(
     size: SizeOption = "640x360",
     key_frame_interval: IntervalOption = 0,
     runtime: RuntimeOption = "",
-    precision: PrecisionOption = "float32",
+    precision: PrecisionOption = "",
     threads: ThreadsOption = 0,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
@@ -296,26 +296,24 @@ def profile(
     """Measure parameters, MACs, latency and memory of a student beside the network it came from."""
     from dataclasses import replace
 
-    import torch
-
     from vidistill.models import build_network
     from vidistill.report.table import results_table
-    from vidistill.runtimes import open_student
-    from vidistill.runtimes.measure import profile_students
+    from vidistill.runtimes import Deployed, open_student
+    from vidistill.runtimes.measure import noise_frames, profile_students
     from vidistill.students.student import Student
     from vidistill.students.windows import as_student
 
     model = open_student(student, threads=threads)
     card, place = model.card, _device_named(device)
     models: dict[str, Student] = {"student": model}
-    if card.network and card.form != "per_frame" and model.runtime is None:
+    if card.network and card.form != "per_frame" and not isinstance(model, Deployed):
         plain = replace(card, form="per_frame", plan=None)
         models["teacher"] = as_student(build_network(**card.network), plain).eval()
     models = {name: one.to(place) for name, one in models.items()}
-    frames = torch.randn(4, 3, *_frame_size(size), generator=torch.Generator().manual_seed(0)).to(place)
+    frames = noise_frames(4, _frame_size(size)).to(place)
     interval = key_frame_interval or card.key_frame_interval
     measured = profile_students(
-        models, frames, interval=interval, runtime=runtime or None, precision=precision, threads=threads
+        models, frames, interval=interval, runtime=runtime or None, precision=precision or None, threads=threads
     )
     if as_json:
         print(json.dumps(measured, indent=2))
@@ -323,7 +321,7 @@ def profile(
     print(results_table({**measured, "baselines": {}}))
     *clip, high, wide = measured["student"]["size"]
     words = f"clips of {clip[0]} frames, " if clip else ""
-    print(f"{words}{wide}x{high}, {precision}, {measured['student']['device']}")
+    print(f"{words}{wide}x{high}, {measured['student']['precision']}, {measured['student']['device']}")
 
 
 @app.command()
@@ -331,15 +329,17 @@ def export(
     student: StudentArgument,
     out: Annotated[Path, typer.Option(help="Folder for the runtime's files and card.json.")],
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT, 640x360 by default; a clip network's is its own.")] = "",
-    runtime: Annotated[str, typer.Option(help="A runtime with files: onnx.")] = "onnx",
+    runtime: Annotated[str, typer.Option(help="A runtime with files: onnx or openvino.")] = "onnx",
+    precision: PrecisionOption = "",
 ) -> None:
     """Write a student for a runtime, its state as inputs and outputs, checked against the student in torch."""
-    from vidistill.config import choose
-    from vidistill.runtimes import RUNTIMES
+    from vidistill.runtimes import choose_runtime
     from vidistill.students.files import load_student
 
-    chosen = choose(RUNTIMES, runtime, where="--runtime")
-    exported = chosen.export(load_student(student), out, size=_frame_size(size) if size else None)
+    precision = precision or "float32"
+    chosen = choose_runtime(runtime, precision, where="--runtime")
+    frame_size = _frame_size(size) if size else None
+    exported = chosen.export(load_student(student), out, size=frame_size, precision=precision)
     for path in exported.files:
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
     print(f"outputs equal torch's within {exported.gap:.1e} of their scale over a stream with two key frames")
@@ -400,7 +400,7 @@ def _running(device: str, runtime: str, precision: str, threads: int) -> "Runnin
     """Where and how networks run."""
     from vidistill.stream import Running
 
-    return Running(device=_device_named(device), runtime=runtime or None, precision=precision, threads=threads)
+    return Running(device=_device_named(device), runtime=runtime or None, precision=precision or None, threads=threads)
 
 
 def _frame_count(reader: "VideoReader") -> int | None:

@@ -18,6 +18,7 @@ from vidistill.methods import METHODS
 from vidistill.ops.clip_view import ClipView, WindowView
 from vidistill.runtimes import RUNTIMES, deploy, open_student
 from vidistill.runtimes.contract import Runtime
+from vidistill.runtimes.measure import noise_frames
 from vidistill.stream.stream import Running, Stream
 from vidistill.students.student import Student
 from vidistill.students.windows import LookAhead
@@ -35,6 +36,7 @@ FORMS = ("supervised", "low_rank", "delta")  # methods that give different stude
 SLOW = {  # runtimes whose graphs take seconds to make: which students they are given here
     "compiled": [("delta", "small")],
     "onnx": [("delta", "frames"), ("supervised", "clips")],
+    "openvino": [("delta", "frames"), ("supervised", "clips")],
 }
 CASES = [(name, *pair) for name in RUNTIMES for pair in SLOW.get(name, pairs(METHODS))]
 EXPORTS = [  # depth's network is one of single frames like another
@@ -142,9 +144,10 @@ def test_an_exported_folder_streams_as_the_student_does(runtime: str, method: st
     assert (opened.delay, opened.has_key_frames) == (student.delay, student.has_key_frames)
     outputs = list(Stream(opened, task=Undecoded(example))(images))
     assert gap(np.stack([output.prediction for output in outputs]), expected) < TOLERANCE
-    assert deploy(opened, torch.zeros(1, 3, *example.size), runtime=runtime) is opened
+    pixels = noise_frames(1, example.size)
+    assert deploy(opened, pixels, runtime=runtime) is opened
     with pytest.raises(UserError, match=f"was exported for runtime {runtime} in float32, got runtime eager"):
-        deploy(opened, torch.zeros(1, 3, *example.size), runtime="eager")
+        deploy(opened, pixels, runtime="eager")
 
 
 @pytest.mark.parametrize("kind", KINDS)

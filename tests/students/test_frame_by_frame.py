@@ -5,7 +5,7 @@ import torch
 
 from vidistill.models import build_network
 from vidistill.ops.clip_view import ClipView
-from vidistill.runtimes.measure import profile_students
+from vidistill.runtimes.measure import noise_frames, profile_students
 from vidistill.students.card import Card
 from vidistill.students.state import without_key_frame
 from vidistill.students.windows import FrameByFrame, as_student
@@ -73,7 +73,7 @@ def test_the_state_keeps_its_size_and_streams_split(student) -> None:
 
 def test_a_stream_costs_a_frame_where_a_window_costs_a_clip(student) -> None:
     plain = as_student(build_network("tsm", options={**OPTIONS, "causal": False}), Card(view=VIEW)).eval()
-    found = profile_students({"causal": student, "plain": plain}, torch.zeros(1, 3, 1, 1), interval=2)
+    found = profile_students({"causal": student, "plain": plain}, noise_frames(1, (1, 1)), interval=2)
     clip = found["plain"]["gmacs"]["clip"]
     assert found["causal"]["gmacs"]["clip"] == pytest.approx(clip)
     assert found["causal"]["gmacs"]["amortised"] == pytest.approx(clip / 3 / 2, rel=1e-3)

@@ -12,6 +12,8 @@ from vidistill.errors import UserError
 from vidistill.methods.features import feature_shapes
 from vidistill.ops.clip_view import ClipView, WindowView
 from vidistill.runtimes import RUNTIMES
+from vidistill.runtimes.eager import as_frames
+from vidistill.runtimes.measure import noise_frames
 from vidistill.students.card import Card
 from vidistill.students.state import without_key_frame
 from vidistill.students.student import PerFrame
@@ -138,11 +140,12 @@ def test_a_stream_in_onnx_runtime(student, tmp_path: Path) -> None:
         onnxruntime.InferenceSession(tmp_path / name, providers=["CPUExecutionProvider"])
         for name in ("key.onnx", "delta.onnx")
     )
-    frames = torch.randn(15, 1, 3, 12, 12)
-    outputs, window = key.run(["output", "window"], {"frame": frames[0].numpy()})
+    pixels = noise_frames(15, (12, 12))[:, None]
+    frames = as_frames(student, pixels)
+    outputs, window = key.run(["output", "next/window"], {"frame": pixels[0].numpy()})
     assert window.shape == (1, 3, 3, 8, 8)
     found = [outputs]
-    for frame in frames[2::2]:
+    for frame in pixels[2::2]:
         outputs, window = delta.run(["output", "next/window"], {"frame": frame.numpy(), "window": window})
         found.append(outputs)
     for outputs, expected in zip(found, run(student, frames, interval=2)[::2], strict=True):

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from vidistill.config import Values, choose
+from vidistill.config import Values
 from vidistill.data.clip import Batch
 from vidistill.errors import UserError
 from vidistill.methods.delta_reference import Reference, captured_features, delta_gaps, feature_blocks, feature_gap
@@ -20,7 +20,7 @@ from vidistill.methods.latency_table import block_costs
 from vidistill.methods.processes import mean_over_processes
 from vidistill.methods.teacher import FrozenTeacher
 from vidistill.report.figures import Picture
-from vidistill.runtimes import RUNTIMES
+from vidistill.runtimes import choose_runtime
 from vidistill.students.card import Card
 from vidistill.students.delta.calls import Tree
 from vidistill.students.delta.conversion import Granularity, Selection, plan_conversion
@@ -91,8 +91,7 @@ class Delta:
         settings = copy.deepcopy(self)
         if self.search is None:
             return settings
-        runtime = choose(RUNTIMES, self.search.runtime, where="method.search.runtime")
-        runtime.wrap(nn.Identity())  # so that one that cannot is refused here
+        choose_runtime(self.search.runtime, self.search.precision, where="method.search.runtime")
         if optimiser != "adamw" and self.search.gate_learning_rate is None:
             raise UserError(
                 f"method.search: the gates' own rate suits adamw, optim.name is {optimiser}; give "

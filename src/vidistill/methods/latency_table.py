@@ -9,12 +9,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
-from vidistill.config import choose
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
-from vidistill.runtimes import RUNTIMES
+from vidistill.runtimes import choose_runtime
 from vidistill.runtimes.measure import describe_device, median_milliseconds
 from vidistill.students.delta.calls import Tree
 from vidistill.students.delta.conversion import Selection, observe, plan_conversion
@@ -23,7 +21,7 @@ from vidistill.students.delta.network import DeltaBlock, DeltaNetwork, delta_net
 from vidistill.students.delta.plan import BlockPlan, Plan
 from vidistill.students.delta.search import Search
 from vidistill.students.delta.tape import Tape
-from vidistill.students.norms import channels_last, fused_copy
+from vidistill.students.norms import fused_copy
 from vidistill.students.state import State
 from vidistill.students.student import PerFrame, Student
 
@@ -120,9 +118,8 @@ def _setting(plan: Plan, search: Search, size: tuple[int, int]) -> dict[str, obj
 
 def measure_table(network: nn.Module, plan: Plan, search: Search, size: tuple[int, int]) -> LatencyTable:
     """Times every candidate of every block, each as it runs on a delta frame; equal ones once, all side by side."""
-    dtype = getattr(torch, search.precision)
-    network = copy.deepcopy(network).to(dtype).eval().requires_grad_(False)
-    example = torch.randn(1, 3, *size, dtype=dtype)
+    network = copy.deepcopy(network).eval().requires_grad_(False)
+    example = torch.randn(1, 3, *size)
     seen = observe(network, [entry.path for entry in plan.converted], example)
     modules = dict(network.named_modules())
     frames: dict[str, Callable[[], Tree]] = {}
@@ -137,7 +134,7 @@ def measure_table(network: nn.Module, plan: Plan, search: Search, size: tuple[in
             keys[entry.path][name].append(key)
             if key not in frames:
                 student = None if spec is None else make_student(spec, block, entry.channels)
-                values = call.map(lambda tensor: torch.randn(tensor.shape, dtype=tensor.dtype))
+                values = call.map(lambda tensor: torch.randn(tensor.shape))
                 frames[key] = _delta_frame(_alone(block, student), (values.args, values.kwargs), search)
     times = median_milliseconds(frames, title="measuring candidates")
     blocks = {
@@ -190,17 +187,12 @@ def _alone(block: nn.Module, student: BlockStudent | None) -> Student:
 
 def _delta_frame(model: Student, argument: Tree, search: Search) -> Callable[[], Tree]:
     """A settled delta frame of `model`, as a stream would run it, to be timed. argument: a frame, or a call's."""
-    model = channels_last(fused_copy(model, argument))
+    model = fused_copy(model, argument)
     if isinstance(model, DeltaNetwork):
         model.folding = "later"
-    argument = tree_map_only(Tensor, _channels_last, argument)
-    with torch.inference_mode():
+    with torch.no_grad():
         state: State | None = None
         for _ in range(2):
             _, state = model(argument, state or None)
-    run = choose(RUNTIMES, search.runtime, where="method.search.runtime").wrap(model)
-    return lambda: run(argument, state or None)
-
-
-def _channels_last(tensor: Tensor) -> Tensor:
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+    runtime = choose_runtime(search.runtime, search.precision, where="method.search.runtime")
+    return runtime.part(model, (argument, state or None), precision=search.precision)

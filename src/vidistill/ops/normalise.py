@@ -19,10 +19,10 @@ class Normalisation:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def __call__(self, frames: Tensor) -> Tensor:
-        """(…, 3, H, W) float32, normalised, of frames (…, 3, H, W) uint8 in 0…255."""
+        """(…, 3, H, W) float32, normalised, of frames (…, 3, H, W) uint8 in 0…255. The memory layout stays."""
         mean = torch.tensor(self.mean, device=frames.device).mul(255).view(3, 1, 1)
         scale = torch.tensor(self.std, device=frames.device).mul(255).reciprocal().view(3, 1, 1)
-        return (frames.float() - mean) * scale
+        return frames.to(torch.float32, copy=True).sub_(mean).mul_(scale)  # a single copy at full size
 
     def to_dict(self) -> dict[str, tuple[float, float, float]]:
         return asdict(self)

@@ -49,9 +49,9 @@ def compare(
     measured = networks | baselines
     costs: dict[str, Values] = {}
     if datasets or student.sees_clips:
-        frames = sample_frames(datasets[0].sequences if datasets else (), task, student)
+        pixels = sample_pixels(datasets[0].sequences if datasets else (), task, student)
         costs = profile_students(
-            measured, frames, interval=student.card.key_frame_interval, runtime=running.runtime,
+            measured, pixels, interval=student.card.key_frame_interval, runtime=running.runtime,
             precision=running.precision, threads=running.threads,
         )  # fmt: skip
     scored = dict(measured)
@@ -89,12 +89,12 @@ def by_name(datasets: Sequence[VideoDataset], values: Sequence[Values]) -> Value
     return named
 
 
-def sample_frames(sequences: Sequence[FrameSequence], task: Task, student: Student) -> torch.Tensor:
-    """(N, 3, H, W): the longest sequence's first frames as the task gives them, normalised, on the student's device."""
+def sample_pixels(sequences: Sequence[FrameSequence], task: Task, student: Student) -> torch.Tensor:
+    """(N, H, W, 3) uint8: the longest sequence's first frames as the task gives them, on the student's device."""
     if student.sees_clips:
-        return torch.zeros(1, 3, 1, 1, device=student.device)
+        return torch.zeros(1, 1, 1, 3, dtype=torch.uint8, device=student.device)
     images = [image for image, _ in islice(task.frames(max(sequences, key=len)), MEASURED_FRAMES)]
-    return student.normalisation(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(student.device))
+    return torch.from_numpy(np.stack(images)).to(student.device)
 
 
 def summarise(plan: Plan | None) -> Values | None:

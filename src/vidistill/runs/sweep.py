@@ -9,8 +9,6 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from vidistill.config import Values
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
@@ -21,7 +19,7 @@ from vidistill.report.table import number
 from vidistill.runs.build import Run, build
 from vidistill.runs.recipe import Recipe, ViewSettings, load_recipe
 from vidistill.runs.run import execute, refuse_nothing_to_learn, saved_student
-from vidistill.runtimes.measure import profile_students
+from vidistill.runtimes.measure import noise_frames, profile_students
 from vidistill.students.student import Student
 
 if TYPE_CHECKING:
@@ -85,8 +83,8 @@ def run_sweep(path: Path, views: Sequence[str], assignments: Sequence[str]) -> t
             measured.setdefault((TAUGHT_BY, TAUGHT_BY), (run, results["teacher"]))
             models.setdefault(TAUGHT_BY, run.teacher)
     first = next(iter(models.values()))
-    frame = torch.zeros(1, 3, 1, 1, device=first.device)  # networks of clips bring frames of their own
-    costs = profile_students(models, frame, interval=first.card.key_frame_interval)
+    pixels = noise_frames(1, (1, 1)).to(first.device)  # networks of clips bring frames of their own
+    costs = profile_students(models, pixels, interval=first.card.key_frame_interval)
     points = [_point(run, scores, costs[view], view, series) for (view, series), (run, scores) in measured.items()]
     with atomic_path(whole.out / "sweep.json") as temporary:
         temporary.write_text(json.dumps([vars(point) for point in points], indent=2))

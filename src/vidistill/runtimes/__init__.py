@@ -8,45 +8,48 @@ from torch import Tensor
 from vidistill.config import choose
 from vidistill.errors import UserError
 from vidistill.runtimes.compiled import Compiled
-from vidistill.runtimes.contract import Exported, Runtime
+from vidistill.runtimes.contract import Deployed, Exported, Runtime
 from vidistill.runtimes.eager import Eager
 from vidistill.runtimes.onnx import Onnx
+from vidistill.runtimes.openvino import OpenVino
 from vidistill.students.files import load_student
 from vidistill.students.student import Student
 
-__all__ = ["DEFAULT", "RUNTIMES", "Exported", "Runtime", "choose_runtime", "deploy", "open_student"]
+__all__ = ["DEFAULT", "RUNTIMES", "Deployed", "Exported", "Runtime", "choose_runtime", "deploy", "open_student"]
 
 RUNTIMES: dict[str, Runtime] = {
     "eager": Eager(),
     "compiled": Compiled(),
     "onnx": Onnx(),
+    "openvino": OpenVino(),
 }
 DEFAULT = "eager"
 
 
 def deploy(
-    student: Student, example: Tensor, *, runtime: str | None = None, precision: str = "float32", threads: int = 0
-) -> Student:
-    """The student as it runs in a runtime, with the same contract and card; the one that is given stays as it is.
+    student: Student, pixels: Tensor, *, runtime: str | None = None, precision: str | None = None, threads: int = 0
+) -> Deployed:
+    """The student as it runs in a runtime, on frames as they come; the one that is given stays as it is.
 
     Args:
         student: of any form, or one that `open_student` read from an exported folder.
-        example: (1, 3, H, W) float32, a normalised frame of the size that will come, on the student's device.
+        pixels: (1, H, W, 3) uint8, a frame of the size that will come, on the student's device.
         runtime: a key of `RUNTIMES`; None for the default, or the one that the student was exported for.
-        precision: one of the runtime's `precisions`.
+        precision: one of the runtime's `precisions`; None for float32, or the one of the export.
         threads: 0 for the runtime's own choice.
 
     Raises:
         UserError: the runtime is unknown, cannot run in this precision, or the student was exported for another.
     """
-    if student.runtime is not None:
-        if runtime not in (None, student.runtime) or precision != "float32":
+    if isinstance(student, Deployed):
+        if runtime not in (None, student.runtime) or precision not in (None, student.precision):
             raise UserError(
-                f"the student was exported for runtime {student.runtime} in float32, got runtime {runtime} and "
-                f"precision {precision}; leave both out, or give the student before its export"
+                f"the student was exported for runtime {student.runtime} in {student.precision}, got runtime {runtime} "
+                f"and precision {precision}; leave both out, or give the student before its export"
             )
         return student
-    return choose_runtime(runtime, precision)(student, example, precision=precision, threads=threads)
+    precision = precision or "float32"
+    return choose_runtime(runtime, precision)(student, pixels, precision=precision, threads=threads)
 
 
 def choose_runtime(name: str | None, precision: str, *, where: str = "runtime") -> Runtime:

@@ -1,13 +1,49 @@
 """PyTorch as it is: norms fused, kernels channels last."""
 
-from typing import ClassVar
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
-from vidistill.runtimes.contract import DTYPES, Runtime
+from vidistill.models.outputs import NetworkOutputs
+from vidistill.runtimes.contract import DTYPES, Deployed, Runtime
+from vidistill.students.delta.calls import Tree
 from vidistill.students.norms import channels_last, fused_copy
+from vidistill.students.state import State
 from vidistill.students.student import Student
+
+
+class TorchStudent(Deployed):
+    """A student that torch runs. run: what runs its frames, the student itself or a compiled form of it."""
+
+    def __init__(self, inside: Student, run: Callable[..., Any] | None = None, *, runtime: str, precision: str) -> None:
+        super().__init__(inside, inside.card)
+        self.runtime, self.precision = runtime, precision
+        self.inside = inside
+        self.delay = inside.delay
+        self._run: Callable[..., Any]
+        # not as a submodule, or every parameter would have two names
+        object.__setattr__(self, "_run", inside if run is None else run)
+
+    @property
+    def has_key_frames(self) -> bool:
+        return self.inside.has_key_frames
+
+    def spacing_for(self, interval: int) -> int:
+        return self.inside.spacing_for(interval)
+
+    def expect_key_frames(self, interval: int) -> None:
+        self.inside.expect_key_frames(interval)
+
+    def flush(self, state: State | None) -> list[NetworkOutputs]:
+        return self.inside.flush(state)
+
+    def forward(self, pixels: Tensor, state: State | None = None) -> tuple[NetworkOutputs, State]:
+        return self._run(as_frames(self.inside, pixels), state)
 
 
 class Eager(Runtime):
@@ -16,10 +52,37 @@ class Eager(Runtime):
     name: ClassVar = "eager"
     precisions: ClassVar = tuple(DTYPES)
 
-    def __call__(self, student: Student, example: Tensor, *, precision: str = "float32", threads: int = 0) -> Student:
-        if threads:
-            torch.set_num_threads(threads)
-        return channels_last(fused_copy(student, example.to(student.dtype)).to(DTYPES[precision]))
+    def __call__(self, student: Student, pixels: Tensor, *, precision: str = "float32", threads: int = 0) -> Deployed:
+        ready = ready_copy(student, pixels, precision=precision, threads=threads)
+        return TorchStudent(ready, runtime=self.name, precision=precision)
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        return module
+    def part(self, module: nn.Module, args: tuple[Tree, ...], *, precision: str = "float32") -> Callable[[], Any]:
+        run, given = ready_part(module, args, precision)
+        return partial(run, *given)
+
+
+def ready_part(module: nn.Module, args: Tree, precision: str) -> tuple[nn.Module, Tree]:
+    """A copy of the module and its arguments as torch runs them best; see `Runtime.part`."""
+    dtype = DTYPES[precision]
+
+    def ready(tensor: Tensor) -> Tensor:
+        tensor = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+    return channels_last(copy.deepcopy(module).to(dtype)), tree_map_only(Tensor, ready, args)
+
+
+def ready_copy(student: Student, pixels: Tensor, *, precision: str, threads: int) -> Student:
+    """The student as torch runs it best; see `Runtime.__call__`."""
+    if threads:
+        torch.set_num_threads(threads)
+    return channels_last(fused_copy(student, as_frames(student, pixels)).to(DTYPES[precision]))
+
+
+def as_frames(student: Student, pixels: Tensor) -> Tensor:
+    """(B, 3, H, W) or (B, T, 3, H, W), normalised, in the student's precision, of pixels (…, H, W, 3) uint8.
+
+    Frames are laid out channels last, as pixels are.
+    """
+    frames = student.normalisation(pixels.movedim(-1, -3)).to(student.dtype)
+    return frames.contiguous(memory_format=torch.channels_last) if frames.ndim == 4 else frames

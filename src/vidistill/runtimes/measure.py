@@ -5,7 +5,7 @@ import os
 import platform
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,7 +19,8 @@ from vidistill.config import Values
 from vidistill.ops.clip_view import ClipView, WindowView
 from vidistill.ops.macs import count_macs, without_values
 from vidistill.progress import track
-from vidistill.runtimes import DEFAULT, RUNTIMES, deploy
+from vidistill.runtimes import RUNTIMES, Deployed, deploy
+from vidistill.runtimes.eager import TorchStudent, as_frames
 from vidistill.students.state import State, without_key_frame
 from vidistill.students.student import Student
 
@@ -28,17 +29,17 @@ K = TypeVar("K")
 
 def profile_students(
     students: dict[str, Student],
-    frames: Tensor,
+    pixels: Tensor,
     *,
     interval: int,
     runtime: str | None = None,
-    precision: str = "float32",
+    precision: str | None = None,
     threads: int = 0,
 ) -> dict[str, Values]:
     """Parameters, GMACs, latency and peak memory of each student, measured side by side as they run in a runtime.
 
     Args:
-        frames: (N, 3, H, W) float32, normalised, on the students' device; a network of clips takes its own squares.
+        pixels: (N, H, W, 3) uint8, frames on the students' device; a network of clips takes its own squares.
         interval: frames from one key frame to the next; a network of clips that was exported has one of its own.
         runtime, precision, threads: see `deploy`.
 
@@ -46,70 +47,73 @@ def profile_students(
         By name `gmacs`, `latency_ms`, `frames_per_second`, `parameters`, `peak_memory_mb`, `device`, `precision`,
         `size`; None for what is unknown of a student that was exported.
     """
-    own = {name: _frames_for(student, frames) for name, student in students.items()}
+    inputs = {name: _pixels_for(student, pixels) for name, student in students.items()}
     running = {
-        name: deploy(student, own[name][:1], runtime=runtime, precision=precision, threads=threads)
+        name: deploy(student, inputs[name][:1], runtime=runtime, precision=precision, threads=threads)
         for name, student in students.items()
     }
-    inputs = {name: own[name].to(model.dtype) for name, model in running.items()}
     intervals = {
-        name: model.view.stride if model.runtime is not None and isinstance(model.view, ClipView) else interval
+        name: model.view.stride if model.has_one_size and isinstance(model.view, ClipView) else interval
         for name, model in running.items()
     }
-    warmup = RUNTIMES[runtime or DEFAULT].warmup
+    warmup = max(RUNTIMES[model.runtime].warmup for model in running.values())
     latency = measure_latency(running, inputs, intervals=intervals, warmup=warmup)
     clips = {name: _clip(model, inputs[name]) for name, model in running.items() if isinstance(model.view, ClipView)}
     clip_times = time_side_by_side({name: partial(running[name], clip) for name, clip in clips.items()})
     profiles: dict[str, Values] = {}
     for name, student in students.items():
-        place = f"{describe_device(frames.device)}, {student.runtime or runtime or DEFAULT}"
         profiles[name] = {
             **_costs(student, running[name], inputs[name], intervals[name]),
             "latency_ms": latency[name],
             "frames_per_second": 1000 / latency[name]["amortised"],
-            "device": place,
-            "precision": precision,
+            "device": f"{describe_device(pixels.device)}, {running[name].runtime}",
+            "precision": running[name].precision,
         }
         if name in clips:
             profiles[name]["latency_ms"] = {"clip": clip_times[name], "amortised": latency[name]["amortised"]}
     return profiles
 
 
-def _frames_for(student: Student, frames: Tensor) -> Tensor:
+def _pixels_for(student: Student, pixels: Tensor) -> Tensor:
     """Frames as a stream gives them to the student: those given, or squares of noise for a network of clips."""
     if not isinstance(student.view, ClipView):
-        return frames.contiguous(memory_format=torch.channels_last)
-    side = student.view.crop
-    noise = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
-    return noise.to(frames.device).contiguous(memory_format=torch.channels_last)
+        return pixels
+    return noise_frames(2, (student.view.crop, student.view.crop)).to(pixels.device)
 
 
-def _clip(model: Student, frames: Tensor) -> Tensor:
-    """(1, T, 3, S, S): a whole clip of what the network sees."""
+def noise_frames(num_frames: int, size: tuple[int, int]) -> Tensor:
+    """(N, H, W, 3) uint8, the same in every call."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (num_frames, *size, 3), generator=generator).to(torch.uint8)
+
+
+def _clip(model: Student, pixels: Tensor) -> Tensor:
+    """(1, T, S, S, 3): a whole clip of what the network sees."""
     assert isinstance(model.view, ClipView)
-    return frames[:1, None].expand(-1, model.view.num_frames, -1, -1, -1).contiguous()
+    return pixels[:1, None].expand(-1, model.view.num_frames, -1, -1, -1).contiguous()
 
 
-def _costs(student: Student, running: Student, frames: Tensor, interval: int) -> Values:
+def _costs(student: Student, running: Deployed, pixels: Tensor, interval: int) -> Values:
     """What needs no clock. The GMACs are those of the student as it is, the memory that of the one that runs."""
-    view, size = student.view, list(frames.shape[-2:])
+    view, size = student.view, [pixels.shape[-3], pixels.shape[-2]]
     if isinstance(view, WindowView):
         size = [view.window, 3, *size]
-    if student.runtime is not None:
+    if isinstance(student, Deployed):
         return {"gmacs": None, "parameters": None, "peak_memory_mb": None, "size": size}
-    has_memory = running.runtime is None
+    is_in_torch = isinstance(running, TorchStudent)
     if isinstance(view, ClipView):
-        clip = _clip(running, frames)
+        clip = _clip(running, pixels)
+        frames = as_frames(student, clip)
         return {
-            "gmacs": clip_gmacs(student, clip.to(student.dtype), interval),
+            "gmacs": clip_gmacs(student, frames, interval),
             "parameters": count_parameters(student),
-            "peak_memory_mb": {"clip": peak_memory_mb(running, clip)["key"]} if has_memory else None,
-            "size": list(clip.shape[1:]),
+            "peak_memory_mb": {"clip": peak_memory_mb(running, clip)["key"]} if is_in_torch else None,
+            "size": list(frames.shape[1:]),
         }
     return {
-        "gmacs": stateful_gmacs(student, (frames.shape[-2], frames.shape[-1]), key_frame_interval=interval),
+        "gmacs": stateful_gmacs(student, (pixels.shape[-3], pixels.shape[-2]), key_frame_interval=interval),
         "parameters": count_parameters(student),
-        "peak_memory_mb": peak_memory_mb(running, running.whole(frames[:1])) if has_memory else None,
+        "peak_memory_mb": peak_memory_mb(running, running.whole(pixels[:1])) if is_in_torch else None,
         "size": size,
     }
 
@@ -163,26 +167,26 @@ def clip_gmacs(model: Student, clip: Tensor, interval: int) -> dict[str, float]:
 
 
 def measure_latency(
-    models: dict[str, Student],
-    frames: dict[str, Tensor],
+    models: Mapping[str, Student],
+    pixels: Mapping[str, Tensor],
     *,
-    intervals: dict[str, int],
+    intervals: Mapping[str, int],
     cycles: int = 10,
     warmup: int = 2,
 ) -> dict[str, Values]:
     """Wall-clock milliseconds per frame of each model, measured side by side: the models take turns, cycle by cycle.
 
-    frames: of each model (N, 3, H, W), normalised, on its device, shown in turn at batch 1. intervals: of each
-    model's key frames. A cycle is a key frame and the delta frames up to the next one, of a stream that has begun.
+    pixels: of each model (N, H, W, 3) uint8, on its device, shown in turn at batch 1. intervals: of each model's key
+    frames. A cycle is a key frame and the delta frames up to the next one, of a stream that has begun.
     Returns by model `key`, `first_delta`, `delta`, each with p50, p95 and p99, and `amortised`, the median over cycles
     of a cycle's mean; delta entries are None for a model without key frames.
     """
     times: dict[str, list[list[float]]] = {name: [] for name in models}
     with torch.inference_mode():
-        begun = {name: _begun(model, frames[name][:1], intervals[name]) for name, model in models.items()}
+        begun = {name: _begun(model, pixels[name][:1], intervals[name]) for name, model in models.items()}
         for cycle in range(warmup + cycles):
             for name, model in models.items():
-                cycle_times = _time_cycle(model, frames[name], begun[name], intervals[name])
+                cycle_times = _time_cycle(model, pixels[name], begun[name], intervals[name])
                 if cycle >= warmup:
                     times[name].append(cycle_times)
     return {name: _summary(np.array(measured) * 1e3) for name, measured in times.items()}
@@ -197,10 +201,10 @@ def _begun(model: Student, frame: Tensor, interval: int) -> State | None:
     return without_key_frame(state)
 
 
-def _time_cycle(model: Student, frames: Tensor, state: State | None, interval: int) -> list[float]:
+def _time_cycle(model: Student, pixels: Tensor, state: State | None, interval: int) -> list[float]:
     measured = []
     for t in range(interval if model.has_key_frames else 1):  # without key frames, one frame tells all
-        frame = frames[t % len(frames)][None]
+        frame = pixels[t % len(pixels)][None]
         synchronise()
         began = time.perf_counter()
         _, state = model(frame, state or None)
@@ -289,15 +293,15 @@ class PeakMemory(TorchDispatchMode):
         self.alive -= size
 
 
-def peak_memory_mb(model: Student, frame: Tensor) -> dict[str, float | None]:
+def peak_memory_mb(model: Student, pixels: Tensor) -> dict[str, float | None]:
     """Peak MB (10⁶ bytes) of tensors alive during a key and a settled delta frame, state included, weights not."""
     with torch.no_grad(), PeakMemory() as key:
-        _, state = model(frame)
+        _, state = model(pixels)
     if not state:
         return {"key": key.peak / 1e6, "delta": None}
     with torch.no_grad(), PeakMemory() as delta:
-        _, state = model(frame, state)
-        _, state = model(frame, state)
+        _, state = model(pixels, state)
+        _, state = model(pixels, state)
     held = sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in state.values()}.values())
     return {"key": key.peak / 1e6, "delta": max(delta.peak, held) / 1e6}
 

@@ -23,7 +23,7 @@ from vidistill.errors import UserError
 from vidistill.files import atomic_path
 from vidistill.models.outputs import NetworkOutputs
 from vidistill.ops.clip_view import WindowView
-from vidistill.runtimes import deploy
+from vidistill.runtimes import Deployed, deploy
 from vidistill.stream.key_frames import Fixed, KeyFramePolicy, Memory
 from vidistill.students.state import KEY, State, without_key_frame
 from vidistill.students.student import Student
@@ -38,7 +38,7 @@ class Running:
 
     device: str | torch.device | None = None
     runtime: str | None = None
-    precision: str = "float32"
+    precision: str | None = None
     threads: int = 0
 
 
@@ -86,7 +86,7 @@ class Stream:
         self.device = torch.device(self.running.device or student.device)
         self.key_frames = key_frames or Fixed(student.card.key_frame_interval)
         self.index = 0
-        self._deployed: Student | None = None  # made for the size of the first frame
+        self._deployed: Deployed | None = None  # made for the size of the first frame
         self._deployed_size: tuple[int, int] | None = None
         self._state: State | None = None
         self._memory: Memory | None = None
@@ -124,13 +124,13 @@ class Stream:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise UserError(f"frame {self.index} must be (height, width, 3) uint8 RGB, got {image.shape} {image.dtype}")
         outputs = self.flush() if image.shape != self._size else []
-        frame = self._planes(image)
+        pixels = self._pixels(image)
         if image.shape != self._size:
             self._size, self._memory, self._state = image.shape, None, None
-        is_key, self._memory = self.key_frames(frame, self._memory)
+        is_key, self._memory = self.key_frames(pixels.permute(0, 3, 1, 2), self._memory)
         self._waiting.append(_Waiting(math.nan if pts_seconds is None else pts_seconds, image))
         self.index += 1
-        student = self._student_for(frame)
+        student = self._student_for(pixels)
         student.expect_key_frames(self._interval)
         if student.delay and not self._has_key_frame():
             is_key = True  # there is none yet from which this one could follow
@@ -139,8 +139,7 @@ class Stream:
         if is_key and state is not None:
             state = without_key_frame(state)
             self._state = None  # the old key frame's memory is free before the new one's is made
-        normalised = student.normalisation(frame).to(student.dtype).contiguous(memory_format=torch.channels_last)
-        network_outputs, self._state = student(normalised, state or None)
+        network_outputs, self._state = student(pixels, state or None)
         return outputs if network_outputs is None else [*outputs, self._output(network_outputs, is_key, began)]
 
     @torch.inference_mode()
@@ -148,7 +147,7 @@ class Stream:
         """The outputs that are still to come; the stream then begins anew."""
         if not self._waiting:
             return []
-        student = self._student_for(self._planes(self._waiting[0].image))
+        student = self._student_for(self._pixels(self._waiting[0].image))
         is_key, began = not self._has_key_frame(), perf_counter()
         late = student.flush(self._state)
         each = (perf_counter() - began) / max(1, len(late))
@@ -166,44 +165,45 @@ class Stream:
 
         A network of windows with key frames sees the clip as a stream, up to its centre frame's output.
         """
-        planes = torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, -3).to(self.device)  # (T, 3, H, W)
-        student = self._student_for(planes[:1])
-        clip = student.normalisation(planes).to(student.dtype)
+        clip = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)  # (T, H, W, 3)
+        student = self._student_for(clip[:1])
         if not (isinstance(student.view, WindowView) and student.has_key_frames):
             return student(clip[None])[0]
         memory: Memory | None = None
         state: State | None = None
         late: list[NetworkOutputs] = []
-        for frame, normalised in zip(planes, clip, strict=True):
-            is_key, memory = self.key_frames(frame[None], memory)
-            outputs, state = student(normalised[None], (without_key_frame(state) if is_key else state) or None)
+        for pixels in clip[:, None]:
+            is_key, memory = self.key_frames(pixels.permute(0, 3, 1, 2), memory)
+            outputs, state = student(pixels, (without_key_frame(state) if is_key else state) or None)
             late += [] if outputs is None else [outputs]
             if len(late) > len(clip) // 2:  # the centre frame's
                 return late[-1]
         return [*late, *student.flush(state)][len(clip) // 2]
 
-    def _planes(self, image: Image) -> Tensor:
-        """(1, 3, H, W) uint8 on the device: what the network sees of an image."""
+    def _pixels(self, image: Image) -> Tensor:
+        """(1, H, W, 3) uint8 on the device: what the network sees of an image."""
         if self.height is not None:
             seen = resize_image(image, self.height)
         else:
             seen = image if self.student.view is None else self.student.view.cut(image)
-        return torch.from_numpy(np.ascontiguousarray(seen)).permute(2, 0, 1)[None].to(self.device)
+        return torch.from_numpy(np.ascontiguousarray(seen))[None].to(self.device)
 
-    def _student_for(self, frame: Tensor) -> Student:
-        """The student as it runs, made anew where its runtime's graphs are for one size and the size has changed."""
-        size = (frame.shape[-2], frame.shape[-1])
-        # graphs of a runtime outside torch are for one size; those of an exported student cannot be made anew
-        is_for_one_size = self._deployed is not None and self._deployed.runtime is not None and not self.student.runtime
-        if self._deployed is None or (is_for_one_size and self._deployed_size != size):
+    def _student_for(self, pixels: Tensor) -> Deployed:
+        """The student as it runs, made anew where it is for frames of one size and the size has changed."""
+        size = (pixels.shape[-3], pixels.shape[-2])
+        is_for_another = self._deployed is not None and self._deployed.has_one_size and self._deployed_size != size
+        if self._deployed is None or (is_for_another and not isinstance(self.student, Deployed)):
             running = self.running
             with torch.inference_mode(mode=False), torch.no_grad():  # or the copy could not be changed any more
                 student = self.student
                 if student.device != self.device:
                     student = copy.deepcopy(student).to(self.device)
-                example = student.normalisation(frame.clone()).contiguous(memory_format=torch.channels_last)
                 self._deployed = deploy(
-                    student, example, runtime=running.runtime, precision=running.precision, threads=running.threads
+                    student,
+                    pixels.clone(),
+                    runtime=running.runtime,
+                    precision=running.precision,
+                    threads=running.threads,
                 )
             self._deployed_size = size
         return self._deployed

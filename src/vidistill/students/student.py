@@ -23,14 +23,12 @@ class Student(nn.Module):
         card: what a stream, a score or a report needs to know of it.
         delay: how many frames its outputs come late; those of the first `delay` calls of a stream are None.
         spacing: in frames, of the frames that its state keeps.
-        runtime: a key of `RUNTIMES` for one that runs outside torch; None for one that any runtime takes.
         training_parts: what trains with the student and is gone when it is finished.
     """
 
     network: nn.Module
     delay: int = 0
     spacing: int = 1
-    runtime: str | None = None
     training_parts: nn.Module | None
 
     def __init__(self, network: nn.Module, card: Card | None = None) -> None:

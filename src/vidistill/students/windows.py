@@ -124,15 +124,13 @@ class LookAhead(Student):
     first and the last frame stand for those beyond a video's ends, so a stream's outputs equal its windows'.
 
     network: may itself keep state between key frames; then that state goes with the window.
-    waits: False for an exported graph, which cannot: its first `delay` outputs belong to no frame and are to be
-    dropped. tile: side of the squares that large frames are cut into, see `run_in_tiles`; None for whole frames.
+    tile: side of the squares that large frames are cut into, see `run_in_tiles`; None for whole frames.
     """
 
     def __init__(self, network: nn.Module, card: Card) -> None:
         # a student inside knows its form and plan
         super().__init__(network, network.card if isinstance(network, Student) else card)
         self.delay = self.view.window // 2
-        self.waits = True
         self.reach = declared(network).reach  # pixels
         self.tile: int | None = None
 
@@ -145,17 +143,13 @@ class LookAhead(Student):
     def has_key_frames(self) -> bool:
         return isinstance(self.network, Student) and self.network.has_key_frames
 
-    def prepare_for_graphs(self) -> None:
-        self.waits = False
-        super().prepare_for_graphs()
-
     def forward(self, frame: Tensor, state: State | None = None) -> tuple[NetworkOutputs, State]:
         if frame.ndim == 5:
             return self._run(self.view(frame), state or {})
         length = self.view.window
         if state is None:
             # as many frames as stand before the centre of the first window, and the centre
-            window = frame[:, None].expand(-1, self.delay + 1 if self.waits else length, -1, -1, -1)
+            window = frame[:, None].expand(-1, self.delay + 1, -1, -1, -1)
         else:
             held = state[WINDOW]
             if held.shape[1] == length:

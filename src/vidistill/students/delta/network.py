@@ -38,10 +38,7 @@ class DeltaBlock(nn.Module):
         slot = tape.slot(self.path or WHOLE_SLOT)
         if tape.is_key_frame:
             output = self.block(*args, **kwargs)
-            if tape.folding == "at once":
-                tape.keep(slot, self.student.fold(call, output))
-            else:
-                tape.keep(slot, name_leaves("input", (args, kwargs)) | name_leaves("output", output))
+            tape.keep(slot, name_leaves("input", (args, kwargs)) | name_leaves("output", output))
             return output
         kept = tape.read(slot)
         if "output" not in kept:
@@ -64,7 +61,7 @@ class DeltaNetwork(Student):
 
     folding: "never", the form that trains: the state keeps each block's input and output of the key frame. "later",
     the form that runs: the first delta frame folds them as it goes, so that no frame costs more than a key frame by
-    much. "at once": the key frame does.
+    much.
     """
 
     has_key_frames = True
@@ -94,7 +91,7 @@ class DeltaNetwork(Student):
             return outputs, written
 
     def prepare_for_graphs(self) -> None:
-        self.folding = "at once"
+        self.folding = "later"
 
     def blocks(self) -> dict[str, DeltaBlock]:
         """The converted blocks by the path they had in the network."""

@@ -36,8 +36,8 @@ class Search:
         candidates: The students among which every block that can have them chooses, two different ones or more.
         cost: "macs", or "latency" from a table measured on this machine for `runtime`, `precision` and `size`.
         size: (height, width) at which the latency is measured; by default that of the training clips.
-        runtime: How the candidates run when they are measured, a key of `RUNTIMES` that can time parts of a network.
-        precision: The tensors' precision when they are measured.
+        runtime: How the candidates run when they are measured, a key of `RUNTIMES`.
+        precision: One of the runtime's.
         table: The file that keeps the latencies.
         until: The part of the run that searches, above 0 and at most 1; in the rest the chosen candidates alone are
             trained.

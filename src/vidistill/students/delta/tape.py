@@ -15,14 +15,14 @@ from torch import Tensor
 from vidistill.errors import UserError
 from vidistill.students.state import KEY, State
 
-Folding = Literal["never", "later", "at once"]
+Folding = Literal["never", "later"]
 
 
 class Tape:
     """What blocks read and write: a slot for each of their calls, in each slot named tensors.
 
-    folding: whether the key frame's inputs and outputs stay in the state (the form that trains), are folded by the
-    first frame after it, or by the key frame itself.
+    folding: whether the key frame's inputs and outputs stay in the state (the form that trains), or are folded by the
+    first frame after it.
     """
 
     def __init__(self) -> None:

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,14 @@ from vidistill.data.datasets.synthetic import synthetic
 from vidistill.errors import UserError
 from vidistill.methods.delta import Delta
 from vidistill.ops.boxes import suppress
-from vidistill.runtimes import RUNTIMES, deploy, onnx, open_student
-from vidistill.runtimes.onnx import ExportedStudent
+from vidistill.runtimes import RUNTIMES, deploy, open_student
+from vidistill.runtimes.eager import as_frames
+from vidistill.runtimes.graphs import GraphStudent, export_onnx
+from vidistill.runtimes.measure import noise_frames
+from vidistill.runtimes.onnx import Onnx
 from vidistill.stream import Running, Stream
 from vidistill.students.card import Card
+from vidistill.students.state import State
 from vidistill.students.student import PerFrame, Student
 from vidistill.tasks.segmentation import Segmentation
 
@@ -31,37 +36,47 @@ def test_key_and_three_delta_frames_in_onnx_runtime(network, tmp_path: Path, siz
     """The files alone, driven as a user would: state goes in and out by name."""
     student = delta_student(network, size)
     exported = EXPORT(student, tmp_path, size=size)
-    assert exported.files == tuple(tmp_path / name for name in ("key.onnx", "delta.onnx", "card.json"))
-    assert 0 <= exported.gap < onnx.PARITY
-    key = onnxruntime.InferenceSession(tmp_path / "key.onnx", providers=["CPUExecutionProvider"])
-    delta = onnxruntime.InferenceSession(tmp_path / "delta.onnx", providers=["CPUExecutionProvider"])
-    frames = torch.randn(4, 1, 3, *size)
-    names = [output.name for output in key.get_outputs()]
-    outputs = dict(zip(names, key.run(None, {"frame": frames[0].numpy()}), strict=True))
-    expected, state = student(frames[0])
-    np.testing.assert_allclose(outputs["output"], expected.numpy(), atol=1e-5)
-    assert sorted(names) == ["key/body.0/offset", "key/mix/offset", "output"]
-    held = {name: value for name, value in outputs.items() if name != "output"}
-    for frame in frames[1:]:
-        expected, state = student(frame, state)
-        (output,) = delta.run(None, {"frame": frame.numpy(), **held})
-        np.testing.assert_allclose(output, expected.numpy(), atol=1e-5)
+    assert [path.name for path in exported.files] == ["delta.onnx", "first_delta.onnx", "key.onnx", "card.json"]
+    assert 0 <= exported.gap < RUNTIMES["onnx"].parity["float32"]
+    sessions = {
+        name: onnxruntime.InferenceSession(tmp_path / f"{name}.onnx", providers=["CPUExecutionProvider"])
+        for name in ("key", "first_delta", "delta")
+    }
+    graphs = json.loads((tmp_path / "card.json").read_text())["graphs"]
+    assert graphs["key"]["inputs"] == ["frame"]
+    assert sorted(graphs["delta"]["takes"]) == ["key/body.0/offset", "key/mix/offset"]
+    state, held = None, {}
+    for name, pixels in zip(("key", "first_delta", "delta", "delta"), noise_frames(4, size), strict=True):
+        expected, state = student(as_frames(student, pixels[None]), state)
+        given = {"frame": pixels[None].numpy(), **held}
+        results = sessions[name].run(None, {key: given[key] for key in graphs[name]["inputs"]})
+        found = dict(zip(graphs[name]["outputs"], results, strict=True))
+        np.testing.assert_allclose(found["output"], expected.numpy(), atol=1e-5)
+        held = {key: found[f"next/{key}"] if f"next/{key}" in found else held[key] for key in graphs[name]["leaves"]}
 
 
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 @torch.no_grad()
-def test_an_exported_student_runs_as_the_student(network, tmp_path: Path) -> None:
+def test_an_exported_student_runs_as_the_student(network, tmp_path: Path, runtime: str) -> None:
     student = delta_student(network, (32, 48))
-    EXPORT(student, tmp_path, size=(32, 48))
+    RUNTIMES[runtime].export(student, tmp_path, size=(32, 48))
     opened, state, held = open_student(tmp_path), None, None
-    assert isinstance(opened, ExportedStudent)
+    assert isinstance(opened, GraphStudent)
     assert opened.card == student.card
-    assert (opened.runtime, opened.has_key_frames) == ("onnx", True)
-    for frame in torch.randn(3, 1, 3, 32, 48):
-        expected, state = student(frame, state)
-        output, held = opened(frame, held)
+    assert (opened.runtime, opened.precision, opened.has_key_frames) == (runtime, "float32", True)
+    other: State | None = None
+    for pixels in noise_frames(3, (32, 48))[:, None]:
+        expected, state = student(as_frames(student, pixels), state)
+        output, held = opened(pixels, held)
+        before = {name: tensor.clone() for name, tensor in held.items()}
         torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-4)
-    (tmp_path / "key.onnx").write_bytes(b"no graph")
-    with pytest.raises(UserError, match=r"key\.onnx: is not a network in ONNX"):
+        _, other = opened(255 - pixels, other)  # another stream through the same sessions
+        assert all(torch.equal(held[name], tensor) for name, tensor in before.items()), "a state is a value"
+    with pytest.raises(UserError, match="the state is not one that this student leaves"):
+        opened(pixels, {"key/other": torch.zeros(1)})
+    next(tmp_path.glob("key.*")).write_bytes(b"no graph")
+    (tmp_path / "key.xml").write_bytes(b"no graph")
+    with pytest.raises(UserError, match=r"key\.(onnx: is not a network in ONNX|xml: cannot be run by OpenVINO)"):
         open_student(tmp_path)
 
 
@@ -70,7 +85,8 @@ def test_what_was_exported_streams_as_what_was_not(network, tmp_path: Path) -> N
     EXPORT(student, tmp_path, size=(32, 48))
     images = list(synthetic(num_sequences=1, num_frames=5, size=(32, 48)).sequences[0].images())
     expected = list(Stream(student)(images))
-    for stream in (Stream(open_student(tmp_path)), Stream(student, running=Running(runtime="onnx"))):
+    live = Stream(student, running=Running(runtime="openvino"))
+    for stream in (Stream(open_student(tmp_path)), live):
         outputs = list(stream(images))
         assert [output.is_key_frame for output in outputs] == [True, False, False, True, False]
         same = [np.mean(a.prediction == b.prediction) for a, b in zip(outputs, expected, strict=True)]
@@ -92,13 +108,13 @@ def test_an_exported_folder_that_is_not_whole(network, tmp_path: Path) -> None:
 
 def test_an_exported_student_runs_as_it_was_exported(network, tmp_path: Path) -> None:
     EXPORT(PerFrame(network, CARD).eval(), tmp_path, size=(16, 24))
-    opened, frame = open_student(tmp_path), torch.zeros(1, 3, 16, 24)
+    opened, frame = open_student(tmp_path), noise_frames(1, (16, 24))
     assert deploy(opened, frame) is opened
     assert deploy(opened, frame, runtime="onnx") is opened
     with pytest.raises(UserError, match="was exported for runtime onnx in float32, got runtime eager"):
         deploy(opened, frame, runtime="eager")
     with pytest.raises(UserError, match="takes frames of 24x16, got 48x32; export it again with --size 48x32"):
-        opened(torch.zeros(1, 3, 32, 48))
+        opened(noise_frames(1, (32, 48)))
 
 
 def test_a_network_without_state_is_one_graph(network, tmp_path: Path) -> None:
@@ -109,7 +125,7 @@ def test_a_network_without_state_is_one_graph(network, tmp_path: Path) -> None:
 
 
 def test_outputs_that_differ_are_not_written(network, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(onnx, "PARITY", 0.0)
+    monkeypatch.setattr(Onnx, "parity", {"float32": 0.0})
     with pytest.raises(UserError, match="differ from torch's"):
         EXPORT(PerFrame(network).eval(), tmp_path, size=(16, 24))
     assert list(tmp_path.iterdir()) == []
@@ -127,7 +143,7 @@ def test_our_suppression_in_onnx_runtime(tmp_path: Path, seed: int) -> None:
     corner = 10 * torch.rand(1, 30, 2)
     boxes = torch.cat([corner, corner + (8 * torch.rand(1, 30, 2) - 1).clamp(min=0)], dim=2)
     inputs = boxes, torch.randn(1, 30), torch.randint(0, 2 if seed % 2 else 1, (1, 30))
-    onnx._export(Suppression(), inputs, {}, tmp_path / "a.onnx", ["boxes", "scores", "groups"], ["kept"])
+    export_onnx(Suppression(), inputs, {}, tmp_path / "a.onnx", ["boxes", "scores", "groups"], ["kept"])
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
     names = [one.name for one in session.get_inputs()]
     given = dict(zip(["boxes", "scores", "groups"], (tensor.numpy() for tensor in inputs), strict=True))
