@@ -1,18 +1,17 @@
 """Folders of frames and label images, as `vidistill label` writes them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from PIL import Image as PillowImage
 
 from vidistill.data.class_names import read_class_names
 from vidistill.data.clip import IGNORED, FrameSequence, VideoDataset
+from vidistill.data.foreign import read_json
 from vidistill.data.image_files import images_in
 from vidistill.data.resized import ResizedSequence, check_height
-from vidistill.data.sequences.images import labelled_sequence, train_ids
+from vidistill.data.sequences.images import labelled_sequence, read_channel, train_ids
 from vidistill.errors import UserError
 
 LOOKED_AT = 32  # label images, spread over the data set, that say whether two classes are 0 and 1 or 0 and 255
@@ -73,8 +72,8 @@ def _values(path: Path) -> dict[str, int] | None:
     Errors: UserError where the values are not numbers of their own.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        values = read_json(path, "names of classes", advice="correct the file")
+    except UserError:
         return None
     if not isinstance(values, Mapping):
         return None
@@ -91,9 +90,8 @@ def _are_masks(paths: Sequence[Path]) -> bool:
     has_full = False
     for path in paths[:: max(1, -(-len(paths) // LOOKED_AT))]:
         try:
-            with PillowImage.open(path) as file:
-                values = np.unique(np.asarray(file)).tolist()
-        except (OSError, ValueError, SyntaxError, EOFError, PillowImage.DecompressionBombError):
+            values = np.unique(read_channel(path)).tolist()
+        except UserError:
             continue
         if not set(values) <= {0, IGNORED}:
             return False
