@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from vidistill.config import Settings
+from vidistill.config import Count, LearningRate, Settings, Share, Weight, Whole, whole
 from vidistill.data.clip import Batch, TrainingSamples
 from vidistill.data.sampling import EpochSampler
 from vidistill.errors import UserError
@@ -39,21 +39,21 @@ class OptimSettings(Settings):
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: float = 1e-3
-    steps: int = 1000
-    batch_size: int = 4
-    accumulate: int = 1
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    warmup_steps: int = 0
+    learning_rate: LearningRate = 1e-3
+    steps: Whole = 1000
+    batch_size: Count = 4
+    accumulate: Count = 1
+    momentum: Share = 0.9
+    weight_decay: Weight = 0.0
+    warmup_steps: Whole = 0
     schedule: Literal["polynomial", "cosine", "steps"] = "polynomial"
-    power: float = 0.9
-    milestones: tuple[float, ...] = ()
-    clip_norm: float = 0.0
+    power: Weight = 0.9
+    milestones: tuple[Share, ...] = ()
+    clip_norm: Weight = 0.0
     precision: Literal["no", "bf16", "fp16"] = "no"
     channels_last: bool = False
-    num_workers: int = 1
-    checkpoint_every: int = 100
+    num_workers: Annotated[int, *whole(0, 1024)] = 1
+    checkpoint_every: Count = 100
 
 
 @dataclass(kw_only=True)

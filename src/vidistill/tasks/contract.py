@@ -12,13 +12,13 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vidistill.config import Settings, Values, plain
+from vidistill.config import Settings, Share, Values, check_numbers, plain, whole
 from vidistill.data.clip import FrameSequence, Image, TrainingSamples, VideoDataset
 from vidistill.errors import UserError
 from vidistill.models.outputs import NetworkOutputs
@@ -214,6 +214,9 @@ class Task(ABC):
         """`{name, …settings}` in plain values; `vidistill.tasks.task_of` reads them."""
         return {"name": self.name, **plain(self)}
 
+    def __post_init__(self) -> None:
+        check_numbers(self)
+
     # ---- training
 
     @property
@@ -341,14 +344,8 @@ class ClassTask(Task):
             this, 0…1; None for no pseudo-labels.
     """
 
-    num_classes: int = 0
-    confidence: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.num_classes < 0:
-            raise ValueError(f"num_classes must be at least 1, got {self.num_classes}")
-        if self.confidence is not None and not 0 <= self.confidence <= 1:
-            raise ValueError(f"confidence must be a probability from 0 to 1, got {self.confidence}")
+    num_classes: Annotated[int, *whole(0, 2**15)] = 0
+    confidence: Share | None = None
 
     @property
     def network_options(self) -> Values:

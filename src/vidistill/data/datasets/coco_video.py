@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidistill.config import Values
+from vidistill.config import Pixels, Values
 from vidistill.data.clip import FrameSequence, VideoDataset
 from vidistill.data.sampling import FrameRange, frame_slice
 from vidistill.data.sequences.boxes import BoxedSequence, Boxes, all_boxes
@@ -28,7 +28,7 @@ def coco_video(
     *,
     annotations: str = "annotations.json",
     frames: FrameRange | None = None,
-    height: int | None = None,
+    height: Pixels | None = None,
 ) -> VideoDataset:
     """The videos of a COCO-VID file.
 

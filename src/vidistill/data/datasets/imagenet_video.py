@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from vidistill.config import Pixels
 from vidistill.data.clip import VideoDataset
 from vidistill.data.image_files import images_in
 from vidistill.data.sampling import FrameRange, frame_slice, select_frames
@@ -26,7 +27,7 @@ IDS = {wnid: label for label, wnid in enumerate(CLASSES)}
 
 
 def imagenet_vid(
-    root: str | Path, *, split: str = "train", frames: FrameRange | None = None, height: int | None = None
+    root: str | Path, *, split: str = "train", frames: FrameRange | None = None, height: Pixels | None = None
 ) -> VideoDataset:
     """The snippets of ImageNet VID.
 
@@ -57,7 +58,7 @@ def imagenet_vid(
     return VideoDataset("imagenet_vid", sequences, tuple(CLASSES.values()))
 
 
-def imagenet_det(root: str | Path, *, split: str = "train", height: int | None = None) -> VideoDataset:
+def imagenet_det(root: str | Path, *, split: str = "train", height: Pixels | None = None) -> VideoDataset:
     """The stills of ImageNet DET that show one of VID's classes. All annotations are read once to find them.
 
     Args:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from vidistill.config import Pixels
 from vidistill.data.class_names import read_class_names
 from vidistill.data.clip import FrameSequence, VideoDataset
 from vidistill.data.image_files import images_in
@@ -10,7 +11,7 @@ from vidistill.data.sequences.images import labelled_sequence, train_ids
 from vidistill.errors import UserError
 
 
-def label_maps(root: str | Path, *, height: int | None = None) -> VideoDataset:
+def label_maps(root: str | Path, *, height: Pixels | None = None) -> VideoDataset:
     """Folders with `frames/` and `labels/`: PNG of class ids with the names of the frames; 255 is ignored.
 
     Args:

@@ -8,8 +8,9 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from vidistill.config import Pixels, Whole, whole
 from vidistill.data.class_names import read_class_names
 from vidistill.data.clip import FrameSequence, Image, VideoDataset
 from vidistill.data.image_files import images_in, natural_key, write_image
@@ -30,12 +31,12 @@ def labelled_videos(
     *,
     list_file: str = "list.txt",
     class_names: Sequence[str] | None = None,
-    num_classes: int | None = None,
+    num_classes: Annotated[int, *whole(1, MOST_CLASSES)] | None = None,
     group: str | None = None,
-    folds: int = 0,
-    fold: int = 0,
+    folds: Whole = 0,
+    fold: Whole = 0,
     split: Literal["train", "test"] = "train",
-    height: int | None = None,
+    height: Pixels | None = None,
 ) -> VideoDataset:
     """The videos of a list, with their class ids from 0.
 

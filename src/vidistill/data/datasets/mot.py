@@ -8,6 +8,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from vidistill.config import Pixels
 from vidistill.data.clip import VideoDataset
 from vidistill.data.image_files import images_in, natural_key, read_image
 from vidistill.data.sampling import FrameRange, frame_slice, select_frames
@@ -31,7 +32,7 @@ def mot(
     class_names: Sequence[str] = ("pedestrian",),
     all_classes: Sequence[str] = MOT_CLASSES,
     frames: FrameRange | None = None,
-    height: int | None = None,
+    height: Pixels | None = None,
 ) -> VideoDataset:
     """The sequence in a folder, or those in the folders below it. Rows that are not scored (column 7 is 0) are crowds.
 

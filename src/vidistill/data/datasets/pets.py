@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+from vidistill.config import Pixels
 from vidistill.data.clip import VideoDataset
 from vidistill.data.sampling import FrameRange, frame_slice
 from vidistill.data.sequences.boxes import BoxedSequence, Boxes
@@ -16,7 +17,7 @@ VIDEO, TABLE = "vtest.avi", "gt.csv"
 COLUMNS = ("frame", "id", "x", "y", "w", "h")
 
 
-def pets(root: str | Path, *, frames: FrameRange | None = None, height: int | None = None) -> VideoDataset:
+def pets(root: str | Path, *, frames: FrameRange | None = None, height: Pixels | None = None) -> VideoDataset:
     """The one sequence of PETS 2009 S2.L1, view 1, with boxes and instance ids.
 
     Args:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
+from vidistill.config import Pixels, Positive
 from vidistill.data.clip import FrameSequence, LabelMap, VideoDataset
 from vidistill.data.image_files import images_in
 from vidistill.data.resized import ResizedSequence, check_height
@@ -56,7 +57,7 @@ class DepthImages(ImageSequence):
         return None if path is None else read_depth(path, self.scale)
 
 
-def depth_maps(root: str | Path, *, scale: float = SCALE, height: int | None = None) -> VideoDataset:
+def depth_maps(root: str | Path, *, scale: Positive = SCALE, height: Pixels | None = None) -> VideoDataset:
     """Folders with `frames/` and `labels/`: 16-bit PNG of one channel with the names of the frames, 0 is unknown.
 
     `vidistill label` writes this layout.

@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from vidistill.config import Share, real, whole
 from vidistill.data.clip import FrameSequence, Image, TrainingSamples, VideoDataset
 from vidistill.data.sequences.boxes import boxes_of
 from vidistill.models.detectors import Detector, Outputs, detections
@@ -55,20 +56,10 @@ class Detection(ClassTask):
     }  # fmt: skip
 
     box_loss: BoxLoss = "smooth_l1"
-    focal_gamma: float = 1.5
-    score_threshold: float = 0.05
-    iou_threshold: float = 0.5
-    max_detections: int = 100
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("score_threshold", "iou_threshold"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
-        if self.focal_gamma < 0:
-            raise ValueError(f"focal_gamma must be at least 0, got {self.focal_gamma}")
-        if self.max_detections < 1:
-            raise ValueError(f"max_detections must be at least 1, got {self.max_detections}")
+    focal_gamma: Annotated[float, *real(0, 100)] = 1.5
+    score_threshold: Share = 0.05
+    iou_threshold: Share = 0.5
+    max_detections: Annotated[int, *whole(1, 10_000)] = 100
 
     def samples(
         self, settings: BoxedClipSettings, datasets: Sequence[VideoDataset], *, use_labels: bool

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vidistill.config import Positive, whole
 from vidistill.data.clip import FrameSequence, Image, TrainingSamples, VideoDataset
 from vidistill.data.sequences.classified import classes_of
 from vidistill.errors import UserError
@@ -45,17 +46,10 @@ class Recognition(ClassTask):
     whole_videos: ClassVar = True
 
     multi_label: bool = False
-    temperature: float = 1.0
-    num_clips: int = 1
+    temperature: Positive = 1.0
+    num_clips: Annotated[int, *whole(1, 1000)] = 1
     num_crops: Literal[1, 3] = 1
     average: Literal["prob", "score"] = "prob"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.num_clips < 1:
-            raise ValueError(f"num_clips must be at least 1, got {self.num_clips}")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
 
     def samples(
         self, settings: ClassifiedClipSettings, datasets: Sequence[VideoDataset], *, use_labels: bool

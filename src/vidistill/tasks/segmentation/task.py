@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vidistill.config import Share, Weight, whole
 from vidistill.data.clip import IGNORED, FrameSequence, Image, TrainingSamples, VideoDataset
 from vidistill.data.dense_clips import DenseClips, DenseClipSettings
 from vidistill.models.outputs import NetworkOutputs, logits_of
@@ -42,8 +43,9 @@ class Segmentation(ClassTask):
     clip_settings: ClassVar = DenseClipSettings
     image_files: ClassVar = "masks"
 
-    class_weights: tuple[float, ...] | None = None
-    unsure_below: float = 0.0
+    num_classes: Annotated[int, *whole(0, IGNORED)] = 0
+    class_weights: tuple[Weight, ...] | None = None
+    unsure_below: Share = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,8 +54,6 @@ class Segmentation(ClassTask):
             object.__setattr__(self, "num_classes", self.num_classes or len(self.class_weights))
         if self.class_weights is not None and len(self.class_weights) != self.num_classes:
             raise ValueError(f"{len(self.class_weights)} class_weights for {self.num_classes} classes; give one each")
-        if not 0 <= self.unsure_below <= 1:
-            raise ValueError(f"unsure_below must be a probability from 0 to 1, got {self.unsure_below}")
 
     def samples(
         self, settings: DenseClipSettings, datasets: Sequence[VideoDataset], *, use_labels: bool

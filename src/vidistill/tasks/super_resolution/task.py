@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from torch import Tensor, nn
 
-from vidistill.config import Values
+from vidistill.config import Count, Values
 from vidistill.data.clip import FrameSequence, Image, TrainingSamples, VideoDataset
 from vidistill.data.degradation import Degradation, DegradationKind
 from vidistill.data.sequences.high_resolution import MOST_LOOKED_AT, as_high_resolution, check_length
@@ -47,12 +47,13 @@ class SuperResolution(Task):
     image_files: ClassVar = "frames"
     restores: ClassVar = True
 
-    scale: int = 4
+    scale: Count = 4
     degradation: DegradationKind = "bicubic"
     centred: bool = False
     channels: Literal["y", "rgb"] = "y"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.scale not in SCALES:
             raise ValueError(f"scale must be one of {SCALES}, got {self.scale}")
 
