@@ -238,7 +238,8 @@ def check_options(factory: Callable[..., object], options: Mapping[str, object],
     return {name: getattr(checked, name) for name in checked.model_fields_set}
 
 
-def _options_of(factory: Callable[..., object]) -> type[pydantic.BaseModel]:
+@functools.cache
+def _options_of(factory: Any) -> type[pydantic.BaseModel]:
     """Settings with the factory's parameters, of a function or a class."""
     hints = get_type_hints(
         factory.__init__ if inspect.isclass(factory) else factory,  # type: ignore[misc]
