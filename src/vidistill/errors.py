@@ -30,6 +30,7 @@ def as_user_error(what: str, advice: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines()
-        reason = f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+        lines = str(error).strip().splitlines() or [""]
+        line = lines[-1] if "Traceback" in str(error) else lines[0]  # of a worker process the traceback comes as text
+        reason = f"{type(error).__name__}: {line[:300]}".removesuffix(": ")
         raise UserError(f"{what} ({reason}); {advice}; VIDISTILL_TRACEBACK=1 shows where") from error

@@ -12,6 +12,7 @@ from vidistill.data.class_names import require_classes
 from vidistill.data.clip import TrainingSamples, VideoDataset
 from vidistill.data.sequences.classified import classes_of
 from vidistill.errors import UserError
+from vidistill.methods.processes import num_processes
 from vidistill.methods.teacher import FrozenTeacher, TeacherCache
 from vidistill.models import build_network
 from vidistill.models.backbone_weights import load_backbone
@@ -57,6 +58,7 @@ def build(recipe: Recipe, *, measures: bool = True) -> Run:
     Raises:
         UserError: something is unknown, missing or does not fit together; it names the recipe's key.
     """
+    recipe.optim.require_whole_parts(num_processes())
     torch.manual_seed(recipe.seed)
     train_sets = build_datasets(recipe.data.train, where="data.train")
     evaluation = build_datasets(recipe.data.evaluate, where="data.evaluate")

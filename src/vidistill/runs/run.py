@@ -13,6 +13,7 @@ from vidistill.methods import Method
 from vidistill.methods.processes import is_main_process, leave_processes
 from vidistill.report.page import PageParts, write_report
 from vidistill.runs.build import Run
+from vidistill.runs.checkpoints import Checkpoints
 from vidistill.runs.recipe import Recipe, load_recipe, save_recipe
 from vidistill.runs.results import baselines_of, compare, write_results
 from vidistill.runs.train import train
@@ -33,6 +34,16 @@ FREE = (  # what may change in a recipe without making it another run
     "optim.num_workers",
     "optim.checkpoint_every",
 )
+RATES = (  # and what may change to go on after it has diverged
+    "optim.learning_rate",
+    "optim.clip_norm",
+    "optim.momentum",
+    "optim.weight_decay",
+    "optim.warmup_steps",
+    "optim.precision",
+    "losses.*",
+    "method.*learning_rate*",
+)
 
 
 def execute(run: Run) -> Values | None:
@@ -46,8 +57,10 @@ def execute(run: Run) -> Values | None:
     refuse_nothing_to_learn(run)
     is_main, folder = is_main_process(), run.recipe.out
     with occupied(folder) if is_main else nullcontext():
-        if (folder / "checkpoint.pt").exists():
-            _refuse_another(run.recipe, folder / "recipe.yaml")
+        checkpoints = Checkpoints(folder)
+        if checkpoints.exist():
+            free = (*FREE, *RATES) if checkpoints.has_diverged else FREE
+            _refuse_another(run.recipe, folder / "recipe.yaml", free)
         if is_main:
             save_recipe(run.recipe, folder / "recipe.yaml")
         trained = train(run.training)
@@ -76,11 +89,14 @@ def refuse_nothing_to_learn(run: Run) -> None:
         raise UserError(f"data.labels: {labels} needs a teacher, and the recipe has none; give one, or labels: given")
 
 
-def _refuse_another(recipe: Recipe, path: Path) -> None:
-    """Raises UserError where the recipe at `path` decides otherwise what is trained; more steps continue the run."""
+def _refuse_another(recipe: Recipe, path: Path, free: Sequence[str]) -> None:
+    """Raises UserError where the recipe at `path` decides otherwise what is trained; more steps continue the run.
+
+    free: patterns of the keys that may change.
+    """
     before, now = (_flat(r.model_dump(mode="json", by_alias=True)) for r in (load_recipe(path), recipe))
     for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key) and not any(fnmatchcase(key, pattern) for pattern in FREE):
+        if before.get(key) != now.get(key) and not any(fnmatchcase(key, pattern) for pattern in free):
             raise UserError(
                 f"{path.parent}: holds a run whose {key} is {before.get(key)}, and this recipe's is {now.get(key)}; "
                 "choose another out=, or delete that folder"
