@@ -321,7 +321,7 @@ def _what_is_wrong(problem: Any) -> str:
         expected = f"must be {words} {problem['ctx'][key]:g}"
     else:
         expected = problem["msg"].removeprefix("Value error, ")
-    return f"{expected}, got {_quoted(problem['input'])}"
+    return expected if ", got " in expected else f"{expected}, got {_quoted(problem['input'])}"
 
 
 def _quoted(value: object) -> str:

@@ -11,7 +11,7 @@ from vidistill.config import Values, call, pick
 from vidistill.data.class_names import require_classes
 from vidistill.data.clip import TrainingSamples, VideoDataset
 from vidistill.data.sequences.classified import classes_of
-from vidistill.errors import UserError
+from vidistill.errors import UserError, as_user_error
 from vidistill.methods.processes import num_processes
 from vidistill.methods.teacher import FrozenTeacher, TeacherCache
 from vidistill.models import build_network
@@ -41,6 +41,7 @@ class Run:
     recipe: Recipe
     training: Training
     teacher: Student | None
+    train_sets: list[VideoDataset]
     evaluation: list[VideoDataset]
 
     @property
@@ -93,7 +94,11 @@ def build(recipe: Recipe, *, measures: bool = True) -> Run:
         own = own or trained_with or normalisation
         teacher.card = replace(teacher.card, normalisation=own, class_names=named.class_names, palette=named.palette)
         frozen = FrozenTeacher(teacher.network, teacher.view, _cache(recipe, task, teacher.network))
-    student = method.prepare(network, clips.example(), card=card, teacher=frozen)
+    with as_user_error(
+        f"method {method.name} cannot make a student of {type(network).__name__}",
+        "a network must take one tensor of frames, of the size of the training clips; look at data.clip",
+    ):
+        student = method.prepare(network, clips.example(), card=card, teacher=frozen)
     for dataset in evaluation:
         task.check_videos(dataset.sequences, [view, teacher.view if teacher is not None else None])
     training = Training(
@@ -111,7 +116,7 @@ def build(recipe: Recipe, *, measures: bool = True) -> Run:
         tensorboard=recipe.tensorboard,
     )
     resolved = recipe.model_copy(update={"normalisation": normalisation})
-    return Run(recipe=resolved, training=training, teacher=teacher, evaluation=evaluation)
+    return Run(recipe=resolved, training=training, teacher=teacher, train_sets=train_sets, evaluation=evaluation)
 
 
 def _labelled(
@@ -255,7 +260,14 @@ def _spec(settings: NetworkSettings, common: Values) -> Values:
 
 def _weighted(settings: NetworkSettings, common: Values) -> nn.Module:
     """The network with the weights that the recipe names."""
-    network = build_network(settings.name or "", settings.library, common | settings.options)
+    for name in common.keys() & settings.options.keys():
+        if settings.options[name] != common[name]:
+            raise UserError(
+                f"options.{name} of network '{settings.name}' is {settings.options[name]!r}, the task's is "
+                f"{common[name]!r}; leave it out of the options"
+            )
+    with as_user_error(f"network '{settings.name}' cannot be built with {settings.options}", "correct its options"):
+        network = build_network(settings.name or "", settings.library, common | settings.options)
     if settings.backbone is not None:
         load_backbone(network, settings.backbone)
     if settings.checkpoint is not None:

@@ -3,10 +3,12 @@
 import os
 import signal
 import threading
+from time import monotonic
 from types import FrameType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SAME_SECONDS = 0.5  # two signals so close are one: launchers repeat what a terminal has sent already
 WORKER_SECONDS = 30  # that a worker lives on after SIGTERM, which a service manager sends to all processes at once
 
 
@@ -19,6 +21,7 @@ class Interrupts:
     def __init__(self) -> None:
         self._signal: int | None = None
         self._earlier: dict[int, Any] = {}
+        self._came = 0.0  # when
 
     @property
     def requested(self) -> bool:
@@ -44,9 +47,9 @@ class Interrupts:
 
     def _put_off(self, number: int, frame: FrameType | None) -> None:
         if self._signal is None:
-            self._signal = number
+            self._signal, self._came = number, monotonic()
             os.write(2, b"stopping after this step; Ctrl-C once more stops at once, without saving it\n")
-        elif number == signal.SIGINT:  # torchrun sends SIGTERM after a terminal's Ctrl-C, which is not a second one
+        elif number == signal.SIGINT and monotonic() - self._came > SAME_SECONDS:
             self.act()
 
 

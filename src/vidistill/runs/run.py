@@ -1,5 +1,6 @@
 """A run from its recipe to its page: train, save, score, measure, show."""
 
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -14,7 +15,8 @@ from vidistill.methods.processes import is_main_process, leave_processes
 from vidistill.report.page import PageParts, write_report
 from vidistill.runs.build import Run
 from vidistill.runs.checkpoints import Checkpoints
-from vidistill.runs.recipe import Recipe, load_recipe, save_recipe
+from vidistill.runs.recipe import NetworkSettings, Recipe, load_recipe, save_recipe
+from vidistill.runs.rehearsal import finished, rehearse
 from vidistill.runs.results import baselines_of, compare, write_results
 from vidistill.runs.train import train
 from vidistill.stream.pictures import write_pictures
@@ -55,6 +57,8 @@ def execute(run: Run) -> Values | None:
         UserError: the folder holds a run of another recipe, or another process trains into it.
     """
     refuse_nothing_to_learn(run)
+    if run.evaluation:
+        rehearse(run, finished(run), run.evaluation)
     is_main, folder = is_main_process(), run.recipe.out
     with occupied(folder) if is_main else nullcontext():
         checkpoints = Checkpoints(folder)
@@ -62,6 +66,8 @@ def execute(run: Run) -> Values | None:
             free = (*FREE, *RATES) if checkpoints.has_diverged else FREE
             _refuse_another(run.recipe, folder / "recipe.yaml", free)
         if is_main:
+            for note in notes(run.recipe):
+                print(f"note: {note}", file=sys.stderr)
             save_recipe(run.recipe, folder / "recipe.yaml")
         trained = train(run.training)
         leave_processes()
@@ -82,11 +88,37 @@ def refuse_nothing_to_learn(run: Run) -> None:
     """Checks that the student has labels or a teacher to learn from.
 
     Raises:
-        UserError: the recipe leaves labels out and has no teacher.
+        UserError: the recipe leaves labels out, or the data has none, and there is no teacher.
     """
     labels, training = run.recipe.data.labels, run.training
-    if labels != "given" and training.teacher is None and not training.method.is_own_teacher:
+    if training.teacher is not None or training.method.is_own_teacher:
+        return
+    if labels != "given":
         raise UserError(f"data.labels: {labels} needs a teacher, and the recipe has none; give one, or labels: given")
+    if not any(run.task.has_labels(sequence) for dataset in run.train_sets for sequence in dataset.sequences):
+        raise UserError("data.train: has no labels, and the recipe has no teacher; give labelled data, or a teacher")
+
+
+def notes(recipe: Recipe) -> list[str]:
+    """What is allowed, but hardly meant, a sentence each."""
+    found = []
+    teacher = recipe.teacher
+    if teacher is not None and teacher.name is not None and not _has_weights(teacher):
+        found.append(
+            f"teacher: '{teacher.name}' is given no weights, so that the student learns from random outputs unless the "
+            "network loads some itself; give teacher.checkpoint"
+        )
+    if recipe.method.is_own_teacher and teacher is None and not _has_weights(recipe.student):
+        found.append("student: is given no weights and keeps its key path as it is, random; give student.checkpoint")
+    if not recipe.data.evaluate:
+        found.append("data.evaluate: is empty, so that the student is not scored")
+    return found
+
+
+def _has_weights(settings: NetworkSettings) -> bool:
+    """Whether the recipe names any, also as an option of a library such as `pretrained` or `weights`."""
+    asked = [name for name, value in settings.options.items() if value and ("weights" in name or "pretrained" in name)]
+    return bool(settings.checkpoint or settings.backbone or asked)
 
 
 def _refuse_another(recipe: Recipe, path: Path, free: Sequence[str]) -> None:

@@ -264,6 +264,16 @@ class Task(ABC):
         """A data source that needs no files, on which a recipe's clips can be drawn."""
         return {"name": "synthetic"}
 
+    # ---- labels
+
+    def has_labels(self, sequence: FrameSequence) -> bool:
+        """Whether anything is known of it that a student can learn or be scored by."""
+        return len(sequence.labelled()) > 0
+
+    def label_problems(self, sequences: Sequence[FrameSequence]) -> list[str]:
+        """What makes the labels of a data set mean nothing, a sentence each; reads all of them."""
+        return []
+
     # ---- scoring
 
     def check_videos(self, sequences: Sequence[FrameSequence], views: Sequence[View | None]) -> None:  # noqa: B027

@@ -97,6 +97,20 @@ class Depth(Task):
         log_depth = resize_depth(log_depth_of(outputs), size)[:, 0]
         return log_depth.clamp(log(NEAREST), log(self.max_depth)).exp()
 
+    def label_problems(self, sequences: Sequence[FrameSequence]) -> list[str]:
+        num_maps = num_known = 0
+        for sequence in sequences:
+            for index in sequence.labelled():
+                depth = sequence.labels(index)
+                num_maps += 1
+                num_known += 0 if depth is None else int(((depth > 0) & (depth <= self.max_depth)).sum())
+        if num_maps and not num_known:
+            return [
+                f"{sequences[0].name}: no pixel of all {num_maps} depth maps is above 0 and at most task.max_depth "
+                f"{self.max_depth:g} metres; look at their scale"
+            ]
+        return []
+
     def check_videos(self, sequences: Sequence[FrameSequence], views: Sequence[View | None]) -> None:
         _check_labels(sequences)
 

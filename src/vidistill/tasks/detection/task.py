@@ -66,6 +66,24 @@ class Detection(ClassTask):
     ) -> TrainingSamples:
         return BoxedClips(datasets, settings, use_labels=use_labels)
 
+    def label_problems(self, sequences: Sequence[FrameSequence]) -> list[str]:
+        annotated = [boxes_of(sequence, index) for sequence in sequences for index in sequence.labelled()]
+        boxes = [one for one in annotated if one is not None]
+        if boxes and not any(len(one) for one in boxes):
+            return [
+                f"{sequences[0].name}: none of the {len(boxes)} annotated frames has a box; look at the annotations"
+            ]
+        highest = max((int(one.labels.max()) for one in boxes if len(one)), default=-1)
+        if highest >= self.num_classes:
+            return [
+                f"{sequences[0].name}: its boxes have the class {highest}, expected 0 to {self.num_classes - 1}; "
+                "correct the annotations, or task.num_classes"
+            ]
+        return []
+
+    def has_labels(self, sequence: FrameSequence) -> bool:
+        return any(boxes_of(sequence, index) is not None for index in sequence.labelled()[:1])
+
     def supervise(self, outputs: Outputs, labels: Tensor, teacher_outputs: Outputs | None = None) -> dict[str, Tensor]:
         """The losses of the network's kind, means over frames; a frame that is not annotated counts 0.
 

@@ -92,6 +92,9 @@ class Recognition(ClassTask):
         """(B, K) class probabilities; a frame's size does not matter."""
         return logits_of(outputs).float().softmax(dim=1)
 
+    def has_labels(self, sequence: FrameSequence) -> bool:
+        return len(classes_of(sequence)) > 0
+
     def check_videos(self, sequences: Sequence[FrameSequence], views: Sequence[View | None]) -> None:
         """Refuses a video of a class that the network does not know."""
         for sequence in sequences:

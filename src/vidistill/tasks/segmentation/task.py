@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -59,6 +60,27 @@ class Segmentation(ClassTask):
         self, settings: DenseClipSettings, datasets: Sequence[VideoDataset], *, use_labels: bool
     ) -> TrainingSamples:
         return DenseClips(datasets, settings, use_labels=use_labels)
+
+    def label_problems(self, sequences: Sequence[FrameSequence]) -> list[str]:
+        problems, num_maps, num_known = [], 0, 0
+        for sequence in sequences:
+            highest = -1
+            for index in sequence.labelled():
+                labels = sequence.labels(index)
+                known = [] if labels is None else [int(value) for value in np.unique(labels) if value != IGNORED]
+                num_maps, num_known = num_maps + 1, num_known + len(known)
+                highest = max(highest, *known, 0)
+            if highest >= self.num_classes:
+                problems.append(
+                    f"{sequence.name}: its label maps have the value {highest}, expected classes from 0 to "
+                    f"{self.num_classes - 1}, or {IGNORED} for none; correct them, or task.num_classes"
+                )
+        if num_maps and not num_known:
+            problems.append(
+                f"{sequences[0].name}: every pixel of all {num_maps} label maps is {IGNORED}, ignored; look at how the "
+                "maps were written"
+            )
+        return problems
 
     def supervise(
         self, outputs: NetworkOutputs, labels: Tensor, teacher_outputs: NetworkOutputs | None = None

@@ -104,6 +104,10 @@ class SuperResolution(Task):
         """(B, H, W, 3) uint8 RGB frames, clamped and rounded, of the size that the network makes."""
         return as_frames(outputs)
 
+    def has_labels(self, sequence: FrameSequence) -> bool:
+        """Always: the frames themselves are what is restored."""
+        return True
+
     def check_videos(self, sequences: Sequence[FrameSequence], views: Sequence[View | None]) -> None:
         """As far as the first frames tell; of a large data set, the first videos' frames are read and all lengths."""
         window = max((view.window for view in views if isinstance(view, WindowView)), default=1)
