@@ -1,6 +1,8 @@
 """A recipe, built: networks, method, task and clips. The only module that reads every registry."""
 
 import copy
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -67,6 +69,7 @@ def build(recipe: Recipe, *, measures: bool = True) -> Run:
     saved = _saved_teacher(recipe.teacher)
     task = _resolved_task(recipe, labelled, saved)
     clips = task.samples(recipe.data.clip, train_sets, use_labels=recipe.data.labels != "none")
+    _require_memory(recipe, clips)
     teacher = _teacher(recipe, saved, task, clips)
     torch.manual_seed(recipe.seed)  # again, for a student starts alike with a teacher and alone
     network, spec = _student_network(recipe, teacher, task)
@@ -117,6 +120,19 @@ def build(recipe: Recipe, *, measures: bool = True) -> Run:
     )
     resolved = recipe.model_copy(update={"normalisation": normalisation})
     return Run(recipe=resolved, training=training, teacher=teacher, train_sets=train_sets, evaluation=evaluation)
+
+
+def _require_memory(recipe: Recipe, clips: TrainingSamples) -> None:
+    """Errors: UserError where the frames of a batch alone, as float32, fill a quarter of the memory."""
+    shape = clips.example().shape
+    frames = 1 if len(shape) == 5 else getattr(recipe.data.clip, "num_frames", 1)
+    needed = 4 * math.prod(shape) * frames * recipe.optim.part_size
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**40
+    if 4 * needed > memory:
+        raise UserError(
+            f"optim.batch_size {recipe.optim.batch_size}: the frames of a batch of clips {tuple(shape[1:])} take "
+            f"{needed / 1e9:.1f} GB of this machine's {memory / 1e9:.1f} GB; lower optim.batch_size or data.clip.crop"
+        )
 
 
 def _labelled(
@@ -268,6 +284,8 @@ def _weighted(settings: NetworkSettings, common: Values) -> nn.Module:
             )
     with as_user_error(f"network '{settings.name}' cannot be built with {settings.options}", "correct its options"):
         network = build_network(settings.name or "", settings.library, common | settings.options)
+    if not isinstance(network, nn.Module):
+        raise UserError(f"network '{settings.name}': its builder must return a torch.nn.Module, got {network!r:.99}")
     if settings.backbone is not None:
         load_backbone(network, settings.backbone)
     if settings.checkpoint is not None:

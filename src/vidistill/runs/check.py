@@ -6,7 +6,7 @@ from pathlib import Path
 from vidistill.config import Values, check_options, pick
 from vidistill.data.clip import VideoDataset
 from vidistill.data.sequences.boxes import BoxedSequence
-from vidistill.errors import UserError
+from vidistill.errors import UserError, as_user_error
 from vidistill.progress import track
 from vidistill.runs.build import Run, build, build_datasets
 from vidistill.runs.recipe import Recipe, load_recipe
@@ -43,7 +43,8 @@ def check_recipe(path: str | Path, assignments: Sequence[str], *, alone: bool = 
     if problems:
         return problems
     run = build(recipe, measures=False)
-    refuse_nothing_to_learn(run)
+    if not alone:
+        refuse_nothing_to_learn(run)
     problems = _label_problems(run)
     if problems:
         return problems
@@ -64,7 +65,8 @@ def _describe(run: Run, student: Student) -> None:
     """Prints what the recipe builds, with its cost."""
     clips = run.training.clips
     height, width = clips.example().shape[-2:]
-    costs = stateful_gmacs(student, (height, width), key_frame_interval=student.card.key_frame_interval)
+    with as_user_error("the student cannot run on a frame", "a network must take one tensor of frames"):
+        costs = stateful_gmacs(student, (height, width), key_frame_interval=student.card.key_frame_interval)
     print(f"{len(clips)} training samples; student {student.card.form} of {student.card.network.get('name')}")
     print(f"GMAC per frame at {width}x{height}: " + ", ".join(f"{name} {value:.2f}" for name, value in costs.items()))
     if student.plan is not None:

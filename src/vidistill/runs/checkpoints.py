@@ -12,6 +12,7 @@ from vidistill.errors import UserError
 from vidistill.files import writing
 from vidistill.students.files import load_checkpoint, save_checkpoint
 
+LARGEST_WEIGHT = 1e6  # of a network whose samples may be at fault
 GROWN = 10.0  # a loss so many times its median means that the weights were already running away
 
 
@@ -65,10 +66,20 @@ class Checkpoints:
         return kept or "no checkpoint is left, so the run begins again"
 
     def _is_sound(self, losses: dict[int, float]) -> bool:
-        """Whether the last one is of a time when the loss was as before."""
-        step = self.load()["step"]
+        """Whether the last one is of a time when the loss was as before. Its weights show in the next step's loss."""
+        contents = self.load()
+        step = contents["step"]
         before = [loss for number, loss in losses.items() if number <= step]
-        return step not in losses or losses[step] <= GROWN * median(before)
+        after = losses.get(step + 1)
+        if after is not None and before:
+            return after <= GROWN * median(before)
+        # the next step had none: its samples may be at fault, or the weights
+        return not self._before.exists() and _largest(contents["student"]) <= LARGEST_WEIGHT
+
+
+def _largest(tensors: dict[str, Tensor]) -> float:
+    """The largest magnitude."""
+    return max((float(tensor.abs().max()) for tensor in tensors.values() if tensor.numel()), default=0.0)
 
 
 def is_finite(values: object) -> bool:

@@ -1,6 +1,5 @@
 """A run from its recipe to its page: train, save, score, measure, show."""
 
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -67,7 +66,7 @@ def execute(run: Run) -> Values | None:
             _refuse_another(run.recipe, folder / "recipe.yaml", free)
         if is_main:
             for note in notes(run.recipe):
-                print(f"note: {note}", file=sys.stderr)
+                print(f"note: {note}")
             save_recipe(run.recipe, folder / "recipe.yaml")
         trained = train(run.training)
         leave_processes()

@@ -298,6 +298,8 @@ def _not_finite(losses: dict[str, Tensor], batch: Batch, step: int) -> str:
 def _optimizer(training: Training) -> torch.optim.Optimizer:
     optim = training.optim
     groups = training.method.parameter_groups(training.student, optim.learning_rate, steps=optim.steps)
+    if not any(group["params"] for group in groups):
+        raise UserError("the student has no parameter that could be trained; choose another network")
     for group in groups:
         group.setdefault("weight_decay", optim.weight_decay)
     if optim.name == "adamw":
