@@ -232,7 +232,7 @@ MISTAKES = [
     (["profile", "{}/run", "--device", "gpu"], "--device gpu: torch cannot use it here"),
     (["stream", "{}/run", "{}/clip.mp4", "--out", "{}/x.mp4", "--device", "gpu"], "choose cpu, cuda or mps"),
     (["check", "videos,root={}/empty"], "empty"),
-    (["check", "synthetic,size=[32,48"], "'48' in 'synthetic,size=[32,48' is not key=value"),
+    (["check", "synthetic,size=[32,48"], "'size=[32,48': the value is not valid YAML"),
     (["check", "synthetic,size=[32"], "'size=[32': the value is not valid YAML"),
     (["check", "synthetic,sise=[32,48]"], "did you mean size"),
     (["train", "{}/recipe.yaml", "measure.runtime=onx"], "measure.runtime: unknown name 'onx'; did you mean onnx"),

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from vidistill.config import Settings, call, choose, override, read_yaml, validate
+from vidistill.config import Settings, call, choose, override, read_yaml, split_options, validate
 from vidistill.errors import UserError, nearest
 from vidistill.runs.recipe import Recipe, load_recipe, save_recipe
 
@@ -42,6 +42,21 @@ def test_impossible_overrides(assignment: str) -> None:
         override({"data": {"train": []}, "seed": 1}, [assignment])
 
 
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("videos,root=x,frames=[0,5]", ["videos", "root=x", "frames=[0,5]"]),
+        ("a,b=[[0,1],[2,3]],c={x: [1,2], y: 3},d=4", ["a", "b=[[0,1],[2,3]]", "c={x: [1,2], y: 3}", "d=4"]),
+        ("a,root='x,y',b=it's,c=1", ["a", "root='x,y'", "b=it's", "c=1"]),
+        ("a,root=x[1,frames=[0,5]", ["a", "root=x[1", "frames=[0,5]"]),
+        ("a,b=1]],c=2", ["a", "b=1]]", "c=2"]),
+        ("a", ["a"]),
+    ],
+)
+def test_commas_within_brackets_and_quotes_belong_to_a_value(text: str, parts: list[str]) -> None:
+    assert split_options(text) == parts
+
+
 def test_factories_are_called_with_checked_options() -> None:
     def factory(*, reduction: int = 4) -> int:
         return reduction
@@ -57,7 +72,21 @@ def test_registries_show_the_nearest() -> None:
     assert nearest("zzz", ["a", "b"]) == "choose one of: a, b"
 
 
-@pytest.mark.parametrize("text", ["- a\n- b", "a: [", "", "a: !!python/object/apply:os.system ['true']"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- a\n- b",
+        "a: [",
+        "",
+        "a: !!python/object/apply:os.system ['true']",
+        "a: 1\na: 2",
+        "a: " + "[" * 5000,
+        "a: !!timestamp x",
+        "a: !!int x",
+        "a: 2020-99-99",
+        "a: " + "9" * 5000,
+    ],
+)
 def test_files_that_are_no_recipe(tmp_path: Path, text: str) -> None:
     (tmp_path / "r.yaml").write_text(text)
     with pytest.raises(UserError):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -413,9 +412,9 @@ def _frame_count(reader: "VideoReader") -> int | None:
 
 def _data_source(text: str) -> dict[str, Any]:
     """A data source from `name,key=value,…`. Commas in brackets belong to a value, as in size=[48,64]."""
-    from vidistill.config import override
+    from vidistill.config import override, split_options
 
-    name, *options = re.split(r",(?![^\[{]*[\]}])", text)
+    name, *options = split_options(text)
     for option in options:
         if "=" not in option:
             raise UserError(f"'{option}' in '{text}' is not key=value; write a data source as name,key=value,…")

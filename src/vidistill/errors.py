@@ -1,7 +1,8 @@
 """The one error a user is meant to read: what is wrong, where, and what to do."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -16,3 +17,20 @@ def nearest(name: str, choices: Iterable[str], *, most: int = 3) -> str:
         return f"did you mean {' or '.join(near)}?"
     shown = ", ".join(choices[:20]) + (f", … ({len(choices)} in all)" if len(choices) > 20 else "")
     return f"choose one of: {shown or 'nothing available'}"
+
+
+@contextmanager
+def as_user_error(what: str, advice: str) -> Iterator[None]:
+    """Turns what code that is not ours raises in the block, a network's or a library's, into a `UserError`.
+
+    VIDISTILL_TRACEBACK=1 in the environment shows where it came from.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        line = lines[-1] if "Traceback" in str(error) else lines[0]  # of a worker process the traceback comes as text
+        reason = f"{type(error).__name__}: {line[:300]}".removesuffix(": ")
+        raise UserError(f"{what} ({reason}); {advice}; VIDISTILL_TRACEBACK=1 shows where") from error

@@ -1,16 +1,22 @@
-"""Progress with rate and time left, on a terminal only."""
+"""Progress with rate and time left: a bar on a terminal, a line now and then in a log."""
 
 import sys
 from collections.abc import Iterable, Iterator
+from time import monotonic
 from typing import TypeVar
 
 T = TypeVar("T")
 
+LINE_SECONDS = 30.0  # from one line of a log to the next
+
 
 def track(items: Iterable[T], title: str, *, total: int | None = None, quiet: bool = False) -> Iterator[T]:
-    """The items, with a bar on standard error while they pass; nothing is drawn where that is not a terminal."""
-    if quiet or not sys.stderr.isatty():
+    """The items, with a bar on standard error while they pass; lines where that is not a terminal."""
+    if quiet:
         yield from items
+        return
+    if not sys.stderr.isatty():
+        yield from _with_lines(items, title, total)
         return
     from rich.console import Console
     from rich.progress import (
@@ -31,3 +37,16 @@ def track(items: Iterable[T], title: str, *, total: int | None = None, quiet: bo
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         yield from progress.track(items, total=total, description=title)
+
+
+def _with_lines(items: Iterable[T], title: str, total: int | None) -> Iterator[T]:
+    """The items, with a line on standard error every half minute; nothing is said of what is quicker."""
+    began = said = monotonic()
+    for done, item in enumerate(items):
+        now = monotonic()
+        if done and now - said >= LINE_SECONDS:
+            said, speed = now, done / (now - began)
+            left = "" if total is None else f", {(total - done) / speed / 60:.0f} min left"
+            of = "" if total is None else f" of {total}"
+            print(f"{title}: {done}{of}, {speed:.3g}/s{left}", file=sys.stderr, flush=True)
+        yield item

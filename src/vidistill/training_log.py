@@ -13,7 +13,7 @@ class TrainingLog:
 
     def __init__(self, folder: Path, start_step: int, active: bool = True, tensorboard: bool = False) -> None:
         self.active = active
-        self.path = folder / "metrics.jsonl"
+        self.path = log_file(folder)
         self._writer: SummaryWriter | None = None
         if active:
             folder.mkdir(parents=True, exist_ok=True)
@@ -45,12 +45,20 @@ class TrainingLog:
             self._writer.close()
 
 
+def log_file(folder: Path) -> Path:
+    """Of the run in `folder`."""
+    return folder / "metrics.jsonl"
+
+
 def read_log(path: Path) -> list[dict[str, float]]:
     """The lines of a `metrics.jsonl`; a last line cut short by a kill is left out."""
     lines = []
     for text in path.read_text().splitlines() if path.exists() else []:
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text)
         except json.JSONDecodeError:
             break
+        if not isinstance(line, dict) or "step" not in line:
+            break
+        lines.append(line)
     return lines

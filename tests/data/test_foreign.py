@@ -16,7 +16,7 @@ from vidistill.data.datasets.coco_video import coco_video
 from vidistill.data.datasets.label_maps import label_maps
 from vidistill.data.datasets.labelled_videos import labelled_videos, write_labelled_frames
 from vidistill.data.datasets.mot import mot
-from vidistill.data.foreign import listed_path, read_json, read_rows, safe_name, whole
+from vidistill.data.foreign import listed_path, read_json, read_rows, safe_name, whole_number
 from vidistill.data.sequences.classified import ClassifiedVideo
 from vidistill.data.sequences.frame_files import folder_name
 from vidistill.data.sequences.images import ImageSequence
@@ -26,7 +26,7 @@ from vidistill.tasks.segmentation.show import LabelMapFolder
 
 @pytest.mark.parametrize("value", [3, 3.0, "3", " 3 ", "3.0", "3.00e+00", "+3"])
 def test_whole_numbers_as_programs_write_them(value: object) -> None:
-    assert whole(value) == 3
+    assert whole_number(value) == 3
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_whole_numbers_as_programs_write_them(value: object) -> None:
 )
 def test_what_is_no_whole_number(value: object) -> None:
     with pytest.raises(ValueError, match=r"."):
-        whole(value)
+        whole_number(value)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

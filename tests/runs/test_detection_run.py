@@ -191,7 +191,7 @@ MISTAKES = [
         "other has 'disc' for class 1",
     ),
     (["evaluate", "{}/student", "--data", "coco_video,root={}/other"], "where the student has 'rectangle'"),
-    (["train", "{}/student.yaml", "task.iou_threshold=7"], "iou_threshold must be from 0 to 1, got 7.0"),
+    (["train", "{}/student.yaml", "task.iou_threshold=7"], "'iou_threshold': must be at most 1, got 7"),
     (["train", "{}/student.yaml", "method.delta_scale=layers"], "delta_scale"),
     (["train", "{}/student.yaml", "data.train.0.frames=[9,12]"], "no frames to take"),
     (["train", "{}/student.yaml", "student.view.num_frames=2"], "leave it out"),

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,11 @@ import torch
 import yaml
 
 from tests.training_program import training_of
+from vidistill import progress
+from vidistill.data.sampling import EpochSampler
 from vidistill.errors import UserError
+from vidistill.runs import loader
+from vidistill.runs.checkpoints import Checkpoints
 from vidistill.runs.train import OptimSettings, learning_rate_factor, train, weighted_sum
 from vidistill.students.files import load_checkpoint
 from vidistill.tasks.segmentation import Segmentation
@@ -199,3 +204,88 @@ def test_tensorboard_by_choice(tmp_path: Path) -> None:
     training.tensorboard = True
     train(training)
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_ctrl_c_ends_after_the_step_and_the_run_goes_on_bit_for_bit(tmp_path: Path, capfd) -> None:
+    whole = train(training_of(tmp_path / "whole", steps=6))
+
+    def interrupt(step: int) -> bool:
+        if step == 1:
+            signal.raise_signal(signal.SIGINT)
+        return False
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(training_of(tmp_path / "cut", steps=6), should_stop=interrupt)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert f"vidistill train {tmp_path / 'cut'}" in capfd.readouterr().err
+    assert load_checkpoint(tmp_path / "cut" / "checkpoint.pt")["step"] == 2
+    assert same(train(training_of(tmp_path / "cut", steps=6)).state_dict(), whole.state_dict())
+
+
+def test_after_a_divergence_the_checkpoint_is_of_a_time_before(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    contents = {"student": {}, "optimizer": {}, "method": {}}
+    for step in (4, 8):
+        checkpoints.save({"step": step, **contents}, is_last=False)
+    calm = {step: 1.0 + 0.1 * (step % 2) for step in range(1, 10)}
+    assert checkpoints.roll_back("reason", calm) == "the checkpoint of step 8 is kept"
+    assert checkpoints.has_diverged
+    grown = calm | {8: 40.0, 9: 900.0}
+    assert checkpoints.roll_back("reason", grown) == "the checkpoint of step 4 is kept"
+    assert checkpoints.load()["step"] == 4
+    assert checkpoints.roll_back("reason", {1: 1.0, 2: 2.0, 3: 3.0, 4: 90.0, 5: 4e3}).startswith(
+        "no checkpoint is left"
+    )
+    checkpoints.save({"step": 2, **contents}, is_last=True)
+    assert not checkpoints.has_diverged
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    train(training_of(tmp_path, steps=4))
+    kept = weights(tmp_path)
+    training = training_of(tmp_path, steps=8)
+    training.optim = training.optim.model_copy(update={"learning_rate": 1e30, "clip_norm": 0.0, "checkpoint_every": 1})
+    with pytest.raises(UserError, match=r"step 5: .*the checkpoint of step 4 is kept"):
+        train(training)
+    assert same(weights(tmp_path), kept)
+    training = training_of(tmp_path, steps=8)
+    training.optim = training.optim.model_copy(update={"learning_rate": 1e-4})
+    train(training)  # with the rate of the recipe, not of the checkpoint
+    rates = [line["learning_rate"] for line in read_log(tmp_path / "metrics.jsonl")]
+    assert rates[4] == pytest.approx(1e-3 * learning_rate_factor(4, training.optim))  # of students, ten times 1e-4
+
+
+@pytest.mark.parametrize("contents", [None, [], {"step": -1, "student": {}, "optimizer": {}, "method": {}}, {"a": 1}])
+def test_what_is_no_checkpoint_is_one_sentence(contents, tmp_path: Path) -> None:
+    torch.save(contents, tmp_path / "checkpoint.pt")
+    with pytest.raises(UserError, match="is not the checkpoint of a run"):
+        train(training_of(tmp_path, steps=2))
+
+
+def test_a_batch_that_does_not_divide_is_refused() -> None:
+    for accumulate in (3, 8):
+        with pytest.raises(ValueError, match="must be a multiple of accumulate, got batch_size 4"):
+            OptimSettings(batch_size=4, accumulate=accumulate)
+    OptimSettings(batch_size=4, accumulate=2).require_whole_parts(2)
+    with pytest.raises(UserError, match=r"multiple of 3 processes times optim.accumulate 2, got 4"):
+        OptimSettings(batch_size=4, accumulate=2).require_whole_parts(3)
+
+
+def test_workers_are_no_more_than_cores_and_shared_memory_allow(tmp_path: Path, monkeypatch, capsys) -> None:
+    clips = training_of(tmp_path, steps=1).clips
+    sampler = EpochSampler(len(clips), batch_size=4, seed=0)
+    size = 4 * (2 * 3 * 24 * 32 + 8 * 2 * 24 * 32)  # clips of two uint8 frames and of two int64 label maps
+    monkeypatch.setattr(loader.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr(loader, "SHARED_MEMORY", tmp_path)
+    for batches, workers in ((1000, 8), (6, 2), (5, 1), (1, 0)):  # two a worker, and two in use
+        monkeypatch.setattr(loader.shutil, "disk_usage", lambda path, free=batches * size: SimpleNamespace(free=free))
+        assert loader.affordable_workers(clips, sampler, 500) == workers
+        assert ("--shm-size" in capsys.readouterr().err) is (workers < 8)
+
+
+def test_a_log_file_gets_lines_of_progress(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    assert list(progress.track(range(3), "training", total=3)) == [0, 1, 2]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["training: 1 of 3", "training: 2 of 3"]

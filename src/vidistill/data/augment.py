@@ -5,14 +5,27 @@ homography per frame, from the output's pixels to the source's, so that everythi
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator
 
+from vidistill.config import Share, real
 from vidistill.data.clip import IGNORED, Clip, Image, LabelMap
 
 Matrix = NDArray[np.float64]  # (3, 3), homogeneous pixel coordinates (x, y, 1)
+Factor = Annotated[float, *real(0.01, 100)]
+
+
+def _ascending(scale: tuple[float, float]) -> tuple[float, float]:
+    if scale[0] > scale[1]:
+        raise ValueError("must be [least, most] with least <= most")
+    return scale
+
+
+ScaleRange = Annotated[tuple[Factor, Factor], AfterValidator(_ascending)]
 
 
 @dataclass(frozen=True)
@@ -45,10 +58,10 @@ class RandomView:
 class CameraMotion:
     """Largest speeds per frame of the random motion, at its end; lengths in units of the picture's longer side."""
 
-    translation: float = 0.004
-    rotation_degrees: float = 0.15
-    zoom: float = 0.006
-    acceleration: float = 0.3  # largest change of the speed over the clip, as a part of the speed
+    translation: Share = 0.004
+    rotation_degrees: Annotated[float, *real(0, 180)] = 0.15
+    zoom: Share = 0.006
+    acceleration: Annotated[float, *real(0, 10)] = 0.3  # largest change of the speed over the clip, a part of it
 
     def draw(self, size: tuple[int, int], times: list[float], rng: np.random.Generator) -> list[Matrix]:
         """One homography per time (in frames), from the moved camera's pixels to the still's; the last is identity.

@@ -1,15 +1,17 @@
 """How low-resolution frames are made from high-resolution ones, the same way in training and in scoring."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vidistill.config import whole
 from vidistill.ops.resize import degrade_bicubic, degrade_blur
 
 DegradationKind = Literal["bicubic", "blur"]
+Scale = Annotated[int, *whole(1, 16)]
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Degradation:
     centred: of the two variants of BD in use, the one without a shift, see `degrade_blur`.
     """
 
-    scale: int = 4
+    scale: Scale = 4
     kind: DegradationKind = "bicubic"
     centred: bool = False
 

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import pydantic
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vidistill.config import Settings, Values, call
-from vidistill.data.augment import CameraMotion, Matrix, RandomView, change_colour, warp_clip
+from vidistill.config import Pixels, Settings, Share, Values, Weight, call, real, whole
+from vidistill.data.augment import CameraMotion, Matrix, RandomView, ScaleRange, change_colour, warp_clip
 from vidistill.data.clip import (
     CLASS_IDS,
     Batch,
@@ -26,6 +27,9 @@ from vidistill.data.clip import (
 from vidistill.data.sampling import paired_indices
 from vidistill.errors import UserError
 
+ClipLength = Annotated[int, *whole(1, 1024)]  # in frames
+GreyLevels = Annotated[float, *real(0, 255)]
+
 
 class DenseClipSettings(Settings):
     """How training clips are drawn; see `RandomView` and `CameraMotion` for the units. From stills, motion makes the
@@ -35,14 +39,14 @@ class DenseClipSettings(Settings):
     what a sensor adds to each frame of a moved still.
     """
 
-    num_frames: int = pydantic.Field(default=2, ge=1)
-    max_gap: int = pydantic.Field(default=9, ge=1)
-    crop: tuple[int, int] | None = None
-    scale: tuple[float, float] = (1.0, 1.0)
+    num_frames: ClipLength = 2
+    max_gap: ClipLength = 9
+    crop: tuple[Pixels, Pixels] | None = None
+    scale: ScaleRange = (1.0, 1.0)
     flip: bool = True
-    colour: float = pydantic.Field(default=0.0, ge=0, le=1)
-    noise: float = pydantic.Field(default=1.5, ge=0)
-    motion: dict[str, float] = pydantic.Field(default_factory=dict)
+    colour: Share = 0.0
+    noise: GreyLevels = 1.5
+    motion: dict[str, Weight] = pydantic.Field(default_factory=dict)
 
 
 class FrameCache:

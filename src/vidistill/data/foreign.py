@@ -59,7 +59,7 @@ def read_json(path: Path, what: str, *, advice: str) -> Any:
         raise UserError(f"{path}: cannot be read as {what} ({error}); {advice}") from error
 
 
-def whole(value: object) -> int:
+def whole_number(value: object) -> int:
     """A whole number as programs write it: 3, 3.0, "3", "3.0" or "3.00e+00".
 
     Errors: ValueError for anything else, also for a number beyond 64 bits.

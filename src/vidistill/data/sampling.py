@@ -10,11 +10,12 @@ from typing import TypeVar
 import numpy as np
 from torch.utils.data import Sampler
 
+from vidistill.config import Whole
 from vidistill.data.clip import SampleKey
 from vidistill.errors import UserError, nearest
 
 T = TypeVar("T")
-FrameRange = tuple[int, int]  # [first, end)
+FrameRange = tuple[Whole, Whole]  # [first, end)
 
 
 def frame_slice(frames: FrameRange | None) -> slice:

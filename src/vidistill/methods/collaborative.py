@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidistill.config import Values
+from vidistill.config import LearningRate, Values, Weight
 from vidistill.data.clip import Batch
 from vidistill.errors import UserError
 from vidistill.methods.features import StagePair, adapted, aligned, make_adapters
@@ -58,7 +58,7 @@ class SpectrumSpec:
 
     transform: Transform = "fft"
     kind: SpectrumKind = "amplitude"
-    frequency_weights: tuple[float, ...] | None = None
+    frequency_weights: tuple[Weight, ...] | None = None
     normalised: bool = True
     pooled: bool = False
 
@@ -146,7 +146,7 @@ class Collaborative(StageMethod):
     parameters: bool = True
     logits: bool = False
     weighting: Literal["learned", "fixed"] = "learned"
-    weights_learning_rate: float | None = None
+    weights_learning_rate: LearningRate | None = None
     _weights: LearnedWeights | None = field(default=None, init=False, repr=False)
 
     def make_parts(

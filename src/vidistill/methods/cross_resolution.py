@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidistill.config import Positive, Whole
 from vidistill.data.clip import Batch
 from vidistill.errors import UserError
 from vidistill.methods.features import adapted, aligned, make_adapters
@@ -44,9 +45,9 @@ class CrossResolution(StageMethod):
     default_losses: ClassVar[dict[str, float]] = {"task": 1.0, "feature": 100.0, "location": 200.0}
 
     gap: Literal["features", "locations"] = "features"
-    temperature: float = 2.0
+    temperature: Positive = 2.0
     classifier: Literal["own", "teacher"] = "own"
-    stages: int | list[tuple[str, str]] | None = 1
+    stages: Whole | list[tuple[str, str]] | None = 1
     teacher_norms: Literal["batch", "stored"] = "batch"
 
     def make_parts(

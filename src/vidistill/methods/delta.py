@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from vidistill.config import Values
+from vidistill.config import Count, Share, Values, Weight, Whole, check_numbers
 from vidistill.data.clip import Batch
 from vidistill.errors import UserError
 from vidistill.methods.delta_reference import Reference, captured_features, delta_gaps, feature_blocks, feature_gap
@@ -70,16 +70,19 @@ class Delta:
     granularity: Granularity = "layer"
     convert: tuple[str, ...] | None = None
     leave: tuple[str, ...] = ()
-    leave_first: int = 1
-    leave_last: int = 1
+    leave_first: Whole = 1
+    leave_last: Whole = 1
     others: StudentSpec | None = None
-    key_frame_interval: int = 10
+    key_frame_interval: Count = 10
     train_key_path: bool = True
-    student_learning_rate_factor: float = 10.0
+    student_learning_rate_factor: Weight = 10.0
     freeze_norms: bool = True
-    delta_until: float = 1 / 3
+    delta_until: Share = 1 / 3
     delta_scale: Literal["mean", "layer", "none"] = "mean"
     _first: dict[str, list[float]] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     @property
     def is_own_teacher(self) -> bool:

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from vidistill.config import Values
+from vidistill.config import Count, Values, Weight, Whole
 from vidistill.methods.supervised import Supervised
 from vidistill.methods.teacher import FrozenTeacher
 from vidistill.students.card import Card
@@ -36,14 +36,14 @@ class LowRank(Supervised):
 
     name: ClassVar[str] = "low_rank"
 
-    reduction: int = 4
+    reduction: Count = 4
     policy: Policy = "out"
-    rank: int | None = None
+    rank: Count | None = None
     convert: tuple[str, ...] | None = None
     leave: tuple[str, ...] = ()
-    leave_first: int = 1
-    leave_last: int = 1
-    student_learning_rate_factor: float = 10.0
+    leave_first: Whole = 1
+    leave_last: Whole = 1
+    student_learning_rate_factor: Weight = 10.0
 
     def prepare(
         self, network: nn.Module, example: Tensor, *, card: Card | None = None, teacher: FrozenTeacher | None = None

@@ -25,3 +25,20 @@ def mean_over_processes(value: Tensor) -> float:
         torch.distributed.all_reduce(mean)
         mean /= torch.distributed.get_world_size()
     return float(mean)
+
+
+def any_process(value: bool) -> bool:
+    """Whether it is true in any process; the same answer in each."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return value
+    return mean_over_processes(torch.tensor(float(value), device=_device())) > 0
+
+
+def _device() -> str:
+    """Where the processes exchange tensors."""
+    return "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+
+
+def num_processes() -> int:
+    """How many a launcher has started; known before the processes have joined."""
+    return max(1, int(os.environ.get("WORLD_SIZE", "1")))

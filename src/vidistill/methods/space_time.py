@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from vidistill.config import Values
+from vidistill.config import Count, Values, Weight
 from vidistill.data.clip import Batch
 from vidistill.errors import UserError
 from vidistill.methods.features import tapped
@@ -115,31 +115,23 @@ class SpaceTime(Supervised):
         random_cell: A ConvLSTM that is frozen as it starts, as a control [ours].
 
     Raises:
-        ValueError: A weight or threshold is negative, or `pool` is below 1.
+        ValueError: A number is out of its range.
     """
 
     name: ClassVar[str] = "space_time"
     default_losses: ClassVar[dict[str, float]] = {"task": 1.0, "space": 1.0, "time": 1.0, "teacher": 0.0}
     observed: ClassVar[tuple[str, ...]] = ("space_weight", "time_weight", "time_gap", "cell_variance", "cell_frozen")
 
-    space: float | None = None
-    time: float | None = None
+    space: Weight | None = None
+    time: Weight | None = None
     normalised: bool | None = None
-    pool: int = 1
-    freeze_below: float | None = 1e-8
+    pool: Count = 1
+    freeze_below: Weight | None = 1e-8
     random_cell: bool = False
     _sums: dict[str, float] = field(default_factory=dict, init=False, repr=False)
     _batches: int = field(default=0, init=False, repr=False)
     _frozen: dict[str, Tensor] | None = field(default=None, init=False, repr=False)
     _latest: dict[str, float] = field(default_factory=dict, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        for name in ("space", "time", "freeze_below"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise ValueError(f"{name} must be at least 0, got {value}")
-        if self.pool < 1:
-            raise ValueError(f"pool must be at least 1 (1 for none), got {self.pool}")
 
     def prepare(
         self, network: nn.Module, example: Tensor, *, card: Card | None = None, teacher: FrozenTeacher | None = None

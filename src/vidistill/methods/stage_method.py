@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from vidistill.config import Whole
 from vidistill.data.clip import Batch
 from vidistill.errors import UserError
 from vidistill.methods.features import StagePair, feature_shapes, match_stages, run_with_features
@@ -39,7 +40,7 @@ class StageMethod(Supervised, ABC):
 
     name: ClassVar[str]
 
-    stages: int | list[tuple[str, str]] | None = None
+    stages: Whole | list[tuple[str, str]] | None = None
 
     def prepare(
         self, network: nn.Module, example: Tensor, *, card: Card | None = None, teacher: FrozenTeacher | None = None

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vidistill.config import Values
+from vidistill.config import Values, Weight, check_numbers
 from vidistill.data.clip import Batch
 from vidistill.methods.teacher import FrozenTeacher
 from vidistill.report.figures import Picture
@@ -41,8 +41,11 @@ class Supervised:
 
     freeze_norms: bool = False
     decay_norms_and_biases: bool = True
-    bias_learning_rate_factor: float = 1.0
-    backbone_learning_rate_factor: float = 1.0
+    bias_learning_rate_factor: Weight = 1.0
+    backbone_learning_rate_factor: Weight = 1.0
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     def for_run(self, folder: Path, *, optimiser: str = "adamw", measures: bool = True) -> Self:
         return copy.deepcopy(self)

@@ -1,9 +1,15 @@
 """Decoded frames → the numbers that a network was trained on."""
 
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
+
+from vidistill.config import real
+
+Mean = Annotated[float, *real(-1e3, 1e3)]
+Deviation = Annotated[float, *real(1e-3, 1e3)]
 
 
 @dataclass(frozen=True)
@@ -15,8 +21,8 @@ class Normalisation:
         std: Likewise.
     """
 
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[Mean, Mean, Mean] = (0.485, 0.456, 0.406)
+    std: tuple[Deviation, Deviation, Deviation] = (0.229, 0.224, 0.225)
 
     def __call__(self, frames: Tensor) -> Tensor:
         """(…, 3, H, W) float32, normalised, of frames (…, 3, H, W) uint8 in 0…255. The memory layout stays."""

@@ -1,6 +1,8 @@
 """A recipe, built: networks, method, task and clips. The only module that reads every registry."""
 
 import copy
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +13,8 @@ from vidistill.config import Values, call, pick
 from vidistill.data.class_names import require_classes
 from vidistill.data.clip import TrainingSamples, VideoDataset
 from vidistill.data.sequences.classified import classes_of
-from vidistill.errors import UserError
+from vidistill.errors import UserError, as_user_error
+from vidistill.methods.processes import num_processes
 from vidistill.methods.teacher import FrozenTeacher, TeacherCache
 from vidistill.models import build_network
 from vidistill.models.backbone_weights import load_backbone
@@ -41,6 +44,7 @@ class Run:
     recipe: Recipe
     training: Training
     teacher: Student | None
+    train_sets: list[VideoDataset]
     evaluation: list[VideoDataset]
 
     @property
@@ -58,6 +62,7 @@ def build(recipe: Recipe, *, measures: bool = True) -> Run:
     Raises:
         UserError: something is unknown, missing or does not fit together; it names the recipe's key.
     """
+    recipe.optim.require_whole_parts(num_processes())
     torch.manual_seed(recipe.seed)
     train_sets = build_datasets(recipe.data.train, where="data.train")
     evaluation = build_datasets(recipe.data.evaluate, where="data.evaluate")
@@ -66,6 +71,7 @@ def build(recipe: Recipe, *, measures: bool = True) -> Run:
     task = _resolved_task(recipe, labelled, saved)
     check_classes(task, evaluation)
     clips = task.samples(recipe.data.clip, train_sets, use_labels=recipe.data.labels != "none")
+    _require_memory(recipe, clips)
     teacher = _teacher(recipe, saved, task, clips)
     torch.manual_seed(recipe.seed)  # again, for a student starts alike with a teacher and alone
     network, spec = _student_network(recipe, teacher, task)
@@ -93,7 +99,11 @@ def build(recipe: Recipe, *, measures: bool = True) -> Run:
         own = own or trained_with or normalisation
         teacher.card = replace(teacher.card, normalisation=own, class_names=named.class_names, palette=named.palette)
         frozen = FrozenTeacher(teacher.network, teacher.view, _cache(recipe, task, teacher.network))
-    student = method.prepare(network, clips.example(), card=card, teacher=frozen)
+    with as_user_error(
+        f"method {method.name} cannot make a student of {type(network).__name__}",
+        "a network must take one tensor of frames, of the size of the training clips; look at data.clip",
+    ):
+        student = method.prepare(network, clips.example(), card=card, teacher=frozen)
     for dataset in evaluation:
         task.check_videos(dataset.sequences, [view, teacher.view if teacher is not None else None])
     training = Training(
@@ -111,7 +121,20 @@ def build(recipe: Recipe, *, measures: bool = True) -> Run:
         tensorboard=recipe.tensorboard,
     )
     resolved = recipe.model_copy(update={"normalisation": normalisation})
-    return Run(recipe=resolved, training=training, teacher=teacher, evaluation=evaluation)
+    return Run(recipe=resolved, training=training, teacher=teacher, train_sets=train_sets, evaluation=evaluation)
+
+
+def _require_memory(recipe: Recipe, clips: TrainingSamples) -> None:
+    """Errors: UserError where the frames of a batch alone, as float32, fill a quarter of the memory."""
+    shape = clips.example().shape
+    frames = 1 if len(shape) == 5 else getattr(recipe.data.clip, "num_frames", 1)
+    needed = 4 * math.prod(shape) * frames * recipe.optim.part_size
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**40
+    if 4 * needed > memory:
+        raise UserError(
+            f"optim.batch_size {recipe.optim.batch_size}: the frames of a batch of clips {tuple(shape[1:])} take "
+            f"{needed / 1e9:.1f} GB of this machine's {memory / 1e9:.1f} GB; lower optim.batch_size or data.clip.crop"
+        )
 
 
 def _labelled(
@@ -279,7 +302,16 @@ def _spec(settings: NetworkSettings, common: Values) -> Values:
 
 def _weighted(settings: NetworkSettings, common: Values) -> nn.Module:
     """The network with the weights that the recipe names."""
-    network = build_network(settings.name or "", settings.library, common | settings.options)
+    for name in common.keys() & settings.options.keys():
+        if settings.options[name] != common[name]:
+            raise UserError(
+                f"options.{name} of network '{settings.name}' is {settings.options[name]!r}, the task's is "
+                f"{common[name]!r}; leave it out of the options"
+            )
+    with as_user_error(f"network '{settings.name}' cannot be built with {settings.options}", "correct its options"):
+        network = build_network(settings.name or "", settings.library, common | settings.options)
+    if not isinstance(network, nn.Module):
+        raise UserError(f"network '{settings.name}': its builder must return a torch.nn.Module, got {network!r:.99}")
     if settings.backbone is not None:
         load_backbone(network, settings.backbone)
     if settings.checkpoint is not None:

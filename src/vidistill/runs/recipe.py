@@ -6,8 +6,22 @@ from typing import Annotated, Literal
 
 import pydantic
 import yaml
+from pydantic_core import PydanticCustomError
 
-from vidistill.config import Settings, Values, call, choose, override, plain, read_yaml, validate
+from vidistill.config import (
+    Pixels,
+    Settings,
+    Values,
+    Weight,
+    Whole,
+    call,
+    override,
+    pick,
+    plain,
+    read_yaml,
+    validate,
+    whole,
+)
 from vidistill.files import atomic_path
 from vidistill.methods import METHODS, Method
 from vidistill.ops.normalise import Normalisation
@@ -23,9 +37,9 @@ class ViewSettings(Settings):
     detail: and to this side before that, so that it holds no finer detail.
     """
 
-    num_frames: int | None = pydantic.Field(default=None, ge=1)
-    size: int | None = pydantic.Field(default=None, ge=1)
-    detail: int | None = pydantic.Field(default=None, ge=1)
+    num_frames: Annotated[int, *whole(1, 1024)] | None = None
+    size: Pixels | None = None
+    detail: Pixels | None = None
 
 
 class NetworkSettings(Settings):
@@ -93,7 +107,7 @@ class MeasureSettings(Settings):
 
     runtime: str | None = None
     precision: str = "float32"
-    threads: int = pydantic.Field(default=0, ge=0)
+    threads: Annotated[int, *whole(0, 1024)] = 0
 
     @pydantic.model_validator(mode="after")
     def _known_before_training(self) -> "MeasureSettings":
@@ -103,10 +117,11 @@ class MeasureSettings(Settings):
 
 def _method(values: Values | Method) -> Method:
     if not isinstance(values, dict):
+        if not hasattr(values, "losses"):
+            raise PydanticCustomError("dict_type", "must be a mapping")
         return values
-    options = dict(values)
-    name = str(options.pop("name", "supervised"))
-    return call(choose(METHODS, name, where="method"), options, where="method")
+    method, options = pick(METHODS, {"name": "supervised", **values}, where="method")
+    return call(method, options, where="method")
 
 
 class Recipe(Settings):
@@ -129,13 +144,13 @@ class Recipe(Settings):
     method: Annotated[
         Method, pydantic.PlainValidator(_method), pydantic.PlainSerializer(lambda m: {"name": m.name, **plain(m)})
     ] = pydantic.Field(default_factory=METHODS["supervised"])
-    losses: dict[str, pydantic.NonNegativeFloat] = {}
+    losses: dict[str, Weight] = {}
     data: DataSettings = DataSettings()
     optim: OptimSettings = OptimSettings()
     normalisation: OptionalNormalisation = None
     measure: MeasureSettings = MeasureSettings()
     tensorboard: bool = False
-    seed: int = 0
+    seed: Whole = 0
     out: Path = Path("runs/run")
 
     @pydantic.model_validator(mode="after")

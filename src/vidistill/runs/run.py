@@ -13,7 +13,9 @@ from vidistill.methods import Method
 from vidistill.methods.processes import is_main_process, leave_processes
 from vidistill.report.page import PageParts, write_report
 from vidistill.runs.build import Run
-from vidistill.runs.recipe import Recipe, load_recipe, save_recipe
+from vidistill.runs.checkpoints import Checkpoints
+from vidistill.runs.recipe import NetworkSettings, Recipe, load_recipe, save_recipe
+from vidistill.runs.rehearsal import finished, rehearse
 from vidistill.runs.results import baselines_of, compare, write_results
 from vidistill.runs.train import train
 from vidistill.stream.pictures import write_pictures
@@ -33,6 +35,16 @@ FREE = (  # what may change in a recipe without making it another run
     "optim.num_workers",
     "optim.checkpoint_every",
 )
+RATES = (  # and what may change to go on after it has diverged
+    "optim.learning_rate",
+    "optim.clip_norm",
+    "optim.momentum",
+    "optim.weight_decay",
+    "optim.warmup_steps",
+    "optim.precision",
+    "losses.*",
+    "method.*learning_rate*",
+)
 
 
 def execute(run: Run) -> Values | None:
@@ -44,11 +56,17 @@ def execute(run: Run) -> Values | None:
         UserError: the folder holds a run of another recipe, or another process trains into it.
     """
     refuse_nothing_to_learn(run)
+    if run.evaluation:
+        rehearse(run, finished(run), run.evaluation)
     is_main, folder = is_main_process(), run.recipe.out
     with occupied(folder) if is_main else nullcontext():
-        if (folder / "checkpoint.pt").exists():
-            _refuse_another(run.recipe, folder / "recipe.yaml")
+        checkpoints = Checkpoints(folder)
+        if checkpoints.exist():
+            free = (*FREE, *RATES) if checkpoints.has_diverged else FREE
+            _refuse_another(run.recipe, folder / "recipe.yaml", free)
         if is_main:
+            for note in notes(run.recipe):
+                print(f"note: {note}")
             save_recipe(run.recipe, folder / "recipe.yaml")
         trained = train(run.training)
         leave_processes()
@@ -69,18 +87,47 @@ def refuse_nothing_to_learn(run: Run) -> None:
     """Checks that the student has labels or a teacher to learn from.
 
     Raises:
-        UserError: the recipe leaves labels out and has no teacher.
+        UserError: the recipe leaves labels out, or the data has none, and there is no teacher.
     """
     labels, training = run.recipe.data.labels, run.training
-    if labels != "given" and training.teacher is None and not training.method.is_own_teacher:
+    if training.teacher is not None or training.method.is_own_teacher:
+        return
+    if labels != "given":
         raise UserError(f"data.labels: {labels} needs a teacher, and the recipe has none; give one, or labels: given")
+    if not any(run.task.has_labels(sequence) for dataset in run.train_sets for sequence in dataset.sequences):
+        raise UserError("data.train: has no labels, and the recipe has no teacher; give labelled data, or a teacher")
 
 
-def _refuse_another(recipe: Recipe, path: Path) -> None:
-    """Raises UserError where the recipe at `path` decides otherwise what is trained; more steps continue the run."""
+def notes(recipe: Recipe) -> list[str]:
+    """What is allowed, but hardly meant, a sentence each."""
+    found = []
+    teacher = recipe.teacher
+    if teacher is not None and teacher.name is not None and not _has_weights(teacher):
+        found.append(
+            f"teacher: '{teacher.name}' is given no weights, so that the student learns from random outputs unless the "
+            "network loads some itself; give teacher.checkpoint"
+        )
+    if recipe.method.is_own_teacher and teacher is None and not _has_weights(recipe.student):
+        found.append("student: is given no weights and keeps its key path as it is, random; give student.checkpoint")
+    if not recipe.data.evaluate:
+        found.append("data.evaluate: is empty, so that the student is not scored")
+    return found
+
+
+def _has_weights(settings: NetworkSettings) -> bool:
+    """Whether the recipe names any, also as an option of a library such as `pretrained` or `weights`."""
+    asked = [name for name, value in settings.options.items() if value and ("weights" in name or "pretrained" in name)]
+    return bool(settings.checkpoint or settings.backbone or asked)
+
+
+def _refuse_another(recipe: Recipe, path: Path, free: Sequence[str]) -> None:
+    """Raises UserError where the recipe at `path` decides otherwise what is trained; more steps continue the run.
+
+    free: patterns of the keys that may change.
+    """
     before, now = (_flat(r.model_dump(mode="json", by_alias=True)) for r in (load_recipe(path), recipe))
     for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key) and not any(fnmatchcase(key, pattern) for pattern in FREE):
+        if before.get(key) != now.get(key) and not any(fnmatchcase(key, pattern) for pattern in free):
             raise UserError(
                 f"{path.parent}: holds a run whose {key} is {before.get(key)}, and this recipe's is {now.get(key)}; "
                 "choose another out=, or delete that folder"

@@ -48,6 +48,7 @@ def evaluate(
     *,
     intervals: Mapping[str, int] | None = None,
     running: Running | None = None,
+    most_frames: int | None = None,
 ) -> dict[str, Values]:
     """The metrics of each network, in evaluation mode, by name; all see the same frames, in constant memory.
 
@@ -59,6 +60,7 @@ def evaluate(
         task: what is counted, and with which number of classes.
         intervals: frames from one key frame to the next, by name; the card's by default, and 1 for the teacher.
         running: where and how the networks run.
+        most_frames: how many of each video are played, for a trial; None for all. Whole clips stay whole.
 
     Raises:
         UserError: nothing can be scored, or a video does not suit the task.
@@ -75,7 +77,7 @@ def evaluate(
         for sequence in sequences:
             for player in players.values():
                 player.scores.begin(sequence)
-            _play(players, sequence, task, done)
+            _play(players, sequence, task, done, most_frames)
     return {name: player.scores.metrics() for name, player in players.items()}
 
 
@@ -84,7 +86,9 @@ def _steps(sequence: FrameSequence, task: Task) -> int:
     return 1 if task.whole_videos else len(sequence)
 
 
-def _play(players: dict[str, _Player], sequence: FrameSequence, task: Task, done: Iterator[int]) -> None:
+def _play(
+    players: dict[str, _Player], sequence: FrameSequence, task: Task, done: Iterator[int], most_frames: int | None
+) -> None:
     outputs: dict[str, list[NetworkOutputs]] = {}
     truths: dict[str, Any] = {}
     for name, player in players.items():
@@ -100,7 +104,7 @@ def _play(players: dict[str, _Player], sequence: FrameSequence, task: Task, done
     if task.whole_videos or truths:
         deque(islice(done, _steps(sequence, task)), maxlen=0)
         return
-    frames = _counted(task.frames(sequence), done)
+    frames = _counted(islice(task.frames(sequence), most_frames), done)
     if task.every_phase:
         _play_every_phase(players, frames)
     else:

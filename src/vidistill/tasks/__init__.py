@@ -1,6 +1,6 @@
 """The tasks: `TASKS` is the only place where one is registered. A new task is a folder here and one line below."""
 
-from vidistill.config import Values, call, choose
+from vidistill.config import Values, call, pick
 from vidistill.data.datasets import DATASETS as COMMON_DATASETS
 from vidistill.report.table import Metric
 from vidistill.tasks.contract import Naming, StreamOutput, Task, require_same_frames
@@ -37,6 +37,5 @@ def task_of(values: Values, *, where: str = "task") -> Task:
     Raises:
         UserError: the name, a setting or a value is unknown; it names the nearest.
     """
-    settings = dict(values)
-    name = str(settings.pop("name", next(iter(TASKS))))
-    return call(choose(TASKS, name, where=where), settings, where=where)
+    task, settings = pick(TASKS, {"name": next(iter(TASKS)), **values}, where=where)
+    return call(task, settings, where=where)

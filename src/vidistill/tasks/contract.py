@@ -12,13 +12,13 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vidistill.config import Settings, Values, plain
+from vidistill.config import Settings, Share, Values, check_numbers, plain, whole
 from vidistill.data.clip import FrameSequence, Image, TrainingSamples, VideoDataset
 from vidistill.errors import UserError
 from vidistill.models.outputs import NetworkOutputs
@@ -214,6 +214,9 @@ class Task(ABC):
         """`{name, …settings}` in plain values; `vidistill.tasks.task_of` reads them."""
         return {"name": self.name, **plain(self)}
 
+    def __post_init__(self) -> None:
+        check_numbers(self)
+
     def naming(self, class_names: tuple[str, ...], palette: tuple[tuple[int, int, int], ...]) -> Naming:
         """How its classes are called and coloured. class_names, palette: those of a card; both may be empty."""
         return Naming(class_names, palette)
@@ -264,6 +267,16 @@ class Task(ABC):
     def stand_in(self, settings: Any) -> Values:
         """A data source that needs no files, on which a recipe's clips can be drawn."""
         return {"name": "synthetic"}
+
+    # ---- labels
+
+    def has_labels(self, sequence: FrameSequence) -> bool:
+        """Whether anything is known of it that a student can learn or be scored by."""
+        return len(sequence.labelled()) > 0
+
+    def label_problems(self, sequences: Sequence[FrameSequence]) -> list[str]:
+        """What makes the labels of a data set mean nothing, a sentence each; reads all of them."""
+        return []
 
     # ---- scoring
 
@@ -345,14 +358,8 @@ class ClassTask(Task):
             this, 0…1; None for no pseudo-labels.
     """
 
-    num_classes: int = 0
-    confidence: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.num_classes < 0:
-            raise ValueError(f"num_classes must be at least 1, got {self.num_classes}")
-        if self.confidence is not None and not 0 <= self.confidence <= 1:
-            raise ValueError(f"confidence must be a probability from 0 to 1, got {self.confidence}")
+    num_classes: Annotated[int, *whole(0, 2**15)] = 0
+    confidence: Share | None = None
 
     @property
     def network_options(self) -> Values:

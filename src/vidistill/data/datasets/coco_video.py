@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vidistill.config import Values
+from vidistill.config import Pixels, Values
 from vidistill.data.clip import FrameSequence, VideoDataset
-from vidistill.data.foreign import listed_path, read_json, whole
+from vidistill.data.foreign import listed_path, read_json, whole_number
 from vidistill.data.sampling import FrameRange, frame_slice
 from vidistill.data.sequences.boxes import BoxedSequence, Boxes, all_boxes
 from vidistill.data.sequences.frame_files import folder_name, frame_paths, source_video, unique_name, write_images
@@ -30,7 +30,7 @@ def coco_video(
     *,
     annotations: str = "annotations.json",
     frames: FrameRange | None = None,
-    height: int | None = None,
+    height: Pixels | None = None,
 ) -> VideoDataset:
     """The videos of a COCO-VID file.
 
@@ -99,7 +99,7 @@ def _whole(record: Record, key: str, where: str) -> int:
     """The whole number at `key`."""
     value = record.get(key)
     try:
-        return whole(value)
+        return whole_number(value)
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: {key} must be a whole number, got {value!r:.60}; correct it") from error
 
@@ -108,7 +108,7 @@ def _key(record: Record, key: str, where: str) -> Key:
     """The id at `key`: a number, however it is written, or other text."""
     value = record.get(key)
     try:
-        return whole(value)
+        return whole_number(value)
     except (TypeError, ValueError) as error:
         if isinstance(value, str) and value.strip():
             return value.strip()
@@ -179,7 +179,7 @@ def _is_crowd(value: object) -> bool:
     """Whether `iscrowd` says so: a truth value, a number, or text of either. Errors: ValueError, TypeError."""
     if isinstance(value, str):
         value = {"true": True, "false": False, "": False}.get(value.strip().lower(), value)
-    return bool(value) if value is None or isinstance(value, bool) else whole(value) != 0
+    return bool(value) if value is None or isinstance(value, bool) else whole_number(value) != 0
 
 
 def _name(video: Record) -> str:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from vidistill.config import Pixels
 from vidistill.data.clip import VideoDataset
-from vidistill.data.foreign import whole
+from vidistill.data.foreign import whole_number
 from vidistill.data.image_files import images_in
 from vidistill.data.sampling import FrameRange, frame_slice, select_frames
 from vidistill.data.sequences.boxes import BoxedSequence, Boxes
@@ -27,7 +28,7 @@ IDS = {wnid: label for label, wnid in enumerate(CLASSES)}
 
 
 def imagenet_vid(
-    root: str | Path, *, split: str = "train", frames: FrameRange | None = None, height: int | None = None
+    root: str | Path, *, split: str = "train", frames: FrameRange | None = None, height: Pixels | None = None
 ) -> VideoDataset:
     """The snippets of ImageNet VID.
 
@@ -58,7 +59,7 @@ def imagenet_vid(
     return VideoDataset("imagenet_vid", sequences, tuple(CLASSES.values()))
 
 
-def imagenet_det(root: str | Path, *, split: str = "train", height: int | None = None) -> VideoDataset:
+def imagenet_det(root: str | Path, *, split: str = "train", height: Pixels | None = None) -> VideoDataset:
     """The stills of ImageNet DET that show one of VID's classes. All annotations are read once to find them.
 
     Args:
@@ -125,13 +126,13 @@ class XmlBoxes(Sequence[Boxes]):
         things: list[tuple[str, list[float], int]] = []  # (WordNet id, box, track), track -1 where an object has none
         try:
             root = ElementTree.parse(path).getroot()
-            height, width = (whole(_text(root, f"size/{name}")) for name in ("height", "width"))
+            height, width = (whole_number(_text(root, f"size/{name}")) for name in ("height", "width"))
             if min(height, width) < 1:
                 raise ValueError(f"its size is {width}x{height}")
             for element in root.iter("object"):
                 # corners are taken as edges, as is usual
                 box = [float(_text(element, f"bndbox/{name}")) for name in ("xmin", "ymin", "xmax", "ymax")]
-                things.append((_text(element, "name"), box, whole(element.findtext("trackid") or "-1")))
+                things.append((_text(element, "name"), box, whole_number(element.findtext("trackid") or "-1")))
         except FileNotFoundError as error:
             raise UserError(f"{path}: annotation not found; copy it again or remove its frame") from error
         except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:  # the last: of an unknown encoding

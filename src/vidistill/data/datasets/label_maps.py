@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vidistill.config import Pixels
 from vidistill.data.class_names import read_class_names
 from vidistill.data.clip import IGNORED, FrameSequence, VideoDataset
 from vidistill.data.foreign import read_json
@@ -18,7 +19,7 @@ LOOKED_AT = 32  # label images, spread over the data set, that say whether two c
 LARGEST = 65535  # that a label image holds
 
 
-def label_maps(root: str | Path, *, height: int | None = None) -> VideoDataset:
+def label_maps(root: str | Path, *, height: Pixels | None = None) -> VideoDataset:
     """Folders with `frames/` and `labels/`: PNG of class ids with the names of the frames; 255 is ignored.
 
     Of two classes the label images may be masks of 0 and 255, as many tools write them. They are taken for masks where

@@ -8,11 +8,12 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from vidistill.config import Pixels, Whole, whole
 from vidistill.data.class_names import read_class_names
 from vidistill.data.clip import FrameSequence, Image, VideoDataset
-from vidistill.data.foreign import listed_path, read_rows, safe_name, whole
+from vidistill.data.foreign import listed_path, read_rows, safe_name, whole_number
 from vidistill.data.image_files import images_in, natural_key, write_image
 from vidistill.data.resized import ResizedSequence, check_height
 from vidistill.data.sequences.classified import ClassifiedVideo, classes_of
@@ -31,12 +32,12 @@ def labelled_videos(
     *,
     list_file: str = "list.txt",
     class_names: Sequence[str] | None = None,
-    num_classes: int | None = None,
+    num_classes: Annotated[int, *whole(1, MOST_CLASSES)] | None = None,
     group: str | None = None,
-    folds: int = 0,
-    fold: int = 0,
+    folds: Whole = 0,
+    fold: Whole = 0,
     split: Literal["train", "test"] = "train",
-    height: int | None = None,
+    height: Pixels | None = None,
 ) -> VideoDataset:
     """The videos of a list, with their class ids from 0.
 
@@ -124,7 +125,7 @@ def _read(path: Path, root: Path) -> list[_Entry]:
 def _labels(texts: Sequence[str], where: str) -> tuple[int, ...]:
     """Class ids from text. Errors: UserError for anything but whole numbers from 0."""
     try:
-        labels = tuple(whole(text) for text in texts)
+        labels = tuple(whole_number(text) for text in texts)
     except ValueError:
         labels = (-1,)
     if min(labels) < 0:
@@ -139,7 +140,7 @@ def _line(line: str, *, where: str, root: Path) -> _Entry:
     ends = [m.start() for m in re.finditer(rf"[\s,;]+{number}(?=(?:[\s,;]+{number})*$)", line) if m.start()]
     if not ends:
         raise UserError(f"{where}: has no label; a line is `path label`, the label a whole number from 0")
-    splits = [(_unquoted(line[:end]), [whole(text) for text in re.findall(number, line[end:])]) for end in ends]
+    splits = [(_unquoted(line[:end]), [whole_number(text) for text in re.findall(number, line[end:])]) for end in ends]
     existing = [split for split in splits if listed_path(root, split[0], where=where).exists()] or splits[:1]
     path, numbers = existing[0]
     if len(existing) > 1:  # prefer a folder with as many frames as the first number says

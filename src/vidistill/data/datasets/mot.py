@@ -7,8 +7,9 @@ import configparser
 from collections.abc import Sequence
 from pathlib import Path
 
+from vidistill.config import Pixels
 from vidistill.data.clip import VideoDataset
-from vidistill.data.foreign import Row, listed_path, read_rows, whole
+from vidistill.data.foreign import Row, listed_path, read_rows, whole_number
 from vidistill.data.image_files import images_in, natural_key, read_image
 from vidistill.data.sampling import FrameRange, frame_slice, select_frames
 from vidistill.data.sequences.boxes import BoxedSequence, Boxes, all_boxes
@@ -32,7 +33,7 @@ def mot(
     class_names: Sequence[str] = ("pedestrian",),
     all_classes: Sequence[str] = MOT_CLASSES,
     frames: FrameRange | None = None,
-    height: int | None = None,
+    height: Pixels | None = None,
 ) -> VideoDataset:
     """The sequence in a folder, or those in the folders below it. Rows that are not scored (column 7 is 0) are crowds.
 
@@ -73,7 +74,7 @@ def _sequence(folder: Path, labels: dict[int, int | None], part: slice, height: 
         raise UserError(f"{image_folder}: has no frames; copy the sequence again")
     length = info.get("seqlength", str(len(images))).strip()
     try:
-        is_whole = whole(length) == len(images)  # one missing image would shift the boxes of all others
+        is_whole = whole_number(length) == len(images)  # one missing image would shift the boxes of all others
     except ValueError:
         is_whole = False
     if not is_whole:
@@ -103,7 +104,7 @@ def _info(path: Path) -> dict[str, str]:
 def _size(info: dict[str, str], path: Path) -> tuple[int, int]:
     """(height, width) of the frames according to seqinfo.ini, at `path`."""
     try:
-        height, width = whole(info["imheight"]), whole(info["imwidth"])
+        height, width = whole_number(info["imheight"]), whole_number(info["imwidth"])
     except (KeyError, ValueError) as error:
         raise UserError(f"{path}: imHeight and imWidth must be whole numbers ({error}); correct them") from error
     if min(height, width) < 1:
@@ -145,10 +146,10 @@ def _thing(row: Row, labels: dict[int, int | None], *, has_class: bool) -> tuple
     """The frame, from 1, and what the row says; None for a class to leave out."""
     cells = row.cells
     try:
-        frame, instance = whole(cells[0]), whole(cells[1])
+        frame, instance = whole_number(cells[0]), whole_number(cells[1])
         left, top, width, height = (float(value) for value in cells[2:6])
         counts = len(cells) <= 6 or float(cells[6]) != 0
-        class_id = whole(cells[7]) if has_class and len(cells) > 7 else -1
+        class_id = whole_number(cells[7]) if has_class and len(cells) > 7 else -1
     except (IndexError, ValueError) as error:
         raise UserError(f"{row.where}: expected frame,id,left,top,width,height,… ({error}); correct the row") from error
     if class_id != -1 and class_id not in labels:

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from vidistill.config import Pixels
 from vidistill.data.clip import VideoDataset
-from vidistill.data.foreign import Row, read_rows, whole
+from vidistill.data.foreign import Row, read_rows, whole_number
 from vidistill.data.sampling import FrameRange, frame_slice
 from vidistill.data.sequences.boxes import BoxedSequence, Boxes
 from vidistill.data.sequences.videos import OpenReaders, VideoSequence
@@ -15,7 +16,7 @@ VIDEO, TABLE = "vtest.avi", "gt.csv"
 COLUMNS = ("frame", "id", "x", "y", "w", "h")
 
 
-def pets(root: str | Path, *, frames: FrameRange | None = None, height: int | None = None) -> VideoDataset:
+def pets(root: str | Path, *, frames: FrameRange | None = None, height: Pixels | None = None) -> VideoDataset:
     """The one sequence of PETS 2009 S2.L1, view 1, with boxes and instance ids.
 
     Args:
@@ -49,7 +50,7 @@ def _read(path: Path, num_frames: int, size: tuple[int, int]) -> list[Boxes]:
     for where, _, cells in table:
         row = dict(zip(header.cells, cells, strict=False))
         try:
-            frame, instance = whole(row["frame"]), whole(row["id"])
+            frame, instance = whole_number(row["frame"]), whole_number(row["id"])
             x, y, w, h = (float(row[name]) for name in COLUMNS[2:])
         except (KeyError, ValueError) as error:
             raise UserError(f"{where}: expected {','.join(COLUMNS)} ({error}); correct the row") from error

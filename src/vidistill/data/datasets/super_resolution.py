@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vidistill.data.clip import FrameSequence, VideoDataset
 from vidistill.data.datasets.videos import videos
+from vidistill.data.degradation import Scale
 from vidistill.data.foreign import read_rows
 from vidistill.data.image_files import folders_in, images_in
 from vidistill.data.sampling import FrameRange, select_names
@@ -19,7 +20,9 @@ REDS4 = ("000", "011", "015", "020")
 SEPTUPLET = 7  # frames
 
 
-def vimeo90k(root: str | Path, *, split: str = "train", scale: int = 4, low: str | Path | None = None) -> VideoDataset:
+def vimeo90k(
+    root: str | Path, *, split: str = "train", scale: Scale = 4, low: str | Path | None = None
+) -> VideoDataset:
     """The septuplets of Vimeo-90K (Xue et al. 2019), `sequences/00001/0001/im1…7.png`.
 
     Only the centre frames of the test split are scored, as is usual. Windows of up to 7 frames lie inside a septuplet,
@@ -48,7 +51,9 @@ def vimeo90k(root: str | Path, *, split: str = "train", scale: int = 4, low: str
     return VideoDataset("vimeo90k", sequences)
 
 
-def reds(root: str | Path, *, split: str | None = None, scale: int = 4, low: str | Path | None = None) -> VideoDataset:
+def reds(
+    root: str | Path, *, split: str | None = None, scale: Scale = 4, low: str | Path | None = None
+) -> VideoDataset:
     """The clips of REDS (Nah et al. 2019), `000/00000000.png`.
 
     Args:
@@ -75,7 +80,7 @@ def reds(root: str | Path, *, split: str | None = None, scale: int = 4, low: str
 
 
 def vid4(
-    root: str | Path, *, clips: list[str] | None = None, scale: int = 4, low: str | Path | None = None
+    root: str | Path, *, clips: list[str] | None = None, scale: Scale = 4, low: str | Path | None = None
 ) -> VideoDataset:
     """The clips of Vid4 (Liu & Sun 2011), four in the whole set. For testing only.
 
@@ -101,7 +106,7 @@ def vid4(
 def high_resolution(
     root: str | Path,
     *,
-    scale: int = 4,
+    scale: Scale = 4,
     halved: bool = False,
     low: str | Path | None = None,
     frames: FrameRange | None = None,

@@ -6,10 +6,12 @@ and flow agree. Motion is translation; the camera's motion is added to that of e
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vidistill.config import Count, Pixels, Whole, whole
 from vidistill.data.clip import Image, LabelMap, VideoDataset
 from vidistill.data.sequences.boxes import Boxes
 from vidistill.errors import UserError
@@ -29,6 +31,8 @@ PALETTE = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 6
 NUM_WAVES = 8
 WAVE_LENGTHS = (10.0, 60.0)  # pixels; much longer than a pixel, so that bilinear sampling keeps the texture
 CONTRAST = 30.0  # of a texture, in grey levels: about 2.5 times its standard deviation
+NumVideos = Annotated[int, *whole(1, 100_000)]  # all are made at once
+NumFrames = Annotated[int, *whole(1, 2**20)]
 FASTEST = 0.02  # along x or y, in longer sides of the frame per frame
 
 
@@ -197,11 +201,11 @@ class SyntheticSequence:
 
 def synthetic(
     *,
-    num_sequences: int = 8,
-    num_frames: int = 12,
-    size: tuple[int, int] = (64, 96),
-    num_classes: int = 4,
-    seed: int = 0,
+    num_sequences: NumVideos = 8,
+    num_frames: NumFrames = 12,
+    size: tuple[Pixels, Pixels] = (64, 96),
+    num_classes: Count = 4,
+    seed: Whole = 0,
     still: bool = False,
 ) -> VideoDataset:
     """Random scenes of three to six moving shapes with exact labels; the class of a shape is its form.

@@ -4,8 +4,17 @@ from typing import Literal
 
 import numpy as np
 
+from vidistill.config import Count, Pixels, Whole
 from vidistill.data.clip import VideoDataset
-from vidistill.data.datasets.synthetic import SHAPES, Shape, SyntheticSequence, Texture, Trajectory
+from vidistill.data.datasets.synthetic import (
+    SHAPES,
+    NumFrames,
+    NumVideos,
+    Shape,
+    SyntheticSequence,
+    Texture,
+    Trajectory,
+)
 from vidistill.data.sequences.classified import ClassifiedVideo
 from vidistill.errors import UserError
 
@@ -19,11 +28,11 @@ FOREGROUND = (110.0, 215.0)
 def synthetic_actions(
     *,
     decides: Literal["frequency", "detail"] = "frequency",
-    num_videos: int = 120,
-    num_frames: int = 16,
-    size: int = 64,
-    num_classes: int = 4,
-    seed: int = 0,
+    num_videos: NumVideos = 120,
+    num_frames: NumFrames = 16,
+    size: Pixels = 64,
+    num_classes: Count = 4,
+    seed: Whole = 0,
 ) -> VideoDataset:
     """Videos of one textured shape that swings on a straight line over a textured ground; classes come in turn.
 

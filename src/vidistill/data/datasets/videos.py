@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from vidistill.config import Pixels
 from vidistill.data.clip import FrameSequence, VideoDataset
 from vidistill.data.image_files import images_in, natural_key
 from vidistill.data.resized import ResizedSequence, check_height
@@ -14,7 +15,7 @@ from vidistill.data.video.reader import VIDEO_SUFFIXES
 from vidistill.errors import UserError
 
 
-def videos(root: str | Path, *, frames: FrameRange | None = None, height: int | None = None) -> VideoDataset:
+def videos(root: str | Path, *, frames: FrameRange | None = None, height: Pixels | None = None) -> VideoDataset:
     """All video files in a folder and the folders in it, and every folder of images there as one video; or one file.
 
     Sequences come in natural order. Hidden files and folders are ignored, and so are images beside video files.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import ConfigDict
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
+from vidistill.config import LearningRate, Pixels, check_numbers, real
 from vidistill.students.delta.calls import Call, Tree, map_outputs
 from vidistill.students.delta.kinds import CANDIDATES, BlockStudent, StudentSpec, make_student
 from vidistill.students.delta.plan import BlockPlan
@@ -39,7 +40,7 @@ class Search:
         runtime: How the candidates run when they are measured, a key of `RUNTIMES`.
         precision: One of the runtime's.
         table: The file that keeps the latencies.
-        until: The part of the run that searches, above 0 and at most 1; in the rest the chosen candidates alone are
+        until: The part of the run that searches, 0.001 to 1; in the rest the chosen candidates alone are
             trained.
         gate_learning_rate: By default such that a gate can travel the same way in a run of any length, for an
             optimiser whose steps do not depend on the gradient's size.
@@ -52,16 +53,15 @@ class Search:
 
     candidates: tuple[StudentSpec, ...] = CANDIDATES
     cost: Literal["macs", "latency"] = "macs"
-    size: tuple[int, int] | None = None
+    size: tuple[Pixels, Pixels] | None = None
     runtime: str = "eager"
     precision: Literal["float32", "bfloat16"] = "float32"
     table: Path | None = None
-    until: float = 0.6
-    gate_learning_rate: float | None = None
+    until: Annotated[float, *real(0.001, 1)] = 0.6
+    gate_learning_rate: LearningRate | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.until <= 1:
-            raise ValueError(f"search.until must be above 0 and at most 1, got {self.until}")
+        check_numbers(self)
         different = len(set(self.candidates))
         if different < 2:
             raise ValueError(

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vidistill.config import Pixels, Positive
 from vidistill.data.clip import FrameSequence, LabelMap, VideoDataset
 from vidistill.data.image_files import images_in, open_picture
 from vidistill.data.resized import ResizedSequence, check_height
@@ -52,7 +53,7 @@ class DepthImages(ImageSequence):
         return None if path is None else read_depth(path, self.scale)
 
 
-def depth_maps(root: str | Path, *, scale: float = SCALE, height: int | None = None) -> VideoDataset:
+def depth_maps(root: str | Path, *, scale: Positive = SCALE, height: Pixels | None = None) -> VideoDataset:
     """Folders with `frames/` and `labels/`: 16-bit PNG of one channel with the names of the frames, 0 is unknown.
 
     `vidistill label` writes this layout.

@@ -11,8 +11,9 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
+from vidistill.config import Pixels, Whole
 from vidistill.data.clip import Image, LabelMap, VideoDataset
-from vidistill.data.datasets.synthetic import Texture
+from vidistill.data.datasets.synthetic import NumFrames, NumVideos, Texture
 from vidistill.errors import UserError
 
 Vectors = NDArray[np.float64]  # (…, 3)
@@ -159,7 +160,7 @@ class DepthSequence:
 
 
 def synthetic_depth(
-    *, num_sequences: int = 8, num_frames: int = 12, size: tuple[int, int] = (64, 96), seed: int = 0
+    *, num_sequences: NumVideos = 8, num_frames: NumFrames = 12, size: tuple[Pixels, Pixels] = (64, 96), seed: Whole = 0
 ) -> VideoDataset:
     """Rooms with four to eight boxes on the ground and a camera that swings through them, with exact depth.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vidistill.config import Values
+from vidistill.config import Positive, Share, Values
 from vidistill.data.clip import FrameSequence, Image, LabelForm, LabelMap, TrainingSamples, VideoDataset
 from vidistill.data.dense_clips import DenseClips, DenseClipSettings
 from vidistill.errors import UserError
@@ -51,17 +51,16 @@ class Depth(Task):
     image_files: ClassVar = "depth maps"
     datasets: ClassVar = {"depth_maps": depth_maps, "synthetic_depth": synthetic_depth}
 
-    max_depth: float = 80.0
-    scale_invariance: float = 0.85
+    max_depth: Positive = 80.0
+    scale_invariance: Share = 0.85
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not NEAREST < self.max_depth <= LARGEST / SCALE:
             raise ValueError(
                 f"max_depth must be above {NEAREST:g} m and at most {LARGEST / SCALE:.0f} m, as 16-bit PNGs hold, "
                 f"got {self.max_depth:g}"
             )
-        if not 0 <= self.scale_invariance <= 1:
-            raise ValueError(f"scale_invariance must be from 0 to 1, got {self.scale_invariance:g}")
 
     @property
     def network_options(self) -> Values:
@@ -97,6 +96,20 @@ class Depth(Task):
         """(B, height, width) float32 metres: exp of the log depth resized bilinearly to `size`."""
         log_depth = resize_depth(log_depth_of(outputs), size)[:, 0]
         return log_depth.clamp(log(NEAREST), log(self.max_depth)).exp()
+
+    def label_problems(self, sequences: Sequence[FrameSequence]) -> list[str]:
+        num_maps = num_known = 0
+        for sequence in sequences:
+            for index in sequence.labelled():
+                depth = sequence.labels(index)
+                num_maps += 1
+                num_known += 0 if depth is None else int(((depth > 0) & (depth <= self.max_depth)).sum())
+        if num_maps and not num_known:
+            return [
+                f"{sequences[0].name}: no pixel of all {num_maps} depth maps is above 0 and at most task.max_depth "
+                f"{self.max_depth:g} metres; look at their scale"
+            ]
+        return []
 
     def check_videos(self, sequences: Sequence[FrameSequence], views: Sequence[View | None]) -> None:
         _check_labels(sequences)

@@ -10,10 +10,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vidistill.config import Settings, Values, call
-from vidistill.data.augment import CameraMotion, Matrix, RandomView, change_colour, warp_image
+from vidistill.config import Pixels, Settings, Share, Values, Weight, call
+from vidistill.data.augment import CameraMotion, Matrix, RandomView, ScaleRange, change_colour, warp_image
 from vidistill.data.clip import Batch, FrameSequence, SampleKey, VideoDataset
-from vidistill.data.dense_clips import FrameCache, add_noise, example_frame, find_anchors, refuse_view, still_matrices
+from vidistill.data.dense_clips import (
+    ClipLength,
+    FrameCache,
+    GreyLevels,
+    add_noise,
+    example_frame,
+    find_anchors,
+    refuse_view,
+    still_matrices,
+)
 from vidistill.data.sampling import paired_indices
 from vidistill.data.sequences.boxes import Boxes, boxes_of
 from vidistill.errors import UserError
@@ -31,17 +40,17 @@ class BoxedClipSettings(Settings):
     sure of.
     """
 
-    num_frames: int = pydantic.Field(default=2, ge=1)
-    max_gap: int = pydantic.Field(default=9, ge=1)
+    num_frames: ClipLength = 2
+    max_gap: ClipLength = 9
     both_ways: bool = True
-    crop: tuple[int, int] | None = None
-    scale: tuple[float, float] = (1.0, 1.0)
+    crop: tuple[Pixels, Pixels] | None = None
+    scale: ScaleRange = (1.0, 1.0)
     flip: bool = True
-    colour: float = pydantic.Field(default=0.0, ge=0, le=1)
-    visible: float = pydantic.Field(default=0.3, ge=0, le=1)
-    min_score: float = pydantic.Field(default=0.0, ge=0, le=1)
-    noise: float = pydantic.Field(default=1.5, ge=0)
-    motion: dict[str, float] = pydantic.Field(default_factory=dict)
+    colour: Share = 0.0
+    visible: Share = 0.3
+    min_score: Share = 0.0
+    noise: GreyLevels = 1.5
+    motion: dict[str, Weight] = pydantic.Field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from vidistill.config import Share, real, whole
 from vidistill.data.clip import FrameSequence, Image, TrainingSamples, VideoDataset
 from vidistill.data.sequences.boxes import boxes_of
 from vidistill.models.detectors import Detector, Outputs, detections
@@ -55,25 +56,33 @@ class Detection(ClassTask):
     }  # fmt: skip
 
     box_loss: BoxLoss = "smooth_l1"
-    focal_gamma: float = 1.5
-    score_threshold: float = 0.05
-    iou_threshold: float = 0.5
-    max_detections: int = 100
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("score_threshold", "iou_threshold"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
-        if self.focal_gamma < 0:
-            raise ValueError(f"focal_gamma must be at least 0, got {self.focal_gamma}")
-        if self.max_detections < 1:
-            raise ValueError(f"max_detections must be at least 1, got {self.max_detections}")
+    focal_gamma: Annotated[float, *real(0, 100)] = 1.5
+    score_threshold: Share = 0.05
+    iou_threshold: Share = 0.5
+    max_detections: Annotated[int, *whole(1, 10_000)] = 100
 
     def samples(
         self, settings: BoxedClipSettings, datasets: Sequence[VideoDataset], *, use_labels: bool
     ) -> TrainingSamples:
         return BoxedClips(datasets, settings, use_labels=use_labels)
+
+    def label_problems(self, sequences: Sequence[FrameSequence]) -> list[str]:
+        annotated = [boxes_of(sequence, index) for sequence in sequences for index in sequence.labelled()]
+        boxes = [one for one in annotated if one is not None]
+        if boxes and not any(len(one) for one in boxes):
+            return [
+                f"{sequences[0].name}: none of the {len(boxes)} annotated frames has a box; look at the annotations"
+            ]
+        highest = max((int(one.labels.max()) for one in boxes if len(one)), default=-1)
+        if highest >= self.num_classes:
+            return [
+                f"{sequences[0].name}: its boxes have the class {highest}, expected 0 to {self.num_classes - 1}; "
+                "correct the annotations, or task.num_classes"
+            ]
+        return []
+
+    def has_labels(self, sequence: FrameSequence) -> bool:
+        return any(boxes_of(sequence, index) is not None for index in sequence.labelled()[:1])
 
     def supervise(self, outputs: Outputs, labels: Tensor, teacher_outputs: Outputs | None = None) -> dict[str, Tensor]:
         """The losses of the network's kind, means over frames; a frame that is not annotated counts 0.

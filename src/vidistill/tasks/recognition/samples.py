@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vidistill.config import Settings, Values
+from vidistill.config import Pixels, Settings, Share, Values, Whole
 from vidistill.data.augment import change_colour
 from vidistill.data.clip import Batch, SampleKey, VideoDataset
-from vidistill.data.dense_clips import FrameCache
+from vidistill.data.dense_clips import ClipLength, FrameCache
 from vidistill.data.sampling import dense_indices, segment_indices
 from vidistill.data.sequences.classified import classes_of
 from vidistill.errors import UserError
@@ -30,20 +30,20 @@ class ClassifiedClipSettings(Settings):
     draws are then the same in every run, whatever its seed.
     """
 
-    num_frames: int = pydantic.Field(default=8, ge=1)
+    num_frames: ClipLength = 8
     sampling: Sampling = "segments"
-    stride: int = pydantic.Field(default=8, ge=1)
-    crop: int = pydantic.Field(default=224, ge=1)
-    scale: tuple[float, float] = (0.6, 1.0)
+    stride: ClipLength = 8
+    crop: Pixels = 224
+    scale: tuple[Share, Share] = (0.6, 1.0)
     centred: bool = False
     flip: bool = True
-    colour: float = pydantic.Field(default=0.0, ge=0, le=1)
-    draws: int = pydantic.Field(default=0, ge=0)
+    colour: Share = 0.0
+    draws: Whole = 0
 
     @pydantic.field_validator("scale")
     @classmethod
     def _is_range(cls, scale: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < scale[0] <= scale[1] <= 1:
+        if not 0 < scale[0] <= scale[1]:
             raise ValueError("give [least, most] with 0 < least <= most <= 1")
         return scale
 

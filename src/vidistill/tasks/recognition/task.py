@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vidistill.config import Positive, whole
 from vidistill.data.clip import FrameSequence, Image, TrainingSamples, VideoDataset
 from vidistill.data.sequences.classified import classes_of
 from vidistill.errors import UserError
@@ -45,8 +46,8 @@ class Recognition(ClassTask):
     whole_videos: ClassVar = True
 
     multi_label: bool = False
-    temperature: float = 1.0
-    num_clips: int = 1
+    temperature: Positive = 1.0
+    num_clips: Annotated[int, *whole(1, 1000)] = 1
     num_crops: Literal[1, 3] = 1
     average: Literal["prob", "score"] = "prob"
 
@@ -56,10 +57,6 @@ class Recognition(ClassTask):
             raise ValueError(
                 "num_classes must be at least 2, got 1, whose softmax is always 1; add a class for all other videos"
             )
-        if self.num_clips < 1:
-            raise ValueError(f"num_clips must be at least 1, got {self.num_clips}")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
 
     def samples(
         self, settings: ClassifiedClipSettings, datasets: Sequence[VideoDataset], *, use_labels: bool
@@ -101,6 +98,9 @@ class Recognition(ClassTask):
     def decode(self, outputs: NetworkOutputs, *, size: tuple[int, int], seen: tuple[int, int] | None = None) -> Tensor:
         """(B, K) class probabilities; a frame's size does not matter."""
         return logits_of(outputs).float().softmax(dim=1)
+
+    def has_labels(self, sequence: FrameSequence) -> bool:
+        return len(classes_of(sequence)) > 0
 
     def check_videos(self, sequences: Sequence[FrameSequence], views: Sequence[View | None]) -> None:
         """Refuses a video of a class that the network does not know."""

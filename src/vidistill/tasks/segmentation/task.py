@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vidistill.config import Share, Weight, whole
 from vidistill.data.clip import IGNORED, FrameSequence, Image, TrainingSamples, VideoDataset
 from vidistill.data.dense_clips import DenseClips, DenseClipSettings
 from vidistill.errors import UserError
@@ -71,8 +73,9 @@ class Segmentation(ClassTask):
     clip_settings: ClassVar = DenseClipSettings
     image_files: ClassVar = "masks"
 
-    class_weights: tuple[float, ...] | None = None
-    unsure_below: float = 0.0
+    num_classes: Annotated[int, *whole(0, IGNORED)] = 0
+    class_weights: tuple[Weight, ...] | None = None
+    unsure_below: Share = 0.0
     soft: bool = False
 
     def __post_init__(self) -> None:
@@ -82,8 +85,6 @@ class Segmentation(ClassTask):
             object.__setattr__(self, "num_classes", self.num_classes or len(self.class_weights))
         if self.class_weights is not None and len(self.class_weights) != self.num_ids:
             raise ValueError(f"{len(self.class_weights)} class_weights for {self.num_ids} classes; give one each")
-        if not 0 <= self.unsure_below <= 1:
-            raise ValueError(f"unsure_below must be a probability from 0 to 1, got {self.unsure_below}")
         if self.soft and self.num_classes != 1:
             raise ValueError(f"soft predictions are of one foreground; num_classes must be 1, got {self.num_classes}")
 
@@ -107,6 +108,27 @@ class Segmentation(ClassTask):
         self, settings: DenseClipSettings, datasets: Sequence[VideoDataset], *, use_labels: bool
     ) -> TrainingSamples:
         return DenseClips(datasets, settings, use_labels=use_labels)
+
+    def label_problems(self, sequences: Sequence[FrameSequence]) -> list[str]:
+        problems, num_maps, num_known = [], 0, 0
+        for sequence in sequences:
+            highest = -1
+            for index in sequence.labelled():
+                labels = sequence.labels(index)
+                known = [] if labels is None else [int(value) for value in np.unique(labels) if value != IGNORED]
+                num_maps, num_known = num_maps + 1, num_known + len(known)
+                highest = max(highest, *known, 0)
+            if highest >= self.num_ids:
+                problems.append(
+                    f"{sequence.name}: its label maps have the value {highest}, expected classes from 0 to "
+                    f"{self.num_ids - 1}, or {IGNORED} for none; correct them, or task.num_classes"
+                )
+        if num_maps and not num_known:
+            problems.append(
+                f"{sequences[0].name}: every pixel of all {num_maps} label maps is {IGNORED}, ignored; look at how the "
+                "maps were written"
+            )
+        return problems
 
     def supervise(
         self, outputs: NetworkOutputs, labels: Tensor, teacher_outputs: NetworkOutputs | None = None

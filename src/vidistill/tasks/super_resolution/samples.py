@@ -1,6 +1,7 @@
 """Training clips of super-resolution: windows of low-resolution patches and the high-resolution frames they show."""
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import numpy as np
 import pydantic
@@ -9,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vidistill.config import Settings, Values
+from vidistill.config import Pixels, Settings, Values, whole
 from vidistill.data.clip import Batch, FrameSequence, Image, SampleKey, VideoDataset
 from vidistill.data.degradation import Degradation
-from vidistill.data.dense_clips import FrameCache
+from vidistill.data.dense_clips import ClipLength, FrameCache
 from vidistill.data.sequences.high_resolution import (
     MOST_LOOKED_AT,
     HighResolutionSequence,
@@ -33,9 +34,9 @@ class SuperResolutionClipSettings(Settings):
     patch: side in low-resolution pixels. Every patch is turned at random, and half of them run backwards in time.
     """
 
-    num_frames: int = pydantic.Field(default=1, ge=1)
-    window: int = pydantic.Field(default=5, ge=1)
-    patch: int = pydantic.Field(default=64, ge=1)
+    num_frames: ClipLength = 1
+    window: Annotated[int, *whole(1, 99)] = 5
+    patch: Pixels = 64
 
     @pydantic.field_validator("window")
     @classmethod

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from torch import Tensor, nn
 
-from vidistill.config import Values
+from vidistill.config import Count, Values
 from vidistill.data.clip import FrameSequence, Image, TrainingSamples, VideoDataset
 from vidistill.data.degradation import Degradation, DegradationKind
 from vidistill.data.sequences.high_resolution import MOST_LOOKED_AT, as_high_resolution, check_length
@@ -47,12 +47,13 @@ class SuperResolution(Task):
     image_files: ClassVar = "frames"
     restores: ClassVar = True
 
-    scale: int = 4
+    scale: Count = 4
     degradation: DegradationKind = "bicubic"
     centred: bool = False
     channels: Literal["y", "rgb"] = "y"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.scale not in SCALES:
             raise ValueError(f"scale must be one of {SCALES}, got {self.scale}")
 
@@ -102,6 +103,10 @@ class SuperResolution(Task):
     def decode(self, outputs: Tensor, *, size: tuple[int, int], seen: tuple[int, int] | None = None) -> Tensor:
         """(B, H, W, 3) uint8 RGB frames, clamped and rounded, of the size that the network makes."""
         return as_frames(outputs)
+
+    def has_labels(self, sequence: FrameSequence) -> bool:
+        """Always: the frames themselves are what is restored."""
+        return True
 
     def check_videos(self, sequences: Sequence[FrameSequence], views: Sequence[View | None]) -> None:
         """As far as the first frames tell; of a large data set, the first videos' frames are read and all lengths."""

@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, ConfigDict
 from torch import Tensor, nn
 
+from vidistill.config import Count, check_numbers, real
 from vidistill.errors import nearest
 from vidistill.students.delta.calls import Call, Tree
 from vidistill.students.state import State
@@ -40,7 +41,7 @@ class StudentSpec:
         reduction: γ, at least 1, by which a student that has a rank is narrower than its block.
         policy: What γ divides: "out", the output channels; "min", the smaller of input and output channels.
         rank: The student's inner channels, at least 1, instead of γ.
-        scale: The part of the input's height and width on which it works, above 0 and at most 1.
+        scale: The part of the input's height and width on which it works, 0.01 to 1.
 
     Raises:
         ValueError: Where a value lies outside its range, or no kind has the name.
@@ -49,17 +50,13 @@ class StudentSpec:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     kind: Annotated[str, AfterValidator(known_kind)] = "separable"  # checked here so that an error names this key
-    reduction: int = 4
+    reduction: Count = 4
     policy: Policy = "out"
-    rank: int | None = None
-    scale: float = 1.0
+    rank: Count | None = None
+    scale: Annotated[float, *real(0.01, 1)] = 1.0
 
     def __post_init__(self) -> None:
-        known_kind(self.kind)
-        if not 0 < self.scale <= 1:
-            raise ValueError(f"a student's scale must be above 0 and at most 1, got {self.scale}")
-        if self.reduction < 1:
-            raise ValueError(f"a student's reduction must be at least 1, got {self.reduction}")
+        check_numbers(self)
 
     def __str__(self) -> str:
         width = ""
