@@ -19,6 +19,7 @@ from vidistill.methods.delta_reference import Reference, captured_features, delt
 from vidistill.methods.latency_table import block_costs
 from vidistill.methods.processes import mean_over_processes
 from vidistill.methods.teacher import FrozenTeacher
+from vidistill.ops.modules import trainable
 from vidistill.report.figures import Picture
 from vidistill.runtimes import RUNTIMES
 from vidistill.students.card import Card
@@ -125,9 +126,9 @@ class Delta:
         if self.search is not None:
             costs = block_costs(network, student, self.search, selection, (example.shape[-2], example.shape[-1]))
             set_costs(student, costs)
-        student.requires_grad_(self.train_key_path)
+        trainable(student) if self.train_key_path else student.requires_grad_(False)
         for block in student.blocks().values():
-            block.student.requires_grad_(True)
+            trainable(block.student)
         return student
 
     def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[Values]:

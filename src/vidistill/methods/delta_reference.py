@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from vidistill.ops.modules import evaluating
 from vidistill.students.delta.calls import Tree, larger
 from vidistill.students.delta.network import DeltaBlock, DeltaNetwork
-from vidistill.students.norms import evaluating
 from vidistill.students.state import State
 
 

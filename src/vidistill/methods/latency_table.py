@@ -1,6 +1,5 @@
 """What each candidate of a search costs on this machine, in measured milliseconds: MACs are not time. [ours]"""
 
-import copy
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from torch.utils._pytree import tree_map_only
 from vidistill.config import choose
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
+from vidistill.ops.modules import copied
 from vidistill.runtimes import RUNTIMES
 from vidistill.runtimes.measure import describe_device, median_milliseconds
 from vidistill.students.delta.calls import Tree
@@ -121,7 +121,7 @@ def _setting(plan: Plan, search: Search, size: tuple[int, int]) -> dict[str, obj
 def measure_table(network: nn.Module, plan: Plan, search: Search, size: tuple[int, int]) -> LatencyTable:
     """Times every candidate of every block, each as it runs on a delta frame; equal ones once, all side by side."""
     dtype = getattr(torch, search.precision)
-    network = copy.deepcopy(network).to(dtype).eval().requires_grad_(False)
+    network = copied(network).to(dtype).eval().requires_grad_(False)
     example = torch.randn(1, 3, *size, dtype=dtype)
     seen = observe(network, [entry.path for entry in plan.converted], example)
     modules = dict(network.named_modules())

@@ -1,6 +1,5 @@
 """ONNX Runtime: a student as two graphs whose state is inputs and outputs. Parity with torch is part of the export."""
 
-import copy
 import json
 import logging
 import warnings
@@ -19,6 +18,7 @@ from vidistill.files import atomic_path
 from vidistill.models.onnx_networks import open_session
 from vidistill.models.outputs import NetworkOutputs, from_named, logits_of, named_tensors
 from vidistill.ops.clip_view import ClipView, WindowView
+from vidistill.ops.modules import copied
 from vidistill.runtimes.contract import Exported, Runtime
 from vidistill.students.card import Card
 from vidistill.students.norms import fused_copy
@@ -70,7 +70,7 @@ class Onnx(Runtime):
         """
         if any(find_spec(package) is None for package in ("onnxruntime", "onnxscript")):
             raise UserError("runtime onnx needs packages that are missing; pip install 'vidistill[export]'")
-        student = copy.deepcopy(student).cpu().float().eval()
+        student = copied(student).cpu().float().eval()
         frame = torch.randn(1, 3, *_frame_size(student, size), generator=torch.Generator().manual_seed(0))
         graphs = fused_copy(student, frame)
         graphs.prepare_for_graphs()

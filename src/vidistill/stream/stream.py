@@ -1,6 +1,5 @@
 """The one frame loop: frames in, results out, in constant memory. `for output in Stream(student)(frames): …`"""
 
-import copy
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +22,7 @@ from vidistill.errors import UserError
 from vidistill.files import atomic_path
 from vidistill.models.outputs import NetworkOutputs
 from vidistill.ops.clip_view import WindowView
+from vidistill.ops.modules import copied
 from vidistill.runtimes import deploy
 from vidistill.stream.key_frames import Fixed, KeyFramePolicy, Memory
 from vidistill.students.state import KEY, State, without_key_frame
@@ -200,7 +200,7 @@ class Stream:
             with torch.inference_mode(mode=False), torch.no_grad():  # or the copy could not be changed any more
                 student = self.student
                 if student.device != self.device:
-                    student = copy.deepcopy(student).to(self.device)
+                    student = copied(student).to(self.device)
                 example = student.normalisation(frame.clone()).contiguous(memory_format=torch.channels_last)
                 self._deployed = deploy(
                     student, example, runtime=running.runtime, precision=running.precision, threads=running.threads

@@ -1,15 +1,16 @@
 """A network whose layers are their separable approximations, on every frame."""
 
-import copy
 from dataclasses import replace
 
 from torch import nn
 
+from vidistill.ops.modules import copied
 from vidistill.students.card import Card
 from vidistill.students.delta.conversion import replace_blocks
 from vidistill.students.delta.kinds.separable import separable, start_from
 from vidistill.students.delta.layers import is_convertible_layer
 from vidistill.students.delta.plan import BlockPlan, Plan
+from vidistill.students.networks import bare
 from vidistill.students.student import Student
 from vidistill.students.windows import as_student
 
@@ -19,7 +20,7 @@ def factorise(network: nn.Module, plan: Plan, card: Card, *, start: bool = True)
 
     start: whether they start from the layers' weights; their biases are the layers' in any case.
     """
-    network = copy.deepcopy(network)
+    network = copied(bare(network))
 
     def make(entry: BlockPlan, layer: nn.Module) -> nn.Module:
         assert is_convertible_layer(layer)

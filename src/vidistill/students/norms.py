@@ -36,18 +36,6 @@ def freeze_norms(module: nn.Module) -> None:
         norm.eval()
 
 
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for the length of a `with`; every part's own mode comes back after it."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
-
-
 @torch.inference_mode(mode=False)
 @torch.no_grad()
 def channels_last(network: Network) -> Network:

@@ -9,6 +9,7 @@ from vidistill.ops.clip_view import ClipView, View, WindowView
 from vidistill.ops.normalise import Normalisation
 from vidistill.students.card import Card
 from vidistill.students.delta.plan import Plan
+from vidistill.students.networks import bare
 from vidistill.students.state import KEY, WINDOW, State
 from vidistill.tasks import Task
 
@@ -35,7 +36,7 @@ class Student(nn.Module):
 
     def __init__(self, network: nn.Module, card: Card | None = None) -> None:
         super().__init__()
-        self.network = network
+        self.network = bare(network)
         self.card = card or Card()
         self.training_parts = None
 

@@ -13,10 +13,12 @@ from torch.utils._pytree import tree_map_only
 from vidistill.errors import UserError, nearest
 from vidistill.models.declares import declared
 from vidistill.ops.macs import count_macs, layer_macs, without_values
+from vidistill.ops.modules import evaluating, first_line
 from vidistill.students.delta.calls import Call, Tree
 from vidistill.students.delta.kinds import BlockStudent, StudentSpec, make_student, resolve
 from vidistill.students.delta.layers import is_convertible_layer
 from vidistill.students.delta.plan import WHOLE, BlockPlan, Candidate, Plan
+from vidistill.students.networks import bare
 
 Granularity = Literal["layer", "block", "stage", "network"]
 FUNCTIONAL = "(functional layers)"
@@ -62,6 +64,7 @@ def plan_conversion(network: nn.Module, example: Tensor, selection: Selection, s
     Of one student, only what is cheaper than its block is kept; of several, as in a search, only blocks with a cheaper
     one. Errors: UserError for a pattern that matches nothing, a block inside another, blocks that are not declared.
     """
+    network = bare(network)
     modules = dict(network.named_modules())
     layers = {path: module for path, module in modules.items() if _has_kernel(module)}
     also = {first: tuple(others) for first, *others in _all_paths(network).values() if others}
@@ -179,7 +182,7 @@ def _unsuitable(
     """Why the block is left, as far as it does not depend on the student."""
     is_layer = selection.granularity == "layer" or (selection.others is not None and path not in targets)
     if is_layer and _has_kernel(module) and not is_convertible_layer(module):
-        return f"a {type(module).__name__}, not exactly Conv2d or Linear"
+        return f"a {_class(module)}, not exactly Conv2d or Linear"
     if not seen.calls:
         return "never called as a module in a run of the network"
     if is_layer and is_end:
@@ -187,6 +190,12 @@ def _unsuitable(
     if path not in targets and (selection.granularity == "layer" or selection.others is None):
         return "left by the recipe's patterns" if selection.granularity == "layer" else "outside the converted blocks"
     return ""
+
+
+def _class(module: nn.Module) -> str:
+    """The name of its class, with the module that defines it where torch has a layer of that name."""
+    kind = type(module)
+    return f"{kind.__module__}.{kind.__name__}" if kind.__name__ in ("Conv2d", "Linear") else kind.__name__
 
 
 def _with_candidates(plan: BlockPlan, block: nn.Module, seen: Seen, students: Sequence[StudentSpec]) -> BlockPlan:
@@ -202,8 +211,7 @@ def _with_candidates(plan: BlockPlan, block: nn.Module, seen: Seen, students: Se
             try:
                 candidates.append(Candidate(resolved, _student_macs(resolved, block, channels, seen)))
             except Exception as error:  # a user's block on another size, or without values, may fail in any way
-                first_line = (str(error).splitlines() or [type(error).__name__])[0]
-                reasons.append(f"its {resolved} cannot run ({first_line[:120]})")
+                reasons.append(f"its {resolved} cannot run ({first_line(error)})")
     is_free = all(spec.rank is None for spec in students)  # a rank that is asked for is meant
     if candidates and is_free and min(candidate.macs for candidate in candidates) >= _block_macs(block, seen):
         candidates, reasons = [], ["the student would cost as much"]
@@ -266,15 +274,27 @@ def observe(network: nn.Module, paths: Collection[str], example: Tensor) -> dict
         return note
 
     handles = [module.register_forward_hook(hook(path), with_kwargs=True) for path, module in modules.items()]
-    was_training = network.training
     try:
-        with torch.no_grad():
-            network.eval()(example)
+        with evaluating(network), torch.no_grad():
+            _run(network, example)
     finally:
-        network.train(was_training)
         for handle in handles:
             handle.remove()
     return seen
+
+
+def _run(network: nn.Module, example: Tensor) -> Tree:
+    """Errors: UserError where the network does not run on a frame, whatever it raises."""
+    try:
+        return network(example)
+    except UserError:
+        raise
+    except Exception as error:
+        size = "x".join(str(side) for side in example.shape)
+        raise UserError(
+            f"{type(network).__name__} cannot run on a frame of {size} in {str(example.dtype).removeprefix('torch.')}: "
+            f"{first_line(error)}; it must take one tensor, in the size and precision of your frames"
+        ) from error
 
 
 def _shape(tensor: Tensor) -> Tensor:
