@@ -28,6 +28,7 @@ from vidistill.students.delta.conversion import Granularity, Selection, plan_con
 from vidistill.students.delta.kinds import StudentSpec
 from vidistill.students.delta.network import DeltaNetwork, delta_network, keep_chosen, set_costs
 from vidistill.students.delta.search import Search, SearchedStudent
+from vidistill.students.delta.trial import tried
 from vidistill.students.norms import freeze_norms
 from vidistill.students.student import Student
 from vidistill.students.windows import refuse_clips, require_whole_windows
@@ -119,7 +120,7 @@ class Delta:
             self.granularity, self.convert, self.leave, self.leave_first, self.leave_last, self.others
         )
         candidates = [self.student] if self.search is None else self.search.candidates
-        plan = plan_conversion(network, example, selection, candidates)
+        plan = tried(network, plan_conversion(network, example, selection, candidates), example)
         if not plan.converted:
             raise UserError(f"no block of the network can have a student:\n{plan}")
         student = delta_network(network, plan, card)

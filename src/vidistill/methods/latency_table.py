@@ -23,7 +23,7 @@ from vidistill.students.delta.network import DeltaBlock, DeltaNetwork, delta_net
 from vidistill.students.delta.plan import BlockPlan, Plan
 from vidistill.students.delta.search import Search
 from vidistill.students.delta.tape import Tape
-from vidistill.students.norms import channels_last, fused_copy
+from vidistill.students.norms import running_copy
 from vidistill.students.state import State
 from vidistill.students.student import PerFrame, Student
 
@@ -190,17 +190,13 @@ def _alone(block: nn.Module, student: BlockStudent | None) -> Student:
 
 def _delta_frame(model: Student, argument: Tree, search: Search) -> Callable[[], Tree]:
     """A settled delta frame of `model`, as a stream would run it, to be timed. argument: a frame, or a call's."""
-    model = channels_last(fused_copy(model, argument))
+    model = running_copy(model, argument)
     if isinstance(model, DeltaNetwork):
         model.folding = "later"
-    argument = tree_map_only(Tensor, _channels_last, argument)
+    argument = tree_map_only(Tensor, model.laid_out, argument)
     with torch.inference_mode():
         state: State | None = None
         for _ in range(2):
             _, state = model(argument, state or None)
     run = choose(RUNTIMES, search.runtime, where="method.search.runtime").wrap(model)
     return lambda: run(argument, state or None)
-
-
-def _channels_last(tensor: Tensor) -> Tensor:
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor

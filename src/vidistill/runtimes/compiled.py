@@ -25,6 +25,7 @@ class CompiledStudent(Student):
         super().__init__(inside, inside.card)
         self.inside = inside
         self.delay = inside.delay
+        self.layout = inside.layout
         # not as a submodule, or every parameter would have two names
         self._compiled: Callable[..., Any]
         object.__setattr__(self, "_compiled", compile_for_inference(inside))

@@ -1,4 +1,4 @@
-"""PyTorch as it is: norms fused, kernels channels last."""
+"""PyTorch as it is: norms fused, kernels channels last where the network can have them so."""
 
 from typing import ClassVar
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vidistill.runtimes.contract import DTYPES, Runtime
-from vidistill.students.norms import channels_last, fused_copy
+from vidistill.students.norms import running_copy
 from vidistill.students.student import Student
 
 
@@ -19,7 +19,7 @@ class Eager(Runtime):
     def __call__(self, student: Student, example: Tensor, *, precision: str = "float32", threads: int = 0) -> Student:
         if threads:
             torch.set_num_threads(threads)
-        return channels_last(fused_copy(student, example.to(student.dtype)).to(DTYPES[precision]))
+        return running_copy(student, example.to(student.dtype)).to(DTYPES[precision])
 
     def wrap(self, module: nn.Module) -> nn.Module:
         return module

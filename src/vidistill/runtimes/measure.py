@@ -51,7 +51,7 @@ def profile_students(
         name: deploy(student, own[name][:1], runtime=runtime, precision=precision, threads=threads)
         for name, student in students.items()
     }
-    inputs = {name: own[name].to(model.dtype) for name, model in running.items()}
+    inputs = {name: model.laid_out(own[name].to(model.dtype)) for name, model in running.items()}
     intervals = {
         name: model.view.stride if model.runtime is not None and isinstance(model.view, ClipView) else interval
         for name, model in running.items()
@@ -76,12 +76,12 @@ def profile_students(
 
 
 def _frames_for(student: Student, frames: Tensor) -> Tensor:
-    """Frames as a stream gives them to the student: those given, or squares of noise for a network of clips."""
+    """Frames of the size that a stream gives to the student: those given, or noise squares for a network of clips."""
     if not isinstance(student.view, ClipView):
-        return frames.contiguous(memory_format=torch.channels_last)
+        return frames
     side = student.view.crop
     noise = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
-    return noise.to(frames.device).contiguous(memory_format=torch.channels_last)
+    return noise.to(frames.device)
 
 
 def _clip(model: Student, frames: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from vidistill.config import Values
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
 from vidistill.models.onnx_networks import open_session
-from vidistill.models.outputs import NetworkOutputs, from_named, logits_of, named_tensors
+from vidistill.models.outputs import NetworkOutputs, from_named, largest_gap, logits_of, named_tensors
 from vidistill.ops.clip_view import ClipView, WindowView
 from vidistill.ops.modules import copied
 from vidistill.runtimes.contract import Exported, Runtime
@@ -301,13 +301,6 @@ def _parity(student: Student, exported: Student, example: Tensor) -> float:
             frame = example + 0.1 * torch.randn(example.shape, generator=generator)
         late = zip(student.flush(states[0]), exported.flush(states[1]), strict=True)
         return max(gaps + [largest_gap(outputs, others) for outputs, others in late])
-
-
-def largest_gap(outputs: NetworkOutputs, others: NetworkOutputs) -> float:
-    """The largest absolute difference in any tensor of two outputs, divided by that tensor's largest value."""
-    ours, theirs = named_tensors(outputs, OUTPUT), named_tensors(others, OUTPUT)
-    gaps = [float((theirs[n] - t).abs().max() / t.abs().max().clamp(min=1e-12)) for n, t in ours.items() if t.numel()]
-    return max(gaps, default=0.0)
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:

@@ -139,7 +139,7 @@ class Stream:
         if is_key and state is not None:
             state = without_key_frame(state)
             self._state = None  # the old key frame's memory is free before the new one's is made
-        normalised = student.normalisation(frame).to(student.dtype).contiguous(memory_format=torch.channels_last)
+        normalised = student.laid_out(student.normalisation(frame).to(student.dtype))
         network_outputs, self._state = student(normalised, state or None)
         return outputs if network_outputs is None else [*outputs, self._output(network_outputs, is_key, began)]
 
@@ -201,11 +201,13 @@ class Stream:
                 student = self.student
                 if student.device != self.device:
                     student = copied(student).to(self.device)
-                example = student.normalisation(frame.clone()).contiguous(memory_format=torch.channels_last)
+                example = student.normalisation(frame.clone())
                 self._deployed = deploy(
                     student, example, runtime=running.runtime, precision=running.precision, threads=running.threads
                 )
             self._deployed_size = size
+            if self._state is not None:  # loaded, and a file does not keep the layout
+                self._state = {name: self._deployed.laid_out(tensor) for name, tensor in self._state.items()}
         return self._deployed
 
     @property
@@ -268,9 +270,6 @@ class Stream:
             )
         self.index, self._size = index, size
         state = self._part(tensors, "model/")
-        for name, tensor in state.items():
-            if tensor.ndim == 4:  # in the layout that the stream runs in, which a file does not keep
-                state[name] = tensor.contiguous(memory_format=torch.channels_last)
         self._state = state or None
         self._memory = self._part(tensors, "policy/") or None
         if "waiting/images" in tensors:

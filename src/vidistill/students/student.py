@@ -25,6 +25,7 @@ class Student(nn.Module):
         delay: how many frames its outputs come late; those of the first `delay` calls of a stream are None.
         spacing: in frames, of the frames that its state keeps.
         runtime: a key of `RUNTIMES` for one that runs outside torch; None for one that any runtime takes.
+        layout: in which its kernels, and so its frames, lie in memory.
         training_parts: what trains with the student and is gone when it is finished.
     """
 
@@ -32,6 +33,7 @@ class Student(nn.Module):
     delay: int = 0
     spacing: int = 1
     runtime: str | None = None
+    layout: torch.memory_format = torch.contiguous_format
     training_parts: nn.Module | None
 
     def __init__(self, network: nn.Module, card: Card | None = None) -> None:
@@ -95,6 +97,10 @@ class Student(nn.Module):
         if not isinstance(self.view, WindowView) or frame.ndim == 5:
             return frame
         return frame[:, None].expand(-1, self.view.window, -1, -1, -1)
+
+    def laid_out(self, tensor: Tensor) -> Tensor:
+        """A frame, or an image of its state, in its layout; other tensors as they are."""
+        return tensor.contiguous(memory_format=self.layout) if tensor.ndim == 4 else tensor
 
     def spacing_for(self, interval: int) -> int:
         """In frames, how far apart the frames are that its state keeps, where key frames come `interval` apart."""

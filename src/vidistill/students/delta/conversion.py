@@ -14,7 +14,7 @@ from vidistill.errors import UserError, nearest
 from vidistill.models.declares import declared
 from vidistill.ops.macs import count_macs, layer_macs, without_values
 from vidistill.ops.modules import evaluating, first_line
-from vidistill.students.delta.calls import Call, Tree
+from vidistill.students.delta.calls import Call, Tree, tensors_of
 from vidistill.students.delta.kinds import BlockStudent, StudentSpec, make_student, resolve
 from vidistill.students.delta.layers import is_convertible_layer
 from vidistill.students.delta.plan import WHOLE, BlockPlan, Candidate, Plan
@@ -200,6 +200,9 @@ def _class(module: nn.Module) -> str:
 
 def _with_candidates(plan: BlockPlan, block: nn.Module, seen: Seen, students: Sequence[StudentSpec]) -> BlockPlan:
     call, output = seen.calls[0]
+    if not call.tensors() or not tensors_of(output):
+        kind = type(output).__name__
+        return replace(plan, reason=f"takes or returns no tensors that can be followed, but a {kind}")
     channels = _channels(call), _channels(Call((output,), {}))
     candidates: list[Candidate] = []
     reasons: list[str] = []
@@ -268,8 +271,9 @@ def observe(network: nn.Module, paths: Collection[str], example: Tensor) -> dict
     def hook(path: str) -> Callable[..., None]:
         def note(module: nn.Module, args: tuple[Tree, ...], kwargs: dict[str, Tree], output: Tree) -> None:
             facts = seen.setdefault(path, Seen())
-            facts.macs += _layer_macs(module, args, output)
-            facts.calls.append((Call(args, kwargs).map(_shape), tree_map_only(Tensor, _shape, output)))
+            call = Call(args, kwargs)
+            facts.macs += _layer_macs(module, call, output)
+            facts.calls.append((call.map(_shape), tree_map_only(Tensor, _shape, output)))
 
         return note
 
@@ -301,15 +305,15 @@ def _shape(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor, device="meta")
 
 
-def _layer_macs(module: nn.Module, args: tuple[Tree, ...], output: Tree) -> int:
+def _layer_macs(module: nn.Module, call: Call, output: Tree) -> int:
     """The MACs of one call of a convolution or linear layer, 0 of anything else.
 
     A kernel's first axis is the outputs', a transposed one's the inputs'.
     """
     if not _has_kernel(module):
         return 0
-    is_transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)
-    return int((args[0] if is_transposed else output).numel() * module.weight[0].numel())
+    sized = call.tensors() if isinstance(module, nn.modules.conv._ConvTransposeNd) else tensors_of(output)
+    return int(sized[0].numel() * module.weight[0].numel()) if sized else 0
 
 
 def replace_blocks(network: nn.Module, plan: Plan, make: Callable[[BlockPlan, nn.Module], nn.Module]) -> nn.Module:

@@ -14,12 +14,10 @@ from vidistill.students.delta.conversion import replace_blocks
 from vidistill.students.delta.kinds import BlockStudent
 from vidistill.students.delta.plan import BlockPlan, Plan
 from vidistill.students.delta.search import SearchedStudent, make_block_student
-from vidistill.students.delta.tape import Folding, Tape
+from vidistill.students.delta.tape import WHOLE_SLOT, Folding, Tape
 from vidistill.students.networks import bare
 from vidistill.students.state import State
 from vidistill.students.student import Student
-
-WHOLE_SLOT = "whole"
 
 
 class DeltaBlock(nn.Module):

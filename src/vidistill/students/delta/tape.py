@@ -17,6 +17,8 @@ from vidistill.students.state import KEY, State
 
 Folding = Literal["never", "later", "at once"]
 
+WHOLE_SLOT = "whole"  # the slot of the whole network, where it is the one block
+
 
 class Tape:
     """What blocks read and write: a slot for each of their calls, in each slot named tensors.
