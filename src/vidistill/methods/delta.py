@@ -29,6 +29,8 @@ from vidistill.students.delta.kinds import StudentSpec
 from vidistill.students.delta.network import DeltaNetwork, delta_network, keep_chosen, set_costs
 from vidistill.students.delta.search import Search, SearchedStudent
 from vidistill.students.delta.trial import tried
+from vidistill.students.main_output import with_main_output
+from vidistill.students.networks import bare
 from vidistill.students.norms import freeze_norms
 from vidistill.students.student import Student
 from vidistill.students.windows import refuse_clips, require_whole_windows
@@ -120,6 +122,7 @@ class Delta:
             self.granularity, self.convert, self.leave, self.leave_first, self.leave_last, self.others
         )
         candidates = [self.student] if self.search is None else self.search.candidates
+        network = with_main_output(bare(network), example)
         plan = tried(network, plan_conversion(network, example, selection, candidates), example)
         if not plan.converted:
             raise UserError(f"no block of the network can have a student:\n{plan}")
@@ -181,7 +184,7 @@ class Delta:
         for t in range(1, frames.shape[1]):
             with (
                 network.tape.recording() as changes,
-                captured_features(network, lambda block: block.student) as features,
+                captured_features(network, {} if reference is None else reference.last_layers) as features,
             ):
                 outputs[t], _ = network(frames[:, t], state)
             if reference is not None and wants_delta:

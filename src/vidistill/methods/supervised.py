@@ -10,9 +10,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidistill.config import Values
 from vidistill.data.clip import Batch
+from vidistill.errors import UserError
 from vidistill.methods.teacher import FrozenTeacher
+from vidistill.models.outputs import named_tensors
+from vidistill.ops.modules import evaluating
 from vidistill.report.figures import Picture
 from vidistill.students.card import Card
+from vidistill.students.main_output import with_main_output
+from vidistill.students.networks import running_on
 from vidistill.students.norms import freeze_norms
 from vidistill.students.student import Student
 from vidistill.students.windows import as_student
@@ -50,7 +55,17 @@ class Supervised:
     def prepare(
         self, network: nn.Module, example: Tensor, *, card: Card | None = None, teacher: FrozenTeacher | None = None
     ) -> Student:
-        return as_student(network, replace(card or Card(), form="per_frame", plan=None))
+        student = as_student(network, replace(card or Card(), form="per_frame", plan=None))
+        seen = student.seen(example)
+        student.network = with_main_output(student.network, seen)
+        with evaluating(student.network), running_on(student.network, seen):
+            outputs = student.network(seen)
+        if not any(tensor.requires_grad for tensor in named_tensors(outputs, "output").values()):
+            raise UserError(
+                f"{type(student.network).__name__} has no weights to train: all are frozen, or quantised; call "
+                "requires_grad_(True) on it, or give the network before it was quantised"
+            )
+        return student
 
     def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[Values]:
         norms = [module for module in student.modules() if isinstance(module, NORMS)]

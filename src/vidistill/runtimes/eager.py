@@ -19,7 +19,9 @@ class Eager(Runtime):
     def __call__(self, student: Student, example: Tensor, *, precision: str = "float32", threads: int = 0) -> Student:
         if threads:
             torch.set_num_threads(threads)
-        return running_copy(student, example.to(student.dtype)).to(DTYPES[precision])
+        running = running_copy(student, example.to(student.dtype))
+        # a network that computes parts of itself in another precision keeps them so
+        return running if running.dtype == DTYPES[precision] else running.to(DTYPES[precision])
 
     def wrap(self, module: nn.Module) -> nn.Module:
         return module

@@ -12,27 +12,19 @@ from vidistill.students.delta.layers import is_convertible_layer
 from vidistill.students.delta.plan import BlockPlan, Plan
 from vidistill.students.networks import bare
 from vidistill.students.student import PerFrame, Student
-from vidistill.students.trial import noisy, own_layers, settled, stream_outputs
+from vidistill.students.trial import modules_that_run, noisy, settled, stream_outputs
 from vidistill.students.windows import as_student
 
 
 def tried(network: nn.Module, plan: Plan, example: Tensor) -> Plan:
     """The plan without the layers whose approximation would never run, or lacks what the network reads of them."""
     frames = noisy(example, 1)
-    reference = PerFrame(copied(bare(network)).eval())
-    with own_layers(reference):
-        stream_outputs(reference, frames)
 
     def attempt(plan: Plan) -> dict[str, str]:
         student = PerFrame(factorise(network, plan, Card(), start=False).network).eval()
-        idle = {entry.path for entry in plan.converted}
-
-        def note(path: str) -> None:
-            student.network.get_submodule(path).register_forward_pre_hook(lambda *_: idle.discard(path))
-
-        for path in tuple(idle):
-            note(path)
-        stream_outputs(student, frames)
+        with modules_that_run() as ran:
+            stream_outputs(student, frames)
+        idle = [e.path for e in plan.converted if id(student.network.get_submodule(e.path)) not in ran]
         return dict.fromkeys(idle, "the network calls the layer itself, not what stands in its place")
 
     return settled(plan, attempt)

@@ -13,9 +13,10 @@ from torch.utils._pytree import tree_map_only
 
 from vidistill.errors import UserError
 from vidistill.models.outputs import NetworkOutputs
-from vidistill.ops.modules import first_line, same_draws
+from vidistill.ops.modules import copied, first_line, same_draws
 from vidistill.students.delta.calls import Tree
 from vidistill.students.delta.plan import Plan
+from vidistill.students.networks import bare, running_on
 from vidistill.students.state import State
 from vidistill.students.student import Student
 
@@ -53,23 +54,51 @@ def own_layers(network: nn.Module) -> Iterator[None]:
     """For a run of a copy of a network.
 
     Raises:
-        UserError: a layer with weights runs that is not among its modules, but in a plain list or a function's closure.
+        UserError: a layer runs whose weights are not among the network's, as one in a plain list or a closure.
     """
-    own = {id(module) for module in network.modules()}
+    own = {id(tensor) for tensor in (*network.parameters(), *network.buffers())}
 
     def check(module: nn.Module, args: object) -> None:
-        if id(module) not in own and any(True for _ in (*module.parameters(), *module.buffers())):
+        if any(id(tensor) not in own for tensor in (*module.parameters(), *module.buffers())):
             raise UserError(
-                f"{type(network).__name__} runs a {type(module).__name__} that is not among its modules, so that its "
+                f"the network runs a {type(module).__name__} that is not among its modules, so that its "
                 "weights are neither trained nor saved; keep it as an attribute or in an nn.ModuleList, not in a plain "
                 "list or a lambda"
             )
 
-    handle = nn.modules.module.register_module_forward_pre_hook(check)
+    with _before_each_module(check):
+        yield
+
+
+@contextmanager
+def modules_that_run() -> Iterator[set[int]]:
+    """Collects the ids of the modules that run. Hooks of their own would change what torch's encoder layers run."""
+    ran: set[int] = set()
+    with _before_each_module(lambda module, args: ran.add(id(module))):
+        yield ran
+
+
+@contextmanager
+def _before_each_module(hook: Callable[[nn.Module, object], None]) -> Iterator[None]:
+    handle = nn.modules.module.register_module_forward_pre_hook(hook)
     try:
         yield
     finally:
         handle.remove()
+
+
+def reference_outputs(network: nn.Module, frames: list[Tree]) -> list[NetworkOutputs]:
+    """What a copy of the network in evaluation mode gives, frame by frame.
+
+    Raises:
+        UserError: it cannot be copied, does not run on a frame, or runs layers that are not its own.
+    """
+    network = copied(bare(network)).eval()
+    outputs = []
+    for frame in frames:
+        with torch.no_grad(), same_draws(), own_layers(network), running_on(network, frame):
+            outputs.append(network(frame))
+    return outputs
 
 
 def settled(plan: Plan, attempt: Attempt) -> Plan:

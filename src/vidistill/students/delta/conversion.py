@@ -18,7 +18,7 @@ from vidistill.students.delta.calls import Call, Tree, tensors_of
 from vidistill.students.delta.kinds import BlockStudent, StudentSpec, make_student, resolve
 from vidistill.students.delta.layers import is_convertible_layer
 from vidistill.students.delta.plan import WHOLE, BlockPlan, Candidate, Plan
-from vidistill.students.networks import bare
+from vidistill.students.networks import bare, require_python, running_on
 
 Granularity = Literal["layer", "block", "stage", "network"]
 FUNCTIONAL = "(functional layers)"
@@ -65,6 +65,7 @@ def plan_conversion(network: nn.Module, example: Tensor, selection: Selection, s
     one. Errors: UserError for a pattern that matches nothing, a block inside another, blocks that are not declared.
     """
     network = bare(network)
+    require_python(network)
     modules = dict(network.named_modules())
     layers = {path: module for path, module in modules.items() if _has_kernel(module)}
     also = {first: tuple(others) for first, *others in _all_paths(network).values() if others}
@@ -279,26 +280,12 @@ def observe(network: nn.Module, paths: Collection[str], example: Tensor) -> dict
 
     handles = [module.register_forward_hook(hook(path), with_kwargs=True) for path, module in modules.items()]
     try:
-        with evaluating(network), torch.no_grad():
-            _run(network, example)
+        with evaluating(network), torch.no_grad(), running_on(network, example):
+            network(example)
     finally:
         for handle in handles:
             handle.remove()
     return seen
-
-
-def _run(network: nn.Module, example: Tensor) -> Tree:
-    """Errors: UserError where the network does not run on a frame, whatever it raises."""
-    try:
-        return network(example)
-    except UserError:
-        raise
-    except Exception as error:
-        size = "x".join(str(side) for side in example.shape)
-        raise UserError(
-            f"{type(network).__name__} cannot run on a frame of {size} in {str(example.dtype).removeprefix('torch.')}: "
-            f"{first_line(error)}; it must take one tensor, in the size and precision of your frames"
-        ) from error
 
 
 def _shape(tensor: Tensor) -> Tensor:

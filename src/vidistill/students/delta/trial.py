@@ -6,14 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from vidistill.models.outputs import largest_gap, named_tensors
-from vidistill.ops.modules import copied
+from vidistill.ops.modules import same_draws
 from vidistill.students.delta.network import OverwrittenError, delta_network
 from vidistill.students.delta.plan import Plan
 from vidistill.students.delta.tape import WHOLE_SLOT
-from vidistill.students.networks import bare
 from vidistill.students.state import KEY
-from vidistill.students.student import PerFrame
-from vidistill.students.trial import TOLERANCE, noisy, own_layers, settled, stream_outputs
+from vidistill.students.trial import TOLERANCE, noisy, reference_outputs, settled
 
 NEVER_RUN = "its student would never run: the network calls the layer itself, not what stands in its place"
 
@@ -25,22 +23,23 @@ def tried(network: nn.Module, plan: Plan, example: Tensor) -> Plan:
     in place; or with them converted it does not run, or gives other outputs on a key frame.
     """
     frames = noisy(example, 2)
-    reference = PerFrame(copied(bare(network)).eval())
-    with own_layers(reference):
-        (wanted,) = stream_outputs(reference, frames[:1])
+    (wanted,) = reference_outputs(network, frames[:1])
 
     def attempt(plan: Plan) -> dict[str, str]:
-        student = delta_network(network, plan, start=False, folding="later").eval()
+        student = delta_network(network, plan, start=False).eval()
         paths = {entry.path or WHOLE_SLOT: entry.path for entry in plan.converted}
         try:
-            outputs, state = student(frames[0])
+            with same_draws():
+                outputs, state = student(frames[0])
+            later, _ = student(frames[1], state)
+            student.folding = "later"
+            student(frames[1], state)
         except OverwrittenError as error:
             return {paths[slot]: "the network changes its input or output in place" for slot in _slots(error.names)}
         if idle := set(paths) - _slots(state):
             return {paths[slot]: NEVER_RUN for slot in idle}
         if not largest_gap(wanted, outputs) < TOLERANCE:
             raise ValueError("a key frame's outputs are not the network's")
-        later, _ = student(frames[1], state)
         if {*named_tensors(outputs, "output")} != {*named_tensors(later, "output")}:
             raise ValueError("a later frame's outputs have another form")
         return {}
