@@ -15,7 +15,7 @@ from vidistill.students.state import State
 
 
 class Features(NamedTuple):
-    """By the path of each feature block: what enters the last layer that runs in it, and the path of that layer in it."""
+    """By the path of each feature block: what enters the last layer that runs in it, and that layer's path in it."""
 
     tensors: dict[str, Tensor]
     layers: dict[str, str]

@@ -60,10 +60,11 @@ class Supervised:
         student.network = with_main_output(student.network, seen)
         with evaluating(student.network), running_on(student.network, seen):
             outputs = student.network(seen)
-        if not any(tensor.requires_grad for tensor in named_tensors(outputs, "output").values()):
+        is_frozen = any(True for _ in student.parameters()) and not any(p.requires_grad for p in student.parameters())
+        if not is_frozen and not any(tensor.requires_grad for tensor in named_tensors(outputs, "output").values()):
             raise UserError(
-                f"{type(student.network).__name__} has no weights to train: all are frozen, or quantised; call "
-                "requires_grad_(True) on it, or give the network before it was quantised"
+                f"{type(student.network).__name__} has no weights that its outputs could teach, as a "
+                "quantised network; give it as it was before"
             )
         return student
 
