@@ -46,6 +46,7 @@ from vidistill.tasks.segmentation import Segmentation
 CLASSES = 5
 SIZES = (64, 128, 224, 256, 384, 512)  # the first that a network takes
 SMALL = ("atto", "femto", "pico", "nano", "xxs", "xxtiny", "xtiny", "tiny", "xs", "050", "small", "_s", "lite", "mini")
+LARGE = ("base", "large", "huge", "giant")
 # of a Transformers configuration, where it has the attribute
 SMALLER: dict[str, Any] = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "embed_dim": 16,
@@ -70,7 +71,7 @@ class Case:
 
 @dataclass
 class Outcome:
-    """What came of it. state: converts, refused, fault or not tried. export: the gap, or why there is none."""
+    """What came of it: converts, refused, fault, too slow or not tried. export: the gap, or why there is none."""
 
     state: str
     group: str = ""
@@ -169,6 +170,7 @@ def cases() -> Iterator[Case]:
 def _width(name: str) -> tuple[int, int, str]:
     """Sorts the small networks of a family first, as far as names tell."""
     rank = next((i for i, word in enumerate(SMALL) if word in name), len(SMALL))
+    rank += max((i for i, word in enumerate(LARGE, 1) if word in name), default=0)
     number = re.search(r"\d+", name)
     return rank, int(number[0]) if number else 0, name
 
@@ -255,7 +257,7 @@ def _exported(student: Student, size: int) -> str:
 
 
 def run(case: Case, *, exports: bool, seconds: float, gigabytes: float) -> Outcome:
-    """One case in a process of its own; what it does not answer in time, or in memory, is a fault."""
+    """One case in a process of its own; one that ends without an answer is a fault."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
 
@@ -280,7 +282,7 @@ def run(case: Case, *, exports: bool, seconds: float, gigabytes: float) -> Outco
     process.start()
     sender.close()
     try:
-        outcome = receiver.recv() if receiver.poll(seconds) else Outcome("fault", sentence=f"takes over {seconds:g} s")
+        outcome = receiver.recv() if receiver.poll(seconds) else Outcome("too slow", sentence=f"over {seconds:g} s")
     except EOFError:
         outcome = Outcome("fault", sentence=f"ended without a word (over {gigabytes:g} GB of memory?)")
     process.kill()
@@ -291,7 +293,10 @@ def run(case: Case, *, exports: bool, seconds: float, gigabytes: float) -> Outco
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """Markdown: by group, how many convert, are refused, have a fault; then why layers are left, what is refused."""
-    lines = ["| networks | tried | convert | refused | faults | share of MACs, median | exported |", "|---" * 7 + "|"]
+    lines = [
+        "| networks | tried | convert | refused | faults | too slow | share, median | exported |",
+        "|---" * 8 + "|",
+    ]
     for group in dict.fromkeys(outcome.group for outcome in outcomes):
         own = [outcome for outcome in outcomes if outcome.group == group and outcome.state != "not tried"]
         states = Counter(outcome.state for outcome in own)
@@ -299,8 +304,8 @@ def table(outcomes: Sequence[Outcome]) -> str:
         exports = [outcome.export for outcome in own if outcome.export]
         good = sum(re.fullmatch(r"\de[+-]\d+", export) is not None for export in exports)
         share = f"{shares[len(shares) // 2]:.0%}" if shares else "–"
-        counts = [len(own), states["converts"], states["refused"], states["fault"], share, f"{good} of {len(exports)}"]
-        lines.append(f"| {group} | {' | '.join(map(str, counts))} |")
+        counts = [len(own), *(states[state] for state in ("converts", "refused", "fault", "too slow")), share]
+        lines.append(f"| {group} | {' | '.join(map(str, counts))} | {good} of {len(exports)} |")
     lines += ["", "Left, by reason (networks):"]
     reasons = Counter(_general(reason) for outcome in outcomes for reason in {_general(r) for r in outcome.left})
     lines += [f"- {reason} ({count})" for reason, count in reasons.most_common()]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -58,7 +59,7 @@ class Supervised:
         student = as_student(network, replace(card or Card(), form="per_frame", plan=None))
         seen = student.seen(example)
         student.network = with_main_output(student.network, seen)
-        with evaluating(student.network), running_on(student.network, seen):
+        with torch.enable_grad(), evaluating(student.network), running_on(student.network, seen):
             outputs = student.network(seen)
         is_frozen = any(True for _ in student.parameters()) and not any(p.requires_grad for p in student.parameters())
         if not is_frozen and not any(tensor.requires_grad for tensor in named_tensors(outputs, "output").values()):
