@@ -108,9 +108,10 @@ def train(training: Training, *, should_stop: Callable[[int], bool] = lambda ste
         kwargs_handlers=[may_rest],
     )
     if optim.channels_last:
-        channels_last(training.student)
+        example = training.clips.example()
+        channels_last(training.student, example)
         if training.teacher is not None:
-            channels_last(training.teacher.network)
+            channels_last(training.teacher.network, training.teacher.seen(example))
     learner = Learner(training)
     optimizer = _optimizer(training)
     path = training.folder / "checkpoint.pt"

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from vidistill.models.outputs import largest_gap
-from vidistill.ops.modules import copied
+from vidistill.ops.modules import copied, evaluating
 from vidistill.students.delta.calls import Tree, tensors_of
 from vidistill.students.delta.kinds import BlockStudent
 from vidistill.students.delta.layers import is_convertible_layer, norm_as_affine
@@ -41,11 +41,22 @@ def freeze_norms(module: nn.Module) -> None:
 
 @torch.inference_mode(mode=False)
 @torch.no_grad()
-def channels_last(network: Network) -> Network:
-    """The network with its 2-D kernels laid out channels last, the layout in which narrow convolutions run fastest."""
+def laid_out(network: Network, layout: torch.memory_format) -> Network:
+    """The network with its 2-D kernels in a layout; channels last is where narrow convolutions run fastest."""
     for tensor in (*network.parameters(), *network.buffers()):
         if tensor.ndim == 4:  # torch has another layout for kernels over time
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+            tensor.data = tensor.data.contiguous(memory_format=layout)
+    return network
+
+
+def channels_last(network: Network, example: Tensor) -> Network:
+    """The network with its kernels channels last; contiguous where it does not run so, as with `.view()`."""
+    laid_out(network, torch.channels_last)
+    try:
+        with evaluating(network), torch.no_grad():
+            network(example)
+    except RuntimeError:
+        laid_out(network, torch.contiguous_format)
     return network
 
 
@@ -76,8 +87,7 @@ def running_copy(
             running = copied(plain)
             if fuses:
                 fuse_norms(running, example)
-            if layout is torch.channels_last:
-                channels_last(running).layout = layout
+            laid_out(running, layout).layout = layout
             found = stream_outputs(running, [tree_map_only(Tensor, running.laid_out, frame) for frame in frames])
         except Exception:
             continue
