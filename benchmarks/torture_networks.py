@@ -50,9 +50,10 @@ SMALL = ("atto", "femto", "pico", "nano", "xxs", "xxtiny", "xtiny", "tiny", "xs"
 LARGE = ("base", "large", "huge", "giant")
 # of a Transformers configuration, where it has the attribute
 SMALLER: dict[str, Any] = {
-    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "embed_dim": 16,
-    "decoder_hidden_size": 32, "image_size": 64, "encoder_stride": 16, "out_indices": [1, 2], "fusion_hidden_size": 32,
+    "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64, "embed_dim": 16,
+    "decoder_hidden_size": 32, "image_size": 64, "encoder_stride": 16, "out_indices": [1, 2, 3, 4], "fusion_hidden_size": 32,
     "auxiliary_channels": 16, "channels": 16, "hidden_dim": 32, "decoder_layers": 2, "d_model": 32,
+    "neck_hidden_sizes": [16, 16, 32, 32],
 }  # fmt: skip
 
 
@@ -72,7 +73,7 @@ class Case:
 
 @dataclass
 class Outcome:
-    """What came of it: converts, refused, fault, too slow or not tried. export: the gap, or why there is none."""
+    """What came of it: converts, refused, fault, over limits or not tried. export: the gap, or why there is none."""
 
     state: str
     group: str = ""
@@ -272,18 +273,22 @@ def run(case: Case, *, exports: bool, seconds: float, gigabytes: float) -> Outco
             outcome = Outcome("not tried", sentence=str(error))
         except UserError as error:
             outcome = Outcome("refused", sentence=" ".join(str(error).split()))
+        except MemoryError:
+            outcome = Outcome("over limits", sentence=f"over {gigabytes:g} GB")
         except BaseException as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             last = (str(error).splitlines() or [""])[0][:200]
             where = f"{Path(place.filename).name}:{place.lineno}"
             outcome = Outcome("fault", sentence=f"{type(error).__name__}: {last} ({where})")
+            if "can't allocate memory" in last:
+                outcome = Outcome("over limits", sentence=f"over {gigabytes:g} GB")
         sender.send(outcome)
 
     process = context.Process(target=work)
     process.start()
     sender.close()
     try:
-        outcome = receiver.recv() if receiver.poll(seconds) else Outcome("too slow", sentence=f"over {seconds:g} s")
+        outcome = receiver.recv() if receiver.poll(seconds) else Outcome("over limits", sentence=f"over {seconds:g} s")
     except EOFError:
         outcome = Outcome("fault", sentence=f"ended without a word (over {gigabytes:g} GB of memory?)")
     process.kill()
@@ -295,7 +300,7 @@ def run(case: Case, *, exports: bool, seconds: float, gigabytes: float) -> Outco
 def table(outcomes: Sequence[Outcome]) -> str:
     """Markdown: by group, how many convert, are refused, have a fault; then why layers are left, what is refused."""
     lines = [
-        "| networks | tried | convert | refused | faults | too slow | share, median | exported |",
+        "| networks | tried | convert | refused | faults | over limits | share, median | exported |",
         "|---" * 8 + "|",
     ]
     for group in dict.fromkeys(outcome.group for outcome in outcomes):
@@ -305,7 +310,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
         exports = [outcome.export for outcome in own if outcome.export]
         good = sum(re.fullmatch(r"\de[+-]\d+", export) is not None for export in exports)
         share = f"{shares[len(shares) // 2]:.0%}" if shares else "–"
-        counts = [len(own), *(states[state] for state in ("converts", "refused", "fault", "too slow")), share]
+        counts = [len(own), *(states[state] for state in ("converts", "refused", "fault", "over limits")), share]
         lines.append(f"| {group} | {' | '.join(map(str, counts))} | {good} of {len(exports)} |")
     lines += ["", "Left, by reason (networks):"]
     reasons = Counter(_general(reason) for outcome in outcomes for reason in {_general(r) for r in outcome.left})
