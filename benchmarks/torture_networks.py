@@ -51,9 +51,9 @@ LARGE = ("base", "large", "huge", "giant")
 # of a Transformers configuration, where it has the attribute
 SMALLER: dict[str, Any] = {
     "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64, "embed_dim": 16,
-    "decoder_hidden_size": 32, "image_size": 64, "encoder_stride": 16, "out_indices": [1, 2, 3, 4], "fusion_hidden_size": 32,
+    "decoder_hidden_size": 32, "image_size": 64, "encoder_stride": 16, "out_indices": [1, 2, 3, 4],
     "auxiliary_channels": 16, "channels": 16, "hidden_dim": 32, "decoder_layers": 2, "d_model": 32,
-    "neck_hidden_sizes": [16, 16, 32, 32],
+    "neck_hidden_sizes": [16, 16, 32, 32], "fusion_hidden_size": 32,
 }  # fmt: skip
 
 
