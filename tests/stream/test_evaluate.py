@@ -196,7 +196,7 @@ def test_one_stream_a_video_also_of_networks_that_answer_late(num_frames: int) -
         assert [frame[3] for frame in frames] == [[number, number] for number in numbers]
         own = [frame[1] for frame in frames]
         assert [frame[4] for frame in frames] == [own[i - 1] if places[i] else None for i in range(len(own))]
-    assert len(runs) == sum(map(len, sequences)) + 1
+    assert len(runs) == sum(map(len, sequences)) + 5
 
 
 @pytest.mark.parametrize("task", [Noting(), Once()], ids=["every phase", "one stream"])

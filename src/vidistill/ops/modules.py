@@ -28,6 +28,8 @@ def copied(module: Module) -> Module:
     try:
         return copy.deepcopy(module, memo)
     except Exception as error:  # whatever it holds may fail in any way
+        if is_out_of_memory(error):
+            raise
         raise UserError(
             f"{type(module).__name__} cannot be copied ({first_line(error)}); keep what is no module, tensor or plain "
             "value outside of it"
@@ -59,6 +61,11 @@ def same_draws() -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it says nothing of a network, but of the machine."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def first_line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from vidistill.errors import UserError
-from vidistill.ops.modules import copied, first_line
+from vidistill.ops.modules import copied, first_line, is_out_of_memory
 
 # by class, where it keeps what it wraps; by name, since importing the last one would import the compiler
 WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
@@ -65,6 +65,8 @@ def running_on(network: nn.Module, example: Tensor) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         size = "x".join(str(side) for side in example.shape)
         raise UserError(
             f"{type(network).__name__} cannot run on a frame of {size} in {str(example.dtype).removeprefix('torch.')}: "

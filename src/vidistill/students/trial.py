@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map_only
 
 from vidistill.errors import UserError
 from vidistill.models.outputs import NetworkOutputs
-from vidistill.ops.modules import copied, first_line, same_draws
+from vidistill.ops.modules import copied, first_line, is_out_of_memory, same_draws
 from vidistill.students.delta.calls import Tree
 from vidistill.students.delta.plan import Plan
 from vidistill.students.networks import bare, running_on
@@ -116,6 +116,8 @@ def _reasons(plan: Plan, attempt: Attempt) -> dict[str, str]:
     try:
         return attempt(plan)
     except Exception as error:  # a network that meets other blocks than its own may fail in any way
+        if is_out_of_memory(error):
+            raise
         paths = [block.path for block in plan.converted]
         if len(paths) == 1:
             return {paths[0]: f"the network does not run with it converted ({first_line(error)})"}
