@@ -20,7 +20,7 @@ from vidistill.runs.recipe import Recipe
 from vidistill.runs.train import Learner, _optimizer, _step
 from vidistill.runtimes.measure import describe_device, median_milliseconds
 from vidistill.stream.stream import Stream
-from vidistill.students.norms import channels_last, fused_copy
+from vidistill.students.norms import running_copy
 
 SIZE = (360, 480)
 CROP = (256, 336)
@@ -80,7 +80,7 @@ def stream_times(out: str) -> dict[str, float]:
     image = torch.randint(0, 256, (*SIZE, 3), dtype=torch.uint8).numpy()
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
     ready = run.training.normalisation(pixels).contiguous(memory_format=torch.channels_last)
-    fused = channels_last(fused_copy(student, ready))
+    fused = running_copy(student, ready)
 
     def cycle(normalise: bool) -> None:
         state = None

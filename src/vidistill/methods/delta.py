@@ -19,6 +19,7 @@ from vidistill.methods.delta_reference import Reference, captured_features, delt
 from vidistill.methods.latency_table import block_costs
 from vidistill.methods.processes import mean_over_processes
 from vidistill.methods.teacher import FrozenTeacher
+from vidistill.ops.modules import trainable
 from vidistill.report.figures import Picture
 from vidistill.runtimes import choose_runtime
 from vidistill.students.card import Card
@@ -27,6 +28,9 @@ from vidistill.students.delta.conversion import Granularity, Selection, plan_con
 from vidistill.students.delta.kinds import StudentSpec
 from vidistill.students.delta.network import DeltaNetwork, delta_network, keep_chosen, set_costs
 from vidistill.students.delta.search import Search, SearchedStudent
+from vidistill.students.delta.trial import tried
+from vidistill.students.main_output import with_main_output
+from vidistill.students.networks import bare
 from vidistill.students.norms import freeze_norms
 from vidistill.students.student import Student
 from vidistill.students.windows import refuse_clips, require_whole_windows
@@ -120,16 +124,17 @@ class Delta:
             self.granularity, self.convert, self.leave, self.leave_first, self.leave_last, self.others
         )
         candidates = [self.student] if self.search is None else self.search.candidates
-        plan = plan_conversion(network, example, selection, candidates)
+        network = with_main_output(bare(network), example)
+        plan = tried(network, plan_conversion(network, example, selection, candidates), example)
         if not plan.converted:
             raise UserError(f"no block of the network can have a student:\n{plan}")
         student = delta_network(network, plan, card)
         if self.search is not None:
             costs = block_costs(network, student, self.search, selection, (example.shape[-2], example.shape[-1]))
             set_costs(student, costs)
-        student.requires_grad_(self.train_key_path)
+        trainable(student) if self.train_key_path else student.requires_grad_(False)
         for block in student.blocks().values():
-            block.student.requires_grad_(True)
+            trainable(block.student)
         return student
 
     def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[Values]:
@@ -181,7 +186,7 @@ class Delta:
         for t in range(1, frames.shape[1]):
             with (
                 network.tape.recording() as changes,
-                captured_features(network, lambda block: block.student) as features,
+                captured_features(network, {} if reference is None else reference.last_layers) as features,
             ):
                 outputs[t], _ = network(frames[:, t], state)
             if reference is not None and wants_delta:

@@ -13,6 +13,8 @@ from torch.utils.hooks import RemovableHandle
 from vidistill.errors import UserError, nearest
 from vidistill.models.clips import size_errors, to_clip_features
 from vidistill.models.declares import declared
+from vidistill.ops.modules import evaluating
+from vidistill.students.checkpointing import without_checkpointing
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ def tapped(network: nn.Module, paths: Sequence[str], *, inputs: bool = False) ->
 
     handles = [tap(path) for path in paths]
     try:
-        yield calls
+        with without_checkpointing():
+            yield calls
     finally:
         for handle in handles:
             handle.remove()
@@ -117,13 +120,8 @@ def feature_shapes(network: nn.Module, clips: Tensor, paths: Sequence[str]) -> d
 
     Errors: as `tapped`; UserError for clips too small for the network.
     """
-    was_training = network.training
-    network.eval()
-    try:
-        with torch.no_grad(), size_errors(network, clips):
-            _, features = run_with_features(network, clips, paths)
-    finally:
-        network.train(was_training)
+    with evaluating(network), torch.no_grad(), size_errors(network, clips):
+        _, features = run_with_features(network, clips, paths)
     return {path: feature.shape for path, feature in features.items()}
 
 

@@ -1,6 +1,5 @@
 """What each candidate of a search costs on this machine, in measured milliseconds: MACs are not time. [ours]"""
 
-import copy
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -9,9 +8,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
+from vidistill.ops.modules import copied
 from vidistill.runtimes import choose_runtime
 from vidistill.runtimes.measure import describe_device, median_milliseconds
 from vidistill.students.delta.calls import Tree
@@ -21,7 +22,7 @@ from vidistill.students.delta.network import DeltaBlock, DeltaNetwork, delta_net
 from vidistill.students.delta.plan import BlockPlan, Plan
 from vidistill.students.delta.search import Search
 from vidistill.students.delta.tape import Tape
-from vidistill.students.norms import fused_copy
+from vidistill.students.norms import running_copy
 from vidistill.students.state import State
 from vidistill.students.student import PerFrame, Student
 
@@ -118,7 +119,7 @@ def _setting(plan: Plan, search: Search, size: tuple[int, int]) -> dict[str, obj
 
 def measure_table(network: nn.Module, plan: Plan, search: Search, size: tuple[int, int]) -> LatencyTable:
     """Times every candidate of every block, each as it runs on a delta frame; equal ones once, all side by side."""
-    network = copy.deepcopy(network).eval().requires_grad_(False)
+    network = copied(network).eval().requires_grad_(False)
     example = torch.randn(1, 3, *size)
     seen = observe(network, [entry.path for entry in plan.converted], example)
     modules = dict(network.named_modules())
@@ -187,9 +188,10 @@ def _alone(block: nn.Module, student: BlockStudent | None) -> Student:
 
 def _delta_frame(model: Student, argument: Tree, search: Search) -> Callable[[], Tree]:
     """A settled delta frame of `model`, as a stream would run it, to be timed. argument: a frame, or a call's."""
-    model = fused_copy(model, argument)
+    model = running_copy(model, argument)
     if isinstance(model, DeltaNetwork):
         model.folding = "later"
+    argument = tree_map_only(Tensor, model.laid_out, argument)
     with torch.no_grad():
         state: State | None = None
         for _ in range(2):

@@ -11,7 +11,9 @@ from vidistill.methods.teacher import FrozenTeacher
 from vidistill.students.card import Card
 from vidistill.students.delta.conversion import Selection, plan_conversion
 from vidistill.students.delta.kinds import Policy, StudentSpec
-from vidistill.students.low_rank import factorise
+from vidistill.students.low_rank import factorise, tried
+from vidistill.students.main_output import with_main_output
+from vidistill.students.networks import bare
 from vidistill.students.student import Student
 from vidistill.students.windows import refuse_clips, require_whole_windows
 
@@ -53,7 +55,9 @@ class LowRank(Supervised):
         require_whole_windows(card.view, self.name, example)
         selection = Selection("layer", self.convert, self.leave, self.leave_first, self.leave_last)
         spec = StudentSpec(reduction=self.reduction, policy=self.policy, rank=self.rank)  # the default is separable
-        return factorise(network, plan_conversion(network, example, selection, [spec]), card)
+        network = with_main_output(bare(network), example)
+        plan = tried(network, plan_conversion(network, example, selection, [spec]), example)
+        return factorise(network, plan, card)
 
     def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[Values]:
         assert student.plan is not None

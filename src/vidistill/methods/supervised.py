@@ -5,14 +5,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidistill.config import Values, Weight, check_numbers
 from vidistill.data.clip import Batch
+from vidistill.errors import UserError
 from vidistill.methods.teacher import FrozenTeacher
+from vidistill.models.outputs import named_tensors
+from vidistill.ops.modules import evaluating
 from vidistill.report.figures import Picture
 from vidistill.students.card import Card
+from vidistill.students.main_output import with_main_output
+from vidistill.students.networks import running_on
 from vidistill.students.norms import freeze_norms
 from vidistill.students.student import Student
 from vidistill.students.windows import as_student
@@ -53,7 +59,18 @@ class Supervised:
     def prepare(
         self, network: nn.Module, example: Tensor, *, card: Card | None = None, teacher: FrozenTeacher | None = None
     ) -> Student:
-        return as_student(network, replace(card or Card(), form="per_frame", plan=None))
+        student = as_student(network, replace(card or Card(), form="per_frame", plan=None))
+        seen = student.seen(example)
+        student.network = with_main_output(student.network, seen)
+        with torch.enable_grad(), evaluating(student.network), running_on(student.network, seen):
+            outputs = student.network(seen)
+        is_frozen = any(True for _ in student.parameters()) and not any(p.requires_grad for p in student.parameters())
+        if not is_frozen and not any(tensor.requires_grad for tensor in named_tensors(outputs, "output").values()):
+            raise UserError(
+                f"{type(student.network).__name__} has no weights that its outputs could teach, as a "
+                "quantised network; give it as it was before"
+            )
+        return student
 
     def parameter_groups(self, student: Student, learning_rate: float, *, steps: int) -> list[Values]:
         norms = [module for module in student.modules() if isinstance(module, NORMS)]

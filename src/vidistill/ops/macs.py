@@ -1,12 +1,13 @@
 """Multiply-accumulates of a call, counted by torch on the operations that really run, functional ones included."""
 
-import copy
 from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from vidistill.ops.modules import copied
 
 _Module = TypeVar("_Module", bound=nn.Module)
 _Result = TypeVar("_Result")
@@ -34,7 +35,7 @@ def layer_macs(function: Callable[..., object], *arguments: object) -> int:
 
 def on_meta(module: _Module) -> _Module:
     """A copy of the module on the meta device: it has shapes but no values, and computes nothing."""
-    return copy.deepcopy(module).to("meta")
+    return copied(module).to("meta")
 
 
 def without_values(function: Callable[[_Module, str], _Result], module: _Module) -> _Result:
@@ -44,6 +45,6 @@ def without_values(function: Callable[[_Module, str], _Result], module: _Module)
     """
     try:
         return function(on_meta(module), "meta")
-    except RuntimeError:
+    except Exception:  # whatever looks at values may fail in any way
         parameter = next(module.parameters(), None)
         return function(module, "cpu" if parameter is None else str(parameter.device))

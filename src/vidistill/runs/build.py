@@ -1,6 +1,5 @@
 """A recipe, built: networks, method, task and clips. The only module that reads every registry."""
 
-import copy
 import math
 import os
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from vidistill.models.backbone_weights import load_backbone
 from vidistill.models.declares import declared
 from vidistill.models.weights import load_weights
 from vidistill.ops.clip_view import ClipView
+from vidistill.ops.modules import copied, trainable
 from vidistill.runs.recipe import NetworkSettings, Recipe, TeacherSettings
 from vidistill.runs.train import Training
 from vidistill.students.card import Card
@@ -75,7 +75,7 @@ def build(recipe: Recipe, *, measures: bool = True) -> Run:
     teacher = _teacher(recipe, saved, task, clips)
     torch.manual_seed(recipe.seed)  # again, for a student starts alike with a teacher and alone
     network, spec = _student_network(recipe, teacher, task)
-    network.requires_grad_(True)  # what was loaded was frozen
+    trainable(network)  # what was loaded was frozen
     # the recipe's, else what the teacher was trained with, else what the published weights want, else the task's
     declared_by = declared(teacher.network if teacher is not None else network).normalisation
     trained_with = saved.card.normalisation if saved is not None else None
@@ -288,7 +288,7 @@ def _student_network(recipe: Recipe, teacher: Student | None, task: Task) -> tup
     if recipe.student.from_ == "teacher" or (settings.name is None and settings.checkpoint is None):
         if teacher is None:
             raise UserError("student: has neither name nor checkpoint; give a name, or a teacher to start from")
-        return copy.deepcopy(teacher.network), teacher.card.network
+        return copied(teacher.network), teacher.card.network
     if settings.name is None:
         started = load_student(settings.checkpoint or "")
         return started.network, started.card.network

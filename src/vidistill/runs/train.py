@@ -200,9 +200,10 @@ def _ready(training: Training) -> tuple[Accelerator, nn.Module, torch.optim.Opti
         kwargs_handlers=[may_rest],
     )
     if optim.channels_last:
-        channels_last(training.student)
+        example = training.clips.example()
+        channels_last(training.student, example)
         if training.teacher is not None:
-            channels_last(training.teacher.network)
+            channels_last(training.teacher.network, training.teacher.seen(example))
     if training.teacher is not None:
         training.teacher.to(accelerator.device)
     return accelerator, Learner(training), _optimizer(training)

@@ -1,6 +1,5 @@
-"""PyTorch as it is: norms fused, kernels channels last."""
+"""PyTorch as it is: norms fused, kernels channels last where the network can have them so."""
 
-import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
@@ -10,9 +9,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from vidistill.models.outputs import NetworkOutputs
+from vidistill.ops.modules import copied
 from vidistill.runtimes.contract import DTYPES, Deployed, Runtime
 from vidistill.students.delta.calls import Tree
-from vidistill.students.norms import channels_last, fused_copy
+from vidistill.students.norms import running_copy
 from vidistill.students.state import State
 from vidistill.students.student import Student
 
@@ -24,7 +24,7 @@ class TorchStudent(Deployed):
         super().__init__(inside, inside.card)
         self.runtime, self.precision = runtime, precision
         self.inside = inside
-        self.delay = inside.delay
+        self.delay, self.layout = inside.delay, inside.layout
         self._run: Callable[..., Any]
         # not as a submodule, or every parameter would have two names
         object.__setattr__(self, "_run", inside if run is None else run)
@@ -62,27 +62,21 @@ class Eager(Runtime):
 
 
 def ready_part(module: nn.Module, args: Tree, precision: str) -> tuple[nn.Module, Tree]:
-    """A copy of the module and its arguments as torch runs them best; see `Runtime.part`."""
+    """A copy of the module and its arguments, in a precision; see `Runtime.part`."""
     dtype = DTYPES[precision]
-
-    def ready(tensor: Tensor) -> Tensor:
-        tensor = tensor.to(dtype) if tensor.is_floating_point() else tensor
-        return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
-
-    return channels_last(copy.deepcopy(module).to(dtype)), tree_map_only(Tensor, ready, args)
+    ready = tree_map_only(Tensor, lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, args)
+    return copied(module).to(dtype), ready
 
 
 def ready_copy(student: Student, pixels: Tensor, *, precision: str, threads: int) -> Student:
     """The student as torch runs it best; see `Runtime.__call__`."""
     if threads:
         torch.set_num_threads(threads)
-    return channels_last(fused_copy(student, as_frames(student, pixels)).to(DTYPES[precision]))
+    running = running_copy(student, as_frames(student, pixels))
+    # a network that computes parts of itself in another precision keeps them so
+    return running if running.dtype == DTYPES[precision] else running.to(DTYPES[precision])
 
 
 def as_frames(student: Student, pixels: Tensor) -> Tensor:
-    """(B, 3, H, W) or (B, T, 3, H, W), normalised, in the student's precision, of pixels (…, H, W, 3) uint8.
-
-    Frames are laid out channels last, as pixels are.
-    """
-    frames = student.normalisation(pixels.movedim(-1, -3)).to(student.dtype)
-    return frames.contiguous(memory_format=torch.channels_last) if frames.ndim == 4 else frames
+    """(B, 3, H, W) or (B, T, 3, H, W), normalised, as the student has them, of pixels (…, H, W, 3) uint8."""
+    return student.laid_out(student.normalisation(pixels.movedim(-1, -3)).to(student.dtype))

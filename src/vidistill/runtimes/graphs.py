@@ -5,7 +5,6 @@ Folding has a graph of its own, so that no frame costs a key frame and all stude
 graphs; parity with torch is part of every export.
 """
 
-import copy
 import json
 import logging
 import shutil
@@ -25,8 +24,9 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from vidistill.config import Values
 from vidistill.errors import UserError
 from vidistill.files import atomic_path, writing
-from vidistill.models.outputs import NetworkOutputs, from_named, logits_of, named_tensors
+from vidistill.models.outputs import NetworkOutputs, from_named, largest_gap, logits_of, named_tensors
 from vidistill.ops.clip_view import ClipView, WindowView
+from vidistill.ops.modules import copied
 from vidistill.runtimes.contract import Deployed, Exported, Runtime
 from vidistill.runtimes.eager import as_frames
 from vidistill.runtimes.onnx_operators import translations
@@ -131,7 +131,7 @@ class GraphRuntime(Runtime):
         missing = [package for package in self.packages if find_spec(package) is None]
         if missing:
             raise UserError(f"runtime {self.name} needs {', '.join(missing)}; pip install 'vidistill[export]'")
-        student = copy.deepcopy(student).cpu().float().eval()
+        student = copied(student).cpu().float().eval()
         pixels = _example(student, size)
         with writing(folder), TemporaryDirectory() as work:
             graphs, paths = trace(student, pixels, Path(work))
@@ -396,13 +396,6 @@ def parity(student: Student, exported: Student, pixels: Tensor) -> float:
             now = moved.clamp(0, 255).to(torch.uint8)
         late = zip(student.flush(states[0]), exported.flush(states[1]), strict=True)
         return max(gaps + [largest_gap(outputs, others) for outputs, others in late])
-
-
-def largest_gap(outputs: NetworkOutputs, others: NetworkOutputs) -> float:
-    """The largest absolute difference in any tensor of two outputs, divided by that tensor's largest value."""
-    ours, theirs = named_tensors(outputs, OUTPUT), named_tensors(others, OUTPUT)
-    gaps = [float((theirs[n] - t).abs().max() / t.abs().max().clamp(min=1e-12)) for n, t in ours.items() if t.numel()]
-    return max(gaps, default=0.0)
 
 
 class _Part(nn.Module):

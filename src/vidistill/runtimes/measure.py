@@ -1,6 +1,5 @@
 """What a network costs: parameters, MACs, measured latency of key and delta frames, peak memory."""
 
-import copy
 import os
 import platform
 import time
@@ -18,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from vidistill.config import Values
 from vidistill.ops.clip_view import ClipView, WindowView
 from vidistill.ops.macs import count_macs, without_values
+from vidistill.ops.modules import copied
 from vidistill.progress import track
 from vidistill.runtimes import RUNTIMES, Deployed, deploy
 from vidistill.runtimes.eager import TorchStudent, as_frames
@@ -162,7 +162,7 @@ def clip_gmacs(model: Student, clip: Tensor, interval: int) -> dict[str, float]:
         key = count_macs(shadow, clip[:, 0].to(device), without_key_frame(state))
         return count_macs(shadow, clip.to(device)), key
 
-    whole, key = without_values(count, copy.deepcopy(model))
+    whole, key = without_values(count, copied(model))
     return {"clip": whole / 1e9, "frame": whole / 1e9 / clip.shape[1], "amortised": key / 1e9 / interval}
 
 

@@ -1,6 +1,5 @@
 """The one frame loop: frames in, results out, in constant memory. `for output in Stream(student)(frames): …`"""
 
-import copy
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +22,7 @@ from vidistill.errors import UserError
 from vidistill.files import atomic_path
 from vidistill.models.outputs import NetworkOutputs
 from vidistill.ops.clip_view import WindowView
+from vidistill.ops.modules import copied
 from vidistill.runtimes import Deployed, deploy
 from vidistill.stream.key_frames import Fixed, KeyFramePolicy, Memory
 from vidistill.students.state import KEY, State, without_key_frame
@@ -197,7 +197,7 @@ class Stream:
             with torch.inference_mode(mode=False), torch.no_grad():  # or the copy could not be changed any more
                 student = self.student
                 if student.device != self.device:
-                    student = copy.deepcopy(student).to(self.device)
+                    student = copied(student).to(self.device)
                 self._deployed = deploy(
                     student,
                     pixels.clone(),
@@ -206,6 +206,8 @@ class Stream:
                     threads=running.threads,
                 )
             self._deployed_size = size
+            if self._state is not None:  # loaded, and a file does not keep the layout
+                self._state = {name: self._deployed.laid_out(tensor) for name, tensor in self._state.items()}
         return self._deployed
 
     @property
@@ -268,9 +270,6 @@ class Stream:
             )
         self.index, self._size = index, size
         state = self._part(tensors, "model/")
-        for name, tensor in state.items():
-            if tensor.ndim == 4:  # in the layout that the stream runs in, which a file does not keep
-                state[name] = tensor.contiguous(memory_format=torch.channels_last)
         self._state = state or None
         self._memory = self._part(tensors, "policy/") or None
         if "waiting/images" in tensors:

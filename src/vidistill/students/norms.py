@@ -4,10 +4,10 @@ Which may be fused is seen in one run of the network, not in a traced graph: so 
 of any library fuse alike.
 """
 
-import copy
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -16,11 +16,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from vidistill.models.outputs import largest_gap
+from vidistill.ops.modules import copied, evaluating
 from vidistill.students.delta.calls import Tree, tensors_of
 from vidistill.students.delta.kinds import BlockStudent
 from vidistill.students.delta.layers import is_convertible_layer, norm_as_affine
 from vidistill.students.delta.network import DeltaBlock
 from vidistill.students.student import Student
+from vidistill.students.trial import TOLERANCE, noisy, own_layers, stream_outputs
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -36,33 +39,73 @@ def freeze_norms(module: nn.Module) -> None:
         norm.eval()
 
 
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for the length of a `with`; every part's own mode comes back after it."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
-
-
 @torch.inference_mode(mode=False)
 @torch.no_grad()
-def channels_last(network: Network) -> Network:
-    """The network with its 2-D kernels laid out channels last, the layout in which narrow convolutions run fastest."""
+def laid_out(network: Network, layout: torch.memory_format) -> Network:
+    """The network with its 2-D kernels in a layout; channels last is where narrow convolutions run fastest."""
     for tensor in (*network.parameters(), *network.buffers()):
         if tensor.ndim == 4:  # torch has another layout for kernels over time
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+            tensor.data = tensor.data.contiguous(memory_format=layout)
     return network
 
 
-def fused_copy(student: Student, example: Tensor) -> Student:
+def channels_last(network: Network, example: Tensor) -> Network:
+    """The network with its kernels channels last; contiguous where it does not run so, as with `.view()`."""
+    laid_out(network, torch.channels_last)
+    try:
+        with evaluating(network), torch.no_grad():
+            network(example)
+    except RuntimeError:
+        laid_out(network, torch.contiguous_format)
+    return network
+
+
+def fused_copy(student: Student, example: Tree) -> Student:
     """A copy of the student in evaluation mode with its norms fused, for running; the student itself stays as it is."""
-    fused = copy.deepcopy(student).eval()
-    fuse_norms(fused, example)
-    return fused
+    return running_copy(student, example, layouts=(torch.contiguous_format,))
+
+
+def running_copy(
+    student: Student,
+    example: Tree,
+    *,
+    layouts: Sequence[torch.memory_format] = (torch.channels_last, torch.contiguous_format),
+) -> Student:
+    """A copy in evaluation mode as it runs: its norms fused, its kernels in the first of the layouts that it can have.
+
+    It is compared with the student itself, on a key frame and a later one: where it differs, as where a kernel is made
+    anew from others whenever it runs, nothing is fused; where it does not run, as with a `.view()` of features that are
+    laid out channels last, it gets the next layout.
+    """
+    plain = copied(student).eval()
+    whole = plain.whole(example) if isinstance(example, Tensor) else example
+    frames = noisy(whole, 2 if plain.has_key_frames else 1)
+    with own_layers(plain):
+        wanted = stream_outputs(plain, frames)
+    for fuses, layout in product((True, False), layouts):
+        try:
+            running = copied(plain)
+            if fuses:
+                fuse_norms(running, example)
+            laid_out(running, layout).layout = layout
+            found = stream_outputs(running, [tree_map_only(Tensor, running.laid_out, frame) for frame in frames])
+        except Exception:
+            continue
+        if largest_gap(wanted, found) < TOLERANCE or (fuses and _is_rounding(plain, example, frames)):
+            return running
+    return plain
+
+
+def _is_rounding(plain: Student, example: Tree, frames: list[Tree]) -> bool:
+    """Whether fusing changes nothing where numbers are exact: a detector may choose another box for its last digit."""
+    doubled = copied(plain).double()
+    fused = copied(doubled)
+    example, *frames = tree_map_only(Tensor, lambda x: x.double() if x.is_floating_point() else x, [example, *frames])
+    try:
+        fuse_norms(fused, example)
+        return largest_gap(stream_outputs(doubled, frames), stream_outputs(fused, frames)) < TOLERANCE
+    except Exception:  # a network with numbers of its own precision
+        return False
 
 
 @torch.inference_mode(mode=False)
@@ -106,7 +149,7 @@ def _fusible_pairs(student: Student, example: Tensor) -> list[_Pair]:
     layers = {  # convolutions, or the delta block of one, outside which the convolution itself cannot be seen
         path: module
         for path, module in modules.items()
-        if is_convertible_layer(module.block if isinstance(module, DeltaBlock) else module)
+        if _is_scalable(module.block if isinstance(module, DeltaBlock) else module)
     }
     norms = {path: module for path, module in modules.items() if _without_norm(module) is not None}
     watch = _Watch()
@@ -138,9 +181,20 @@ def _block_around(path: str, modules: dict[str, nn.Module]) -> str | None:
     return None
 
 
+def _is_scalable(module: nn.Module) -> bool:
+    """Whether it is a layer whose output its own kernel and bias decide: neither is derived from other tensors, as by
+    `weight_norm` or a pruning, and no hook changes what comes out."""
+    if not is_convertible_layer(module) or module._forward_hooks or "forward" in vars(module):
+        return False
+    return module._parameters.get("weight") is not None and "bias" in module._parameters
+
+
 def _without_norm(module: nn.Module) -> nn.Module | None:
-    """What a normalisation with fixed statistics does beside normalising; None for any other module."""
+    """What a normalisation with fixed statistics does beside normalising; None for any other module, and for one that
+    hooks or a forward of its own may change."""
     if not isinstance(module, nn.BatchNorm2d) or module.training or module.running_mean is None:
+        return None
+    if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
         return None
     if type(module) is nn.BatchNorm2d:
         return nn.Identity()
@@ -158,7 +212,8 @@ def _fuse(layer: nn.Module, norm: nn.Module) -> bool:
     scale, shift = norm_as_affine(norm)  # (C_out,) each
     old_bias: Tensor | float = 0.0 if conv.bias is None else conv.bias
     conv.bias = nn.Parameter(old_bias * scale + shift, requires_grad=False)
-    conv.weight.mul_(scale[:, None, None, None])
+    # a new kernel, for others may hold the old one, or a part of its memory
+    conv.weight = nn.Parameter(conv.weight * scale[:, None, None, None], requires_grad=False)
     if isinstance(layer, DeltaBlock):
         layer.student.scale_outputs(scale)
     return True

@@ -9,6 +9,7 @@ from vidistill.ops.clip_view import ClipView, View, WindowView
 from vidistill.ops.normalise import Normalisation
 from vidistill.students.card import Card
 from vidistill.students.delta.plan import Plan
+from vidistill.students.networks import bare
 from vidistill.students.state import KEY, WINDOW, State
 from vidistill.tasks import Task
 
@@ -23,17 +24,19 @@ class Student(nn.Module):
         card: what a stream, a score or a report needs to know of it.
         delay: how many frames its outputs come late; those of the first `delay` calls of a stream are None.
         spacing: in frames, of the frames that its state keeps.
+        layout: in which its kernels, and so its frames, lie in memory.
         training_parts: what trains with the student and is gone when it is finished.
     """
 
     network: nn.Module
     delay: int = 0
     spacing: int = 1
+    layout: torch.memory_format = torch.contiguous_format
     training_parts: nn.Module | None
 
     def __init__(self, network: nn.Module, card: Card | None = None) -> None:
         super().__init__()
-        self.network = network
+        self.network = bare(network)
         self.card = card or Card()
         self.training_parts = None
 
@@ -92,6 +95,10 @@ class Student(nn.Module):
         if not isinstance(self.view, WindowView) or frame.ndim == 5:
             return frame
         return frame[:, None].expand(-1, self.view.window, -1, -1, -1)
+
+    def laid_out(self, tensor: Tensor) -> Tensor:
+        """A frame, or an image of its state, in its layout; other tensors as they are."""
+        return tensor.contiguous(memory_format=self.layout) if tensor.ndim == 4 else tensor
 
     def spacing_for(self, interval: int) -> int:
         """In frames, how far apart the frames are that its state keeps, where key frames come `interval` apart."""

@@ -13,10 +13,12 @@ from torch.utils._pytree import tree_map_only
 from vidistill.errors import UserError, nearest
 from vidistill.models.declares import declared
 from vidistill.ops.macs import count_macs, layer_macs, without_values
-from vidistill.students.delta.calls import Call, Tree
+from vidistill.ops.modules import evaluating, first_line
+from vidistill.students.delta.calls import Call, Tree, tensors_of
 from vidistill.students.delta.kinds import BlockStudent, StudentSpec, make_student, resolve
 from vidistill.students.delta.layers import is_convertible_layer
 from vidistill.students.delta.plan import WHOLE, BlockPlan, Candidate, Plan
+from vidistill.students.networks import bare, require_python, running_on
 
 Granularity = Literal["layer", "block", "stage", "network"]
 FUNCTIONAL = "(functional layers)"
@@ -62,6 +64,8 @@ def plan_conversion(network: nn.Module, example: Tensor, selection: Selection, s
     Of one student, only what is cheaper than its block is kept; of several, as in a search, only blocks with a cheaper
     one. Errors: UserError for a pattern that matches nothing, a block inside another, blocks that are not declared.
     """
+    network = bare(network)
+    require_python(network)
     modules = dict(network.named_modules())
     layers = {path: module for path, module in modules.items() if _has_kernel(module)}
     also = {first: tuple(others) for first, *others in _all_paths(network).values() if others}
@@ -179,7 +183,7 @@ def _unsuitable(
     """Why the block is left, as far as it does not depend on the student."""
     is_layer = selection.granularity == "layer" or (selection.others is not None and path not in targets)
     if is_layer and _has_kernel(module) and not is_convertible_layer(module):
-        return f"a {type(module).__name__}, not exactly Conv2d or Linear"
+        return f"a {_class(module)}, not exactly Conv2d or Linear"
     if not seen.calls:
         return "never called as a module in a run of the network"
     if is_layer and is_end:
@@ -189,8 +193,17 @@ def _unsuitable(
     return ""
 
 
+def _class(module: nn.Module) -> str:
+    """The name of its class, with the module that defines it where torch has a layer of that name."""
+    kind = type(module)
+    return f"{kind.__module__}.{kind.__name__}" if kind.__name__ in ("Conv2d", "Linear") else kind.__name__
+
+
 def _with_candidates(plan: BlockPlan, block: nn.Module, seen: Seen, students: Sequence[StudentSpec]) -> BlockPlan:
     call, output = seen.calls[0]
+    if not call.tensors() or not tensors_of(output):
+        kind = type(output).__name__
+        return replace(plan, reason=f"takes or returns no tensors that can be followed, but a {kind}")
     channels = _channels(call), _channels(Call((output,), {}))
     candidates: list[Candidate] = []
     reasons: list[str] = []
@@ -202,8 +215,7 @@ def _with_candidates(plan: BlockPlan, block: nn.Module, seen: Seen, students: Se
             try:
                 candidates.append(Candidate(resolved, _student_macs(resolved, block, channels, seen)))
             except Exception as error:  # a user's block on another size, or without values, may fail in any way
-                first_line = (str(error).splitlines() or [type(error).__name__])[0]
-                reasons.append(f"its {resolved} cannot run ({first_line[:120]})")
+                reasons.append(f"its {resolved} cannot run ({first_line(error)})")
     is_free = all(spec.rank is None for spec in students)  # a rank that is asked for is meant
     if candidates and is_free and min(candidate.macs for candidate in candidates) >= _block_macs(block, seen):
         candidates, reasons = [], ["the student would cost as much"]
@@ -260,18 +272,17 @@ def observe(network: nn.Module, paths: Collection[str], example: Tensor) -> dict
     def hook(path: str) -> Callable[..., None]:
         def note(module: nn.Module, args: tuple[Tree, ...], kwargs: dict[str, Tree], output: Tree) -> None:
             facts = seen.setdefault(path, Seen())
-            facts.macs += _layer_macs(module, args, output)
-            facts.calls.append((Call(args, kwargs).map(_shape), tree_map_only(Tensor, _shape, output)))
+            call = Call(args, kwargs)
+            facts.macs += _layer_macs(module, call, output)
+            facts.calls.append((call.map(_shape), tree_map_only(Tensor, _shape, output)))
 
         return note
 
     handles = [module.register_forward_hook(hook(path), with_kwargs=True) for path, module in modules.items()]
-    was_training = network.training
     try:
-        with torch.no_grad():
-            network.eval()(example)
+        with evaluating(network), torch.no_grad(), running_on(network, example):
+            network(example)
     finally:
-        network.train(was_training)
         for handle in handles:
             handle.remove()
     return seen
@@ -281,15 +292,15 @@ def _shape(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor, device="meta")
 
 
-def _layer_macs(module: nn.Module, args: tuple[Tree, ...], output: Tree) -> int:
+def _layer_macs(module: nn.Module, call: Call, output: Tree) -> int:
     """The MACs of one call of a convolution or linear layer, 0 of anything else.
 
     A kernel's first axis is the outputs', a transposed one's the inputs'.
     """
     if not _has_kernel(module):
         return 0
-    is_transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)
-    return int((args[0] if is_transposed else output).numel() * module.weight[0].numel())
+    sized = call.tensors() if isinstance(module, nn.modules.conv._ConvTransposeNd) else tensors_of(output)
+    return int(sized[0].numel() * module.weight[0].numel()) if sized else 0
 
 
 def replace_blocks(network: nn.Module, plan: Plan, make: Callable[[BlockPlan, nn.Module], nn.Module]) -> nn.Module:

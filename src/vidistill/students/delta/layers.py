@@ -1,9 +1,10 @@
 """Single layers: which of them convert, their channels, their linear part, and a batch normalisation as a factor."""
 
-import copy
 from typing import TypeGuard
 
 from torch import Tensor, nn
+
+from vidistill.ops.modules import copied, trainable
 
 ConvertibleLayer = nn.Conv2d | nn.Linear
 
@@ -22,9 +23,9 @@ def channels(layer: ConvertibleLayer) -> tuple[int, int]:
 
 def without_bias(layer: ConvertibleLayer) -> ConvertibleLayer:
     """A copy of the layer that maps changes, which have no bias."""
-    layer = copy.deepcopy(layer)
+    layer = copied(layer)
     layer.bias = None
-    return layer.requires_grad_(True)
+    return trainable(layer)
 
 
 def norm_as_affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -1,29 +1,31 @@
 """A network whose converted blocks predict their change since the key frame."""
 
-import copy
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 
 from vidistill.errors import UserError
+from vidistill.ops.modules import copied
 from vidistill.students.card import Card
+from vidistill.students.checkpointing import is_running_backward, without_checkpointing
 from vidistill.students.delta.calls import Call, Tree, leaves_named, map_outputs, name_leaves
 from vidistill.students.delta.conversion import replace_blocks
 from vidistill.students.delta.kinds import BlockStudent
 from vidistill.students.delta.plan import BlockPlan, Plan
 from vidistill.students.delta.search import SearchedStudent, make_block_student
-from vidistill.students.delta.tape import Folding, Tape
+from vidistill.students.delta.tape import WHOLE_SLOT, Folding, Tape
+from vidistill.students.networks import bare
 from vidistill.students.state import State
 from vidistill.students.student import Student
-
-WHOLE_SLOT = "whole"
 
 
 class DeltaBlock(nn.Module):
     """A block: itself on a key frame, its cheap student on the frames after it.
 
     What the state holds decides the form: the key frame's input and output, from which the student predicts the
-    change, or what the student folded them into.
+    change, or what the student folded them into. For what else a network reads of a layer that it calls, `weight` or
+    `in_features`, the block itself answers.
     """
 
     def __init__(self, path: str, block: nn.Module, student: BlockStudent, tape: Tape) -> None:
@@ -33,8 +35,22 @@ class DeltaBlock(nn.Module):
         self.student = student
         self.tape = tape
 
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            block = self.__dict__.get("_modules", {}).get("block")  # there is none yet while a copy is made
+            if block is None:
+                raise
+            return getattr(block, name)
+
     def forward(self, *args: Tree, **kwargs: Tree) -> Tree:
         tape, call = self.tape, Call(args, kwargs)
+        if not tape.is_bound and is_running_backward():
+            raise UserError(
+                f"'{self.path}' runs again in backward, by an activation checkpointing other than torch's own, and the "
+                "key frame that it follows from is gone; switch that checkpointing off"
+            )
         slot = tape.slot(self.path or WHOLE_SLOT)
         if tape.is_key_frame:
             output = self.block(*args, **kwargs)
@@ -54,6 +70,17 @@ class DeltaBlock(nn.Module):
         if tape.changes is not None:
             tape.changes |= {f"{slot}/{name}": tensor for name, tensor in name_leaves("output", change).items()}
         return map_outputs(lambda dz, z: z + dz, change, key_output)
+
+
+class OverwrittenError(UserError):
+    """The network changes tensors in place that a state keeps. names: theirs, in the state."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(
+            f"the network changes the kept tensor '{names[0]}' in place; leave that block by a path pattern, or use an "
+            "operation that returns a new tensor"
+        )
+        self.names = names
 
 
 class DeltaNetwork(Student):
@@ -78,16 +105,13 @@ class DeltaNetwork(Student):
         return self.card.plan or Plan(())
 
     def forward(self, frame: Tensor, state: State | None = None) -> tuple[Tree, State]:
-        with self.tape.bound(state, self.folding) as written:
+        with without_checkpointing(), self.tape.bound(state, self.folding) as written:
             outputs = self.network(frame)
             if state is not None:
                 return outputs, self.tape.carried_on(state)
             overwritten = self.tape.overwritten()
             if overwritten:
-                raise UserError(
-                    f"the network changes the kept tensor '{overwritten[0]}' in place; leave that block by a path "
-                    "pattern, or use an operation that returns a new tensor"
-                )
+                raise OverwrittenError(overwritten)
             return outputs, written
 
     def prepare_for_graphs(self) -> None:
@@ -105,7 +129,7 @@ def delta_network(
 
     Errors: UserError where the plan is for another network.
     """
-    network = copy.deepcopy(network)
+    network = copied(bare(network))
     tape = Tape()
     for module in network.modules():
         if getattr(module, "inplace", False) is True:

@@ -17,6 +17,8 @@ from vidistill.students.state import KEY, State
 
 Folding = Literal["never", "later"]
 
+WHOLE_SLOT = "whole"  # the slot of the whole network, where it is the one block
+
 
 class Tape:
     """What blocks read and write: a slot for each of their calls, in each slot named tensors.
@@ -27,6 +29,7 @@ class Tape:
 
     def __init__(self) -> None:
         self.folding: Folding = "never"
+        self.is_bound = False
         self.is_key_frame = True
         self.written: State = {}
         self.changes: dict[str, Tensor] | None = None
@@ -39,10 +42,12 @@ class Tape:
         """Lends `state` to the blocks and yields the dict that they write to; empty again on exit."""
         written: State = {}
         self._bind(state, written, folding)
+        self.is_bound = True
         try:
             yield written
         finally:
             self._bind(None, {}, "never")
+            self.is_bound = False
 
     def _bind(self, state: State | None, written: State, folding: Folding) -> None:
         self.is_key_frame, self.written, self.folding = state is None, written, folding

@@ -1,12 +1,12 @@
 """The kind "copy": the block's own copy, on smaller frames where its scale is below 1."""
 
-import copy
 import math
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from vidistill.ops.modules import copied, trainable
 from vidistill.students.delta.calls import (
     Call,
     Tree,
@@ -47,7 +47,7 @@ class CoarseCopy(BlockStudent):
     def make(cls, spec: StudentSpec, block: nn.Module, channels: tuple[int, int]) -> BlockStudent:
         if is_convertible_layer(block):
             return LayerCopy(without_bias(block), spec.scale)
-        return cls(copy.deepcopy(block).requires_grad_(True), spec.scale)
+        return cls(trainable(copied(block)), spec.scale)
 
     def change(self, key: Call, now: Call, key_output: Tree) -> Tree:
         small_key, small_now = self._smaller(key, key_output), self._smaller(now, key_output)
