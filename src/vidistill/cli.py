@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from vidistill.report.table import Metric
     from vidistill.stream import Running
 
+MOST_SIDE = 16_384  # pixels
+
 app = typer.Typer(
     name="vidistill",
     help="Make a video network cheap enough for the device it must run on: distil, measure, stream.",
@@ -297,7 +299,7 @@ def profile(
 
     import torch
 
-    from vidistill.models import build_network
+    from vidistill.models.untrusted import build_untrusted, confined
     from vidistill.report.table import results_table
     from vidistill.runtimes import open_student
     from vidistill.runtimes.measure import profile_students
@@ -309,7 +311,9 @@ def profile(
     models: dict[str, Student] = {"student": model}
     if card.network and card.form != "per_frame" and model.runtime is None:
         plain = replace(card, form="per_frame", plan=None)
-        models["teacher"] = as_student(build_network(**card.network), plain).eval()
+        elements = sum(parameter.numel() for parameter in model.parameters())
+        with confined(elements, where=str(student)):
+            models["teacher"] = as_student(build_untrusted(card.network, where=str(student)), plain).eval()
     models = {name: one.to(place) for name, one in models.items()}
     frames = torch.randn(4, 3, *_frame_size(size), generator=torch.Generator().manual_seed(0)).to(place)
     interval = key_frame_interval or card.key_frame_interval
@@ -424,8 +428,8 @@ def _data_source(text: str) -> dict[str, Any]:
 def _frame_size(text: str) -> tuple[int, int]:
     """(height, width) from WIDTHxHEIGHT."""
     width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise UserError(f"--size {text}: give WIDTHxHEIGHT, as in 640x360")
+    if not (width.isdecimal() and height.isdecimal() and 0 < int(width) <= MOST_SIDE and 0 < int(height) <= MOST_SIDE):
+        raise UserError(f"--size {text}: give WIDTHxHEIGHT, as in 640x360, at most {MOST_SIDE} each")
     return int(height), int(width)
 
 

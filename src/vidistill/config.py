@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -12,7 +13,7 @@ import yaml
 from vidistill.errors import UserError, nearest
 
 T = TypeVar("T")
-S = TypeVar("S", bound="Settings")
+S = TypeVar("S", bound=pydantic.BaseModel)
 Values = dict[str, Any]  # plain values by name, as YAML and JSON hold them
 
 
@@ -64,6 +65,14 @@ def validate(model: type[S], values: Mapping[str, object], *, where: str) -> S:
         return model.model_validate(values)
     except pydantic.ValidationError as error:
         raise UserError(f"{where}: {_problem(error, _keys_beside(error, model))}") from None
+
+
+def validate_json(model: type[S], text: str, *, where: str, advice: str) -> S:
+    """A JSON text as settings of type `model`, with no value converted. Errors: as `validate`, and for other texts."""
+    try:
+        return model.model_validate_json(text, strict=True)
+    except pydantic.ValidationError as error:
+        raise UserError(f"{where} ({_problem(error, _keys_beside(error, model))}); {advice}") from None
 
 
 def call(factory: Callable[..., T], options: Mapping[str, object], *, where: str) -> T:
@@ -145,11 +154,13 @@ def _problem(error: pydantic.ValidationError, keys: Sequence[str]) -> str:
     """The first of the problems as a phrase; `keys`: those that are known beside an unknown one."""
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "json_invalid":
+        return problem["msg"]
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown key '{where}'; {nearest(str(problem['loc'][-1]), keys)}"
     if problem["type"] in ("dataclass_type", "model_type", "dict_type"):
-        return f"'{where}' must be a mapping such as {{key: value}}, got {problem['input']!r}"
-    return f"'{where}': {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}"
+        return f"'{where}' must be a mapping such as {{key: value}}, got {reprlib.repr(problem['input'])}"
+    return f"'{where}': {problem['msg'].removeprefix('Value error, ')}, got {reprlib.repr(problem['input'])}"
 
 
 def plain(settings: Any) -> Any:

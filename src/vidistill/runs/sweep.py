@@ -49,7 +49,7 @@ class Point:
 def parse_view(text: str) -> ViewSettings:
     """A view from `size`, or from `size:detail` for frames reduced to `detail` and enlarged to `size`."""
     size, colon, detail = text.partition(":")
-    if not size.isdigit() or (colon and not detail.isdigit()):
+    if not size.isdecimal() or (colon and not detail.isdecimal()):
         raise UserError(f"--views {text}: give a size in pixels as in 112, or size:detail as in 224:112")
     return ViewSettings(size=int(size), detail=int(detail) if colon else None)
 

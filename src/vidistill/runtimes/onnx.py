@@ -8,15 +8,16 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from vidistill.config import Values
+from vidistill.config import Settings, Values, validate_json
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
-from vidistill.models.onnx_networks import open_session
+from vidistill.models.onnx_networks import MOST_SIDE, open_session
 from vidistill.models.outputs import NetworkOutputs, from_named, logits_of, named_tensors
 from vidistill.ops.clip_view import ClipView, WindowView
 from vidistill.runtimes.contract import Exported, Runtime
@@ -33,6 +34,8 @@ PARITY = 1e-4  # of the output's scale
 FRAME_SIZE = (360, 640)
 PARITY_KEYS = (True, False, False, False, True, False)  # which frames of the parity check are key frames
 LEAST = -1e30  # below every score but that of an empty box
+OUTPUT_PATH = rf"^{OUTPUT}(/([0-9]{{1,3}}|[^/0-9][^/]*))*$"  # no list index that would need a long list
+TYPES = ("tensor(float)", "tensor(int64)", "tensor(int32)", "tensor(bool)")  # of what goes in and out
 FLOAT, BOOL = 1, 9  # ONNX's numbers for types
 
 
@@ -95,8 +98,9 @@ class Onnx(Runtime):
                 _export(_DeltaGraph(graphs).eval(), (frame,), {"state": state}, delta_file, inputs, wanted)
             card = json.loads(student.card.to_json())
             values = {"runtime": self.name, "outputs": paths, "takes_windows": takes_windows, "card": card}
-            card_file.write_text(json.dumps(values, indent=2))
-            exported = _loaded(values, key_file, delta_file if state else None, where=str(folder), threads=0)
+            text = json.dumps(values, indent=2)
+            card_file.write_text(text)
+            exported = _loaded(text, key_file, delta_file if state else None, where=str(folder), threads=0)
             gap = _parity(student, exported, frame[:, 0] if takes_windows else frame)
             if not gap < PARITY:
                 raise UserError(
@@ -109,21 +113,32 @@ class Onnx(Runtime):
         return Exported(tuple(path for path in written if path.exists()), gap)
 
     def load(self, folder: Path, *, threads: int = 0) -> Student:
-        values = json.loads((folder / "card.json").read_text("utf-8"))
+        text = (folder / "card.json").read_text("utf-8")
         delta = folder / "delta.onnx"
         where = str(folder / "card.json")
-        return _loaded(values, folder / "key.onnx", delta if delta.is_file() else None, where=where, threads=threads)
+        return _loaded(text, folder / "key.onnx", delta if delta.is_file() else None, where=where, threads=threads)
 
 
-def _loaded(values: Values, key: Path, delta: Path | None, *, where: str, threads: int) -> Student:
-    try:
-        card = Card.from_json(json.dumps(values["card"]), where=where)
-        paths, takes_windows = [str(path) for path in values["outputs"]], bool(values["takes_windows"])
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{where}: is not the card of an exported student ({error!r}); export it again") from error
-    student = ExportedStudent(key, delta, card, paths, takes_windows=takes_windows, threads=threads)
-    if not takes_windows:
+class _ExportedCard(Settings):
+    """The contents of `card.json`, see `Onnx.export`. outputs: paths of the outputs' tensors, see `named_tensors`."""
+
+    runtime: str
+    outputs: Annotated[tuple[Annotated[str, Field(max_length=200, pattern=OUTPUT_PATH)], ...], Field(min_length=1)]
+    takes_windows: bool
+    card: Values
+
+
+def _loaded(text: str, key: Path, delta: Path | None, *, where: str, threads: int) -> Student:
+    not_one = f"{where}: is not the card of an exported student"
+    values = validate_json(_ExportedCard, text, where=not_one, advice="export it again")
+    card = Card.from_json(json.dumps(values.card), where=where)
+    student = ExportedStudent(
+        key, delta, card, values.outputs, takes_windows=values.takes_windows, threads=threads
+    )
+    if not values.takes_windows:
         return student
+    if not isinstance(card.view, WindowView):
+        raise UserError(f"{where}: takes_windows is true, but its card's view is of no windows; export it again")
     around = LookAhead(student, card)
     around.runtime = student.runtime
     return around
@@ -151,6 +166,7 @@ class ExportedStudent(Student):
         self._key = open_session(key, threads=threads)
         self._delta = None if delta is None else open_session(delta, threads=threads)
         self._paths = paths
+        _check_graphs(self._key, self._delta, len(paths), where=key)
         self._frame_shape = tuple(self._key.get_inputs()[0].shape)
         self._has_window = any(value.name == WINDOW for value in self._key.get_outputs())
         if isinstance(card.view, WindowView) and not takes_windows:
@@ -211,6 +227,9 @@ class ExportedStudent(Student):
             )
         session = self._key if not state or self._delta is None else self._delta
         inputs = {"frame": frame} | state
+        missing = [value.name for value in session.get_inputs() if value.name not in inputs]
+        if missing:
+            raise UserError(f"the state lacks {missing[0]}: it is of another student; start with a key frame")
         wanted = {v.name: inputs[v.name].detach().cpu().contiguous().numpy() for v in session.get_inputs()}
         names = [value.name for value in session.get_outputs()]
         results = {
@@ -220,6 +239,34 @@ class ExportedStudent(Student):
         outputs = from_named({path: results.pop(name) for path, name in zip(self._paths, own, strict=True)}, OUTPUT)
         kept = {} if session is self._key else dict(state)
         return outputs, kept | {name.removeprefix(NEXT): tensor for name, tensor in results.items()}
+
+
+def _check_graphs(key: Any, delta: Any, num_outputs: int, *, where: Path) -> None:
+    """Errors: UserError unless two sessions are those of a student with so many output tensors, see `Onnx.export`."""
+
+    def require(fits: bool, expected: str) -> None:
+        if not fits:
+            raise UserError(f"{where}: is not the graph of an exported student, expected {expected}; export it again")
+
+    frames = key.get_inputs()
+    shape = frames[0].shape if frames else []
+    require([value.name for value in frames] == ["frame"], "one input, 'frame'")
+    is_frame = len(shape) in (4, 5) and shape[0] == 1 and shape[-3] == 3
+    require(is_frame and all(isinstance(side, int) and 1 <= side <= MOST_SIDE for side in shape), "frames of one size")
+    made = {value.name: value for value in key.get_outputs()}
+    for session in (key, delta) if delta is not None else (key,):
+        values = [*session.get_inputs(), *session.get_outputs()]
+        require(all(value.type in TYPES for value in values), f"tensors of {', '.join(TYPES)}")
+        own = [value for value in session.get_outputs() if value.name.split(".")[0] == OUTPUT]
+        require(len(own) == num_outputs, f"{num_outputs} outputs by card.json")
+    if delta is None:
+        return
+    for value in delta.get_inputs():
+        other = frames[0] if value.name == "frame" else made.get(value.name)
+        fits = other is not None and (value.shape, value.type) == (other.shape, other.type)
+        require(fits, f"a state of delta.onnx that key.onnx makes, which '{value.name}' is not")
+    moving = [value.name for value in delta.get_outputs() if value.name.split(".")[0] != OUTPUT]
+    require(all(name.startswith(NEXT) and name.removeprefix(NEXT) in made for name in moving), "states of key.onnx")
 
 
 class _KeyGraph(nn.Module):

@@ -81,7 +81,7 @@ def parse_policy(text: str) -> KeyFramePolicy:
     name, _, drift = text.partition(":")
     if text == "never":
         return Never()
-    if text.isdigit():
+    if text.isdecimal():
         return Fixed(int(text))
     try:
         if name == "adaptive":

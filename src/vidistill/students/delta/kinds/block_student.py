@@ -60,6 +60,8 @@ class StudentSpec:
             raise ValueError(f"a student's scale must be above 0 and at most 1, got {self.scale}")
         if self.reduction < 1:
             raise ValueError(f"a student's reduction must be at least 1, got {self.reduction}")
+        if self.rank is not None and self.rank < 1:
+            raise ValueError(f"a student's rank must be at least 1, got {self.rank}")
 
     def __str__(self) -> str:
         width = ""
