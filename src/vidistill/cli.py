@@ -427,10 +427,12 @@ def _data_source(text: str) -> dict[str, Any]:
 
 def _frame_size(text: str) -> tuple[int, int]:
     """(height, width) from WIDTHxHEIGHT."""
-    width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and 0 < int(width) <= MOST_SIDE and 0 < int(height) <= MOST_SIDE):
+    from vidistill.config import whole_number
+
+    width, _, height = (whole_number(part) or 0 for part in text.lower().partition("x"))
+    if not (0 < width <= MOST_SIDE and 0 < height <= MOST_SIDE):
         raise UserError(f"--size {text}: give WIDTHxHEIGHT, as in 640x360, at most {MOST_SIDE} each")
-    return int(height), int(width)
+    return height, width
 
 
 def _device_named(name: str) -> "torch.device":

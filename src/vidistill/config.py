@@ -163,6 +163,11 @@ def _problem(error: pydantic.ValidationError, keys: Sequence[str]) -> str:
     return f"'{where}': {problem['msg'].removeprefix('Value error, ')}, got {reprlib.repr(problem['input'])}"
 
 
+def whole_number(text: str) -> int | None:
+    """The number that up to nine plain digits are; None for any other text, such as `²`, `-1` or a thousand digits."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 9 else None
+
+
 def plain(settings: Any) -> Any:
     """The settings, a dataclass or a tree of them, as dicts, lists, texts and numbers. Private fields stay out."""
     if dataclasses.is_dataclass(settings):

@@ -25,7 +25,9 @@ TINY: dict[str, dict[str, Any]] = {
     },
     "segmentation_models_pytorch": {
         "name": "unet",
-        "options": {"num_classes": 3, "encoder_name": "tu-test_resnet", "encoder_depth": 3, "decoder_channels": [8, 8, 8]},
+        "options": {
+            "num_classes": 3, "encoder_name": "tu-test_resnet", "encoder_depth": 3, "decoder_channels": [8, 8, 8],
+        },
     },
     "torchvision": {"name": "lraspp_mobilenet_v3_large", "options": {"num_classes": 3}},
     "vidistill": {"name": "tsm", "options": {"num_classes": 3, "backbone": "test_resnet"}},
@@ -62,9 +64,9 @@ def test_an_honest_file_loads_without_a_socket(library: str, tmp_path: Path, soc
 
 
 HOSTILE = [
-    ("transformers", {"backbone": "someone/x", "use_pretrained_backbone": True}, "backbone 'someone/x', expected a plain"),
+    ("transformers", {"backbone": "someone/x", "use_pretrained_backbone": True}, "backbone 'someone/x', expected"),
     ("transformers", {"backbone": "resnet50"}, "option 'backbone', which is not allowed"),
-    ("transformers", {"attn_implementation": "someone/kernel"}, "attn_implementation 'someone/kernel', expected a plain"),
+    ("transformers", {"attn_implementation": "someone/kernel"}, "attn_implementation 'someone/kernel', expected"),
     ("transformers", {"attn_implementation": "flash_attention_2"}, "option 'attn_implementation'"),
     ("transformers", {"_attn_implementation": "flash_attention_2"}, "option '_attn_implementation'"),
     ("transformers", {"trust_remote_code": True}, "option 'trust_remote_code'"),
@@ -110,7 +112,7 @@ def test_names_are_texts_that_the_library_knows() -> None:
     for network, sentence in (
         ({"name": 5}, "network: 'name': Input should be a valid string"),
         ({"name": "tsm", "file": "x"}, "network: unknown key 'file'"),
-        ({"name": "../tsm"}, "expected a plain name"),
+        ({"name": "../tsm"}, "unknown network"),
         ({"name": "tsm", "library": "os"}, "unknown library 'os'"),
         ({"name": "bert", "library": "transformers"}, "no network 'bert'"),
         ({"name": "resnet5", "library": "torchvision"}, "no model 'resnet5'"),
@@ -124,7 +126,7 @@ def test_no_socket_opens_and_no_exception_is_bare() -> None:
         socket.socket()
     with pytest.raises(UserError, match="may not reach for the network"), confined(0, where="file"):
         socket.getaddrinfo("localhost", 80)
-    with pytest.raises(UserError, match="cannot be built .KeyError: 'depth'"), confined(0, where="file"):
+    with pytest.raises(UserError, match=r"cannot be built \(KeyError: 'depth'"), confined(0, where="file"):
         raise KeyError("depth")
     socket.socket().close()
 
@@ -147,7 +149,11 @@ def test_memory_is_refused_before_it_is_allocated(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_small_file_cannot_ask_for_a_large_network(tmp_path: Path) -> None:
-    monkey = {"name": "tsm", "library": "vidistill", "options": {"num_classes": 65_536, "backbone": "vit_giant_patch14_224"}}
+    monkey = {
+        "name": "tsm",
+        "library": "vidistill",
+        "options": {"num_classes": 65_536, "backbone": "vit_giant_patch14_224"},
+    }
     save_file({"x": torch.zeros(1)}, tmp_path / "s.safetensors", metadata={"card": Card(network=monkey).to_json()})
     with pytest.raises(UserError, match=r"s\.safetensors: "):
         load_student(tmp_path / "s.safetensors")

@@ -1,10 +1,8 @@
-from dataclasses import asdict
-
 import numpy as np
 import pytest
 import torch
 
-from vidistill.ops.clip_view import ClipView, WindowView, cut_square
+from vidistill.ops.clip_view import ClipView, cut_square
 
 
 def test_the_middle_frame_of_every_few_is_taken() -> None:

@@ -86,7 +86,9 @@ def test_an_exported_folder_that_is_not_whole(network, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"card\.json: is not the card of an exported student .*; export it again"):
         open_student(tmp_path)
     (tmp_path / "card.json").write_text("no card")
-    with pytest.raises(UserError, match=r"card\.json: cannot be read .*; export the student again"):
+    with pytest.raises(
+        UserError, match=r"card\.json: is not the card of an exported student \(Invalid JSON: .*; export it again"
+    ):
         open_student(tmp_path)
 
 

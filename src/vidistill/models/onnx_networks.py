@@ -208,7 +208,7 @@ def _is_fastest_det(cells: Tensor) -> bool:
 
 @cache
 def _bound_memory() -> None:
-    """Has all sessions of this process that ask for it share one arena of `MOST_MEMORY`; a graph may ask for any size."""
+    """Makes the arena of `MOST_MEMORY` bytes that this process's sessions share; a graph may ask for any size."""
     import onnxruntime
 
     info = onnxruntime.OrtMemoryInfo(

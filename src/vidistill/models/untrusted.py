@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -28,7 +29,11 @@ from vidistill.models.libraries import import_library
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")  # of no hub, path or address, which have / or :
 LOADS = re.compile(r"pretrained|weights")  # in names of options: the file's own tensors take their place
-BACKBONES = {"backbone", "use_timm_backbone", "backbone_kwargs"}  # for which Transformers asks a hub, also by plain names
+BACKBONES = {
+    "backbone",
+    "use_timm_backbone",
+    "backbone_kwargs",
+}  # for which Transformers asks a hub, also by plain names
 LARGEST = 2**16  # of a number in options
 MOST_VALUES = 10_000  # in all options together
 MOST_MODULES = 30_000
@@ -45,11 +50,11 @@ class NamedNetwork(Settings):
 
     name: str
     library: str = "vidistill"
-    options: Values = {}
+    options: Values = Field(default_factory=dict)
 
 
 def build_untrusted(network: Values, *, where: str) -> nn.Module:
-    """The network that a card names, with the `allowed` ones of its options. Errors: UserError that begins with where."""
+    """The network that a card names, with its `allowed` options. Errors: UserError that begins with `where`."""
     named = validate(NamedNetwork, network, where=f"{where}: network")
     options = allowed(named, where=where)
     try:
@@ -65,7 +70,7 @@ def allowed(named: NamedNetwork, *, where: str) -> Values:
     a number that no network needs.
     """
     options = {key: value for key, value in named.options.items() if not LOADS.search(key)}
-    _require_plain({"name": named.name, "library": named.library, "options": options}, where)
+    _require_plain(options, where)
     if named.library == "transformers":
         return _of_transformers(named.name, options, where=where)
     if named.library == "segmentation_models_pytorch":  # which hands on to timm what it does not know
@@ -87,7 +92,9 @@ def _of_transformers(name: str, options: Values, *, where: str) -> Values:
         declared -= BACKBONES
     _require_declared(options, declared | {"num_classes", "model_type", "out_features", "out_indices"}, where)
     inner = {
-        key: _of_transformers(str(value.get("model_type", "")), {k: v for k, v in value.items() if not LOADS.search(k)}, where=where)
+        key: _of_transformers(
+            str(value.get("model_type", "")), {k: v for k, v in value.items() if not LOADS.search(k)}, where=where
+        )
         for key, value in options.items()
         if isinstance(value, dict)
     }
@@ -108,7 +115,7 @@ def _require_declared(options: Values, declared: set[str], where: str) -> None:
 
 
 def _require_plain(values: Values, where: str) -> None:
-    """Errors: UserError unless all is a plain name, a number of usual size, true, false, null, or a list or dict of these."""
+    """Errors: UserError unless all are plain names, usual numbers, true, false, null, or lists and dicts of them."""
     waiting: list[tuple[str, object]] = list(values.items())
     count = 0
     while waiting:
@@ -124,7 +131,9 @@ def _require_plain(values: Values, where: str) -> None:
                     f"{where}: its card gives the network {key} {value[:80]!r}, expected a plain name, for a student's "
                     "file may name no hub, path or address; build the network yourself and give it as network="
                 )
-        elif value is not None and not (isinstance(value, int | float) and math.isfinite(value) and abs(value) <= LARGEST):
+        elif value is not None and not (
+            isinstance(value, int | float) and math.isfinite(value) and abs(value) <= LARGEST
+        ):
             raise UserError(
                 f"{where}: its card gives the network {key} {str(value)[:80]}, expected at most {LARGEST}; build the "
                 "network yourself and give it as network="
@@ -163,7 +172,9 @@ def confined(num_elements: int, *, where: str) -> Iterator[None]:
 
 def _refuse_network(event: str, args: tuple[Any, ...]) -> None:
     if event in NETWORK_EVENTS and _sealed.get():
-        raise UserError("a student's file may not reach for the network; give a file whose card names no hub or weights")
+        raise UserError(
+            "a student's file may not reach for the network; give a file whose card names no hub or weights"
+        )
 
 
 class _Budget(TorchDispatchMode):
@@ -181,8 +192,8 @@ class _Budget(TorchDispatchMode):
             self.used += _bytes_of(func, args, kwargs)
             if self.used > self.limit:
                 raise UserError(
-                    f"the card asks for more than {self.limit / 2**20:.0f} MB of tensors, and the file's own explain no "
-                    "more; build the network yourself and give it as network="
+                    f"the card asks for more than {self.limit / 2**20:.0f} MB of tensors, and the file's own do not "
+                    "explain so many; build the network yourself and give it as network="
                 )
         return func(*args, **kwargs)
 

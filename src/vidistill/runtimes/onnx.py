@@ -1,6 +1,7 @@
 """ONNX Runtime: a student as two graphs whose state is inputs and outputs. Parity with torch is part of the export."""
 
 import copy
+import hashlib
 import json
 import logging
 import warnings
@@ -132,9 +133,7 @@ def _loaded(text: str, key: Path, delta: Path | None, *, where: str, threads: in
     not_one = f"{where}: is not the card of an exported student"
     values = validate_json(_ExportedCard, text, where=not_one, advice="export it again")
     card = Card.from_json(json.dumps(values.card), where=where)
-    student = ExportedStudent(
-        key, delta, card, values.outputs, takes_windows=values.takes_windows, threads=threads
-    )
+    student = ExportedStudent(key, delta, card, values.outputs, takes_windows=values.takes_windows, threads=threads)
     if not values.takes_windows:
         return student
     if not isinstance(card.view, WindowView):
@@ -166,11 +165,16 @@ class ExportedStudent(Student):
         self._key = open_session(key, threads=threads)
         self._delta = None if delta is None else open_session(delta, threads=threads)
         self._paths = paths
+        files = [path.read_bytes() for path in (key, delta) if path is not None]
+        self._identity = hashlib.blake2b(b"".join(files), digest_size=20).digest()
         _check_graphs(self._key, self._delta, len(paths), where=key)
         self._frame_shape = tuple(self._key.get_inputs()[0].shape)
         self._has_window = any(value.name == WINDOW for value in self._key.get_outputs())
         if isinstance(card.view, WindowView) and not takes_windows:
             self.delay = card.view.window // 2
+
+    def identity(self) -> bytes:
+        return self._identity
 
     @property
     def has_key_frames(self) -> bool:

@@ -30,9 +30,9 @@ class CardValues(Settings):
     """A card as a file holds it, see `Card`."""
 
     version: int
-    network: Values = {}
+    network: Values = Field(default_factory=dict)
     form: str = "per_frame"
-    task: Values = {}
+    task: Values = Field(default_factory=dict)
     plan: tuple[BlockPlan, ...] = ()
     normalisation: Normalisation = Normalisation()
     class_names: Annotated[tuple[Annotated[str, Field(max_length=1000)], ...], Field(max_length=LARGEST)] = ()
