@@ -136,8 +136,12 @@ def onnx_network(path: str | Path, *, threads: int = 0) -> LevelsDetector | Onnx
     inputs = session.get_inputs()
     outputs = [output.shape for output in session.get_outputs()]
     frame = inputs[0].shape if inputs else []
-    is_one_frame = len(inputs) == 1 and inputs[0].type == "tensor(float)" and _is_frame(frame)
-    if is_one_frame and outputs and all(output.type in FLOATS for output in session.get_outputs()):
+    if (
+        len(inputs) == 1
+        and _is_frame(frame)
+        and outputs
+        and all(output.type in FLOATS for output in session.get_outputs())
+    ):
         if _has_grids(frame, outputs[0]):
             return YoloxDetector(session, decoded=_is_decoded(_run_on_noise(session)))
         if _has_cells(frame, outputs[0]) and _is_fastest_det(_run_on_noise(session)):

@@ -134,7 +134,8 @@ class Stream:
         is_key, self._memory = self.key_frames(frame, self._memory)
         self._waiting.append(_Waiting(math.nan if pts_seconds is None else pts_seconds, image))
         self.index += 1
-        student = self._student_for(frame)
+        with self._own_errors():
+            student = self._student_for(frame)
         student.expect_key_frames(self._interval)
         if student.delay and not self._has_key_frame():
             is_key = True  # there is none yet from which this one could follow
