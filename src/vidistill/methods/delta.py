@@ -120,7 +120,7 @@ class Delta:
         candidates = [self.student] if self.search is None else self.search.candidates
         plan = plan_conversion(network, example, selection, candidates)
         if not plan.converted:
-            raise UserError(f"no block of the network can have a student:\n{plan}")
+            raise UserError(f"no block of the network can have a student: {'; '.join(str(plan).splitlines())}")
         student = delta_network(network, plan, card)
         if self.search is not None:
             costs = block_costs(network, student, self.search, selection, (example.shape[-2], example.shape[-1]))

@@ -113,8 +113,10 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
             raise UserError(f"{path}: cannot be read as safetensors ({error})") from error
     else:
         tensors = load_checkpoint(path)
-    nested = tensors.get("state_dict")
+    nested = tensors.get("state_dict") if isinstance(tensors, dict) else None
     inner: dict[str, Tensor] = nested if isinstance(nested, dict) else tensors
+    if not isinstance(inner, dict) or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in inner.items()):
+        raise UserError(f"{path}: holds no weights by name; give a checkpoint of tensors")
     own = set(network.state_dict())
     if not own & set(inner) and all(name.startswith("network.") for name in inner):
         inner = {name.removeprefix("network."): tensor for name, tensor in inner.items()}
