@@ -144,6 +144,11 @@ def test_headers_that_are_none(tmp_path: Path) -> None:
             load_student(hostile(tmp_path / "s.safetensors", header, body, length))
 
 
+def block_with(**student: object) -> dict[str, object]:
+    """A plan's entry of the layer `mix`."""
+    return {"path": "mix", "macs": 1, "candidates": [{"macs": 1, "student": student}]}
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -157,14 +162,11 @@ def test_headers_that_are_none(tmp_path: Path) -> None:
         ({"view": {"num_frames": 2**31, "crop": 2**31}}, "choose a smaller clip"),
         ({"view": {"window": 2}}, "window"),
         ({"plan": [{"path": "mix", "macs": -1}]}, r"'plan\.0\.macs'"),
-        ({"plan": [{"path": "mix", "macs": 1, "candidates": [{"macs": 1, "student": {"rank": 0}}]}]}, "rank must be"),
+        ({"plan": [block_with(rank=0)]}, "rank must be"),
         ({"later": 1}, "unknown key 'later'"),
         ({"task": {"name": 7}}, "unknown name '7'"),
-        (
-            {"form": "delta", "plan": [{"path": "mix", "macs": 1, "candidates": [{"macs": 1, "student": {"rank": 2**40}}]}]},
-            "tensors",
-        ),
-        ({"form": "delta", "plan": [{"path": "no", "macs": 1, "candidates": [{"macs": 1, "student": {}}]}]}, "no block"),
+        ({"form": "delta", "plan": [block_with(rank=2**40)]}, "tensors"),
+        ({"form": "delta", "plan": [block_with() | {"path": "no"}]}, "no block"),
     ],
 )  # fmt: skip
 def test_every_value_of_a_card_is_checked(network, tmp_path: Path, changes: dict[str, object], sentence: str) -> None:
