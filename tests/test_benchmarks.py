@@ -1,8 +1,10 @@
 """Benchmarks: what they import and ask of the program; super-resolution's tables on tiny networks and a tiny Vid4."""
 
+import itertools
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 import typer
-from benchmarks import memory_cells, vid4_table
+from benchmarks import fuzz, memory_cells, vid4_table
 from PIL import Image as PillowImage
 
 from vidistill.cli import app
+from vidistill.errors import UserError
 from vidistill.models import build_network
 from vidistill.ops.clip_view import WindowView
 from vidistill.runs.recipe import load_recipe
@@ -173,3 +176,36 @@ def test_memory_cells_of_a_run_without_one(tmp_path: Path, monkeypatch) -> None:
     write_log(tmp_path / "vid4_vespcn_space_0", 5, space=1e-3)
     with pytest.raises(SystemExit, match=r"vid4_vespcn_space_0: logged no memory cell"):
         picture_cells(tmp_path, monkeypatch, "vid4_vespcn_space_0")
+
+
+@pytest.mark.parametrize("kind", fuzz.KINDS)
+def test_a_few_mutants_of_every_kind_end_in_sentences(kind: str) -> None:
+    counts = fuzz.fuzz(kind, mutants=4, seed=0)
+    assert (counts["fine"] + counts["sentence"], sum(counts.values())) == (4, 4)
+
+
+def test_fuzzing_tells_how_a_mutant_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ends(read) -> str:
+        return fuzz.read_apart(read, tmp_path).what
+
+    def sentence(folder: Path) -> None:
+        raise UserError("one sentence")
+
+    monkeypatch.setattr(fuzz, "SECONDS", 1)
+    assert ends(lambda folder: None) == "fine"
+    assert ends(sentence) == "sentence"
+    assert ends(lambda folder: [][0]) == "traceback"
+    assert ends(lambda folder: os.kill(os.getpid(), signal.SIGTERM)) == "traceback"
+    assert ends(lambda folder: sum(1 for _ in itertools.count())) == "hang"
+    assert ends(lambda folder: bytearray(2**40)) == "memory"
+
+
+def test_mutants_are_decided_by_their_numbers(tmp_path: Path) -> None:
+    good = tmp_path / "good"
+    (good / "one").mkdir(parents=True)
+    (good / "one" / "a.json").write_text('{"name": "x", "values": [1, 2, 3]}')
+    texts = []
+    for place, number in (("a", 1), ("b", 1), ("c", 2)):
+        fuzz.Mutant("labels", 5, number).planned().make(good, tmp_path / place)
+        texts.append((tmp_path / place / "a.json").read_bytes())
+    assert texts[0] == texts[1] != texts[2]

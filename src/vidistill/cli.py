@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from vidistill.report.table import Metric
     from vidistill.stream import Running
 
+MOST_SIDE = 16_384  # pixels
+
 app = typer.Typer(
     name="vidistill",
     help="Make a video network cheap enough for the device it must run on: distil, measure, stream.",
@@ -295,7 +297,7 @@ def profile(
     """Measure parameters, MACs, latency and memory of a student beside the network it came from."""
     from dataclasses import replace
 
-    from vidistill.models import build_network
+    from vidistill.models.untrusted import build_untrusted, confined
     from vidistill.report.table import results_table
     from vidistill.runtimes import Deployed, open_student
     from vidistill.runtimes.measure import noise_frames, profile_students
@@ -307,7 +309,9 @@ def profile(
     models: dict[str, Student] = {"student": model}
     if card.network and card.form != "per_frame" and not isinstance(model, Deployed):
         plain = replace(card, form="per_frame", plan=None)
-        models["teacher"] = as_student(build_network(**card.network), plain).eval()
+        elements = sum(parameter.numel() for parameter in model.parameters())
+        with confined(elements, where=str(student)):
+            models["teacher"] = as_student(build_untrusted(card.network, where=str(student)), plain).eval()
     models = {name: one.to(place) for name, one in models.items()}
     frames = noise_frames(4, _frame_size(size)).to(place)
     interval = key_frame_interval or card.key_frame_interval
@@ -423,10 +427,12 @@ def _data_source(text: str) -> dict[str, Any]:
 
 def _frame_size(text: str) -> tuple[int, int]:
     """(height, width) from WIDTHxHEIGHT."""
-    width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise UserError(f"--size {text}: give WIDTHxHEIGHT, as in 640x360")
-    return int(height), int(width)
+    from vidistill.config import whole_number
+
+    width, _, height = (whole_number(part) or 0 for part in text.lower().partition("x"))
+    if not (0 < width <= MOST_SIDE and 0 < height <= MOST_SIDE):
+        raise UserError(f"--size {text}: give WIDTHxHEIGHT, as in 640x360, at most {MOST_SIDE} each")
+    return height, width
 
 
 def _device_named(name: str) -> "torch.device":

@@ -19,7 +19,7 @@ import yaml
 from vidistill.errors import UserError, nearest
 
 T = TypeVar("T")
-S = TypeVar("S", bound="Settings")
+S = TypeVar("S", bound=pydantic.BaseModel)
 Values = dict[str, Any]  # plain values by name, as YAML and JSON hold them
 
 LONGEST_FILE = 2**20  # bytes of a recipe
@@ -218,6 +218,14 @@ def parts_of_hint(hint: Any) -> Iterator[Any]:
             yield from parts_of_hint(part)
 
 
+def validate_json(model: type[S], text: str, *, where: str, advice: str) -> S:
+    """A JSON text as settings of type `model`, with no value converted. Errors: as `validate`, and for other texts."""
+    try:
+        return model.model_validate_json(text, strict=True)
+    except pydantic.ValidationError as error:
+        raise UserError(f"{where} ({_problem(error, _keys_beside(error, model))}); {advice}") from None
+
+
 def call(factory: Callable[..., T], options: Mapping[str, object], *, where: str) -> T:
     """`factory(**options)` with the options checked against its signature. Errors: as `validate`, and ValueErrors."""
     checked = check_options(factory, options, where=where)
@@ -304,6 +312,8 @@ def _problem(error: pydantic.ValidationError, keys: Sequence[str]) -> str:
     """The first of the problems as a phrase; `keys`: those that are known beside an unknown one."""
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "json_invalid":
+        return problem["msg"]
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown key '{where}'; {nearest(str(problem['loc'][-1]), keys)}"
     if problem["type"] in ("dataclass_type", "model_type", "dict_type"):
@@ -326,6 +336,11 @@ def _what_is_wrong(problem: Any) -> str:
 
 def _quoted(value: object) -> str:
     return reprlib.repr(value) if isinstance(value, str) else _shown(value)
+
+
+def whole_number(text: str) -> int | None:
+    """The number that up to nine plain digits are; None for any other text, such as `²`, `-1` or a thousand digits."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 9 else None
 
 
 def plain(settings: Any) -> Any:

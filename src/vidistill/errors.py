@@ -1,12 +1,21 @@
 """The one error a user is meant to read: what is wrong, where, and what to do."""
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # with what no terminal can write
+
 
 class UserError(Exception):
-    """An error that the user can fix. The command line prints its sentence and exits with 1, without a traceback."""
+    """An error that the user can fix. The command line prints its sentence and exits with 1, without a traceback.
+
+    The text may quote what stands in a file from anyone, so control characters in it are shown, not obeyed.
+    """
+
+    def __str__(self) -> str:
+        return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), super().__str__())
 
 
 def nearest(name: str, choices: Iterable[str], *, most: int = 3) -> str:

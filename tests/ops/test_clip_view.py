@@ -1,10 +1,8 @@
-from dataclasses import asdict
-
 import numpy as np
 import pytest
 import torch
 
-from vidistill.ops.clip_view import ClipView, WindowView, cut_square, view_of_values
+from vidistill.ops.clip_view import ClipView, cut_square
 
 
 def test_the_middle_frame_of_every_few_is_taken() -> None:
@@ -62,9 +60,3 @@ def test_squares_at_the_corners_and_averaged_down() -> None:
 def test_nothing_of_a_view_is_below_1(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         ClipView(**{name: 0})
-
-
-def test_a_view_survives_as_plain_values() -> None:
-    view = ClipView(num_frames=4, sampling="dense", stride=3, crop=64, size=32, detail=16)
-    assert view_of_values(asdict(view)) == view
-    assert view_of_values(asdict(WindowView(5))) == WindowView(5)

@@ -5,10 +5,12 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
 from vidistill.data.datasets.synthetic import synthetic
 from vidistill.errors import UserError
 from vidistill.methods.delta import Delta
+from vidistill.models.onnx_networks import onnx_network, open_session
 from vidistill.ops.boxes import suppress
 from vidistill.runtimes import RUNTIMES, deploy, open_student
 from vidistill.runtimes.eager import as_frames
@@ -102,7 +104,9 @@ def test_an_exported_folder_that_is_not_whole(network, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"card\.json: is not the card of an exported student .*; export it again"):
         open_student(tmp_path)
     (tmp_path / "card.json").write_text("no card")
-    with pytest.raises(UserError, match=r"card\.json: cannot be read .*; export the student again"):
+    with pytest.raises(
+        UserError, match=r"card\.json: is not the card of an exported student \(Invalid JSON: .*; export it again"
+    ):
         open_student(tmp_path)
 
 
@@ -149,3 +153,113 @@ def test_our_suppression_in_onnx_runtime(tmp_path: Path, seed: int) -> None:
     given = dict(zip(["boxes", "scores", "groups"], (tensor.numpy() for tensor in inputs), strict=True))
     (kept,) = session.run(None, {name: given[name] for name in names})
     assert kept.tolist() == suppress(*inputs, 0.5, 12).tolist()
+
+
+def graph(path: Path, nodes, inputs, outputs, **weights) -> Path:
+    """A graph by hand. nodes: (type, inputs, outputs). inputs, outputs: shapes by name."""
+
+    def infos(values):
+        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in values.items()]
+
+    made = helper.make_graph(
+        [helper.make_node(*node) for node in nodes], "graph", infos(inputs), infos(outputs),
+        [w if isinstance(w, TensorProto) else numpy_helper.from_array(np.float32(w), n) for n, w in weights.items()],
+    )  # fmt: skip
+    path.write_bytes(
+        helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
+    )
+    return path
+
+
+FRAME, LOGITS = {"frame": [1, 3, 8, 8]}, {"output": [1, 3, 8, 8]}
+
+
+def outside(location: str) -> TensorProto:
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+    for key, value in (("location", location), ("length", "4")):
+        tensor.external_data.add(key=key, value=value)
+    return tensor
+
+
+@pytest.mark.parametrize("location", ["../secret", "{root}/secret", "link", "/dev/zero"])
+def test_weights_outside_a_graphs_folder_are_refused(tmp_path: Path, location: str) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (tmp_path / "secret").write_bytes(np.float32(7).tobytes())
+    (folder / "link").symlink_to(tmp_path / "secret")
+    (folder / "beside").write_bytes(np.float32(7).tobytes())
+    scaled = [("Mul", ["frame", "w"], ["output"])]
+    own = graph(folder / "own.onnx", scaled, FRAME, LOGITS, w=outside("beside"))
+    assert (onnx_network(own)(torch.ones(1, 3, 8, 8)) == 7).all()
+    path = graph(folder / "evil.onnx", scaled, FRAME, LOGITS, w=outside(location.format(root=tmp_path)))
+    with pytest.raises(UserError, match=r"evil\.onnx: is not a network in ONNX"):
+        onnx_network(path)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "inputs", "outputs", "sentence"),
+    [
+        ([("Relu", ["frame"], ["output"])], FRAME, {}, "returns nothing, expected|not a network"),
+        ([("RandomNormal", [], ["output"])], {}, LOGITS, "takes nothing|not a network"),
+        ([("Nope", ["frame"], ["output"])], FRAME, LOGITS, "is not a network in ONNX"),
+        (
+            [("Add", ["frame", "b"], ["a"]), ("Relu", ["a"], ["b"]), ("Relu", ["a"], ["output"])],
+            FRAME,
+            LOGITS,
+            "acyclic",
+        ),
+        (
+            [("Add", ["frame", "other"], ["output"])],
+            FRAME | {"other": [1, 3, 8, 8]},
+            LOGITS,
+            "takes .*, .* and returns",
+        ),
+        (
+            [("Relu", ["frame"], ["output"])],
+            {"frame": [1, 3, 2**40, 8]},
+            {"output": [1, 3, 2**40, 8]},
+            "expected YOLOX",
+        ),
+    ],
+)
+def test_graphs_that_are_no_teacher(tmp_path: Path, nodes, inputs, outputs, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        onnx_network(graph(tmp_path / "graph.onnx", nodes, inputs, outputs))
+
+
+def test_a_graph_has_bounded_memory(tmp_path: Path) -> None:
+    """Tiles a frame to 800 GB."""
+    tile = helper.make_tensor("times", TensorProto.INT64, [4], [1, 1, 2**15, 2**15])
+    tiled = {"output": [1, 3, "h", "w"]}
+    path = graph(tmp_path / "g.onnx", [("Tile", ["frame", "times"], ["output"])], FRAME, tiled, times=tile)
+    with pytest.raises(UserError, match=r"g\.onnx: ONNX Runtime cannot run it"):
+        open_session(path).run(None, {"frame": np.zeros((1, 3, 8, 8), np.float32)})
+
+
+def test_an_exported_folder_of_a_stranger(tmp_path: Path) -> None:
+    state = {"key/x": [1, 3, 8, 8]}
+    key = ("key.onnx", [("Relu", ["frame"], ["key/x"]), ("Relu", ["key/x"], ["output"])], FRAME, LOGITS | state)
+    delta = ("delta.onnx", [("Add", ["frame", "key/x"], ["output"])], FRAME | state, LOGITS)
+    card = {"runtime": "onnx", "outputs": ["output"], "takes_windows": False, "card": json.loads(CARD.to_json())}
+
+    def refused(sentence: str, *graphs, **changes) -> None:
+        for name, *parts in (key, delta, *graphs):
+            graph(tmp_path / name, *parts)
+        (tmp_path / "card.json").write_text(json.dumps(card | changes))
+        with pytest.raises(UserError, match=sentence):
+            list(Stream(open_student(tmp_path))([np.zeros((8, 8, 3), np.uint8)]))
+
+    for name, *parts in (key, delta):
+        graph(tmp_path / name, *parts)
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    assert len(list(Stream(open_student(tmp_path))([np.zeros((8, 8, 3), np.uint8)] * 2))) == 2, "what is changed below"
+    refused("'outputs.0'", outputs=["output/99999999999"])
+    refused("'outputs.0'", outputs=["../x"])
+    refused("2 outputs by card.json", outputs=["output/0", "output/1"])
+    refused("view is of no windows", takes_windows=True)
+    refused("'takes_windows'", takes_windows="no")
+    refused("'key_frame_interval'", card=card["card"] | {"key_frame_interval": -1})
+    refused("one input, 'frame'", ("key.onnx", [("Relu", ["x"], ["output"])], {"x": [1, 3, 8, 8]}, LOGITS))
+    refused("frames of one size", ("key.onnx", key[1], {"frame": [1, 3, "h", 8]}, LOGITS | state))
+    refused("which 'key/y' is not", ("delta.onnx", [("Add", ["frame", "key/y"], ["output"])],
+            FRAME | {"key/y": [1, 3, 8, 8]}, LOGITS))  # fmt: skip

@@ -1,6 +1,8 @@
 import gc
 import json
+import math
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from vidistill.ops.clip_view import ClipView
 from vidistill.runtimes.measure import PeakMemory
 from vidistill.stream.key_frames import Adaptive, Fixed, Never, parse_policy
 from vidistill.stream.sinks import Source, open_sink
-from vidistill.stream.stream import Stream, load_state, save_state
+from vidistill.stream.stream import Running, Stream, load_state, save_state
 from vidistill.students.card import Card
 from vidistill.students.files import load_student, save_student
 from vidistill.students.student import PerFrame, Student
@@ -165,6 +167,52 @@ def test_a_file_that_is_no_state_is_refused(path, tmp_path) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"bad\.safetensors: cannot be read as a stream's state .*; give what --save"):
         load_state(stream(path), tmp_path / "bad.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda state: state | {name: tensor[..., :1] for name, tensor in state.items() if tensor.ndim == 4},
+            "checksum",
+        ),
+        (lambda state: {n: t.half() if t.ndim == 4 else t for n, t in state.items()}, "checksum"),
+        (lambda state: {n: t * math.nan if t.is_floating_point() else t for n, t in state.items()}, "checksum"),
+        (lambda state: {n.replace("model/", "model/x"): t for n, t in state.items()}, "checksum"),
+        (lambda state: state | {"stream/size": torch.tensor([10**9, 10**9, 3])}, "checksum"),
+        (lambda state: state | {"stream/index": torch.zeros(2)}, "not the state of a stream"),
+        (lambda state: {}, "is missing"),
+    ],
+)
+def test_a_state_that_was_changed_is_refused(path, images, change, sentence: str) -> None:
+    first = stream(path)
+    list(first(images[:2], ends=False))
+    with pytest.raises(UserError, match=sentence):
+        stream(path).load_state_dict(change(first.state_dict()))
+
+
+def test_a_state_of_another_student_runtime_or_policy_is_refused(path, images) -> None:
+    first = stream(path)
+    list(first(images[:2], ends=False))
+    state = first.state_dict()
+    other = student_of(path)
+    with torch.no_grad():
+        next(other.parameters()).add_(1e-3)
+    renamed = student_of(path)
+    renamed.card = replace(renamed.card, class_names=("w", "x", "y", "z"))
+    Stream(renamed).load_state_dict(state)  # names decide nothing
+    for another in (Stream(other), Stream(student_of(path), running=Running(precision="bfloat16"))):
+        with pytest.raises(UserError, match="of another student, runtime or precision"):
+            another.load_state_dict(state)
+    with pytest.raises(UserError, match="key frames depend on since, this one's on key, last, since"):
+        stream(path, key_frames=Adaptive()).load_state_dict(state)
+
+
+def test_a_network_that_cannot_run_is_one_sentence(images) -> None:
+    """As of a card whose view, task or size is not its network's."""
+    network = torch.nn.Linear(7, 7)
+    with pytest.raises(UserError, match=r"cannot run on frames of 48x32, .*RuntimeError: mat1 and mat2"):
+        list(Stream(PerFrame(network, Card(task=Segmentation(num_classes=4))))(images[:1]))
 
 
 def keys(policy, frames) -> list[int]:

@@ -127,7 +127,7 @@ class Delta:
         network = with_main_output(bare(network), example)
         plan = tried(network, plan_conversion(network, example, selection, candidates), example)
         if not plan.converted:
-            raise UserError(f"no block of the network can have a student:\n{plan}")
+            raise UserError(f"no block of the network can have a student: {'; '.join(str(plan).splitlines())}")
         student = delta_network(network, plan, card)
         if self.search is not None:
             costs = block_costs(network, student, self.search, selection, (example.shape[-2], example.shape[-1]))

@@ -15,6 +15,7 @@ from vidistill.files import atomic_path
 from vidistill.methods.features import run_with_features
 from vidistill.models.outputs import logits_of
 from vidistill.ops.clip_view import View
+from vidistill.ops.digest import digest
 
 OUTPUT = "output"  # the name of the logits in a cached file, beside the paths of the stages
 CHECK_EVERY = 50  # batches with hits
@@ -64,13 +65,14 @@ class TeacherCache:
     def _key(self, network: nn.Module, clip: Tensor, paths: Sequence[str]) -> str:
         """A hash of all that the outputs depend on: the teacher, the stages, the precision and the clip's values."""
         if not self._teacher:
-            self._teacher = _fingerprint(network)
-        digest = hashlib.blake2b(self._teacher, digest_size=20)
+            # the layers count, as padding or a shift in time are in no tensor
+            self._teacher = digest(repr(network), network.state_dict())
+        hashed = hashlib.blake2b(self._teacher, digest_size=20)
         kind = clip.device.type
         precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else clip.dtype
-        digest.update(repr((sorted(set(paths)), tuple(clip.shape), str(clip.dtype), str(precision))).encode())
-        digest.update(clip.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        hashed.update(repr((sorted(set(paths)), tuple(clip.shape), str(clip.dtype), str(precision))).encode())
+        hashed.update(clip.detach().cpu().contiguous().numpy().tobytes())
+        return hashed.hexdigest()
 
     @staticmethod
     def _ask(network: nn.Module, clips: Tensor, paths: Sequence[str]) -> list[dict[str, Tensor]]:
@@ -102,15 +104,6 @@ class TeacherCache:
                     f"{self._file(key)}: the teacher gives other values now ('{name}' differs by {float(gap):.3g} of "
                     f"its scale); remove the cache {self.folder}"
                 )
-
-
-def _fingerprint(network: nn.Module) -> bytes:
-    """A hash of the network's layers and tensors. The layers count, as padding or a shift in time are in no tensor."""
-    digest = hashlib.blake2b(repr(network).encode(), digest_size=20)
-    for name, tensor in network.state_dict().items():
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.digest()
 
 
 class FrozenTeacher:

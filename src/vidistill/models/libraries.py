@@ -97,7 +97,7 @@ def _has_proposals(builder: Callable[..., nn.Module]) -> bool:
 
 def timm_network(name: str, **options: object) -> nn.Module:
     """A timm model by name, without weights. Errors: UserError for an unknown name."""
-    library = _library("timm")
+    library = import_library("timm")
     if not library.is_model(name):
         raise UserError(f"timm has no model '{name}'; {nearest(name, library.list_models())}")
     return library.create_model(name, **options)
@@ -117,7 +117,7 @@ def smp_network(name: str, *, num_classes: int = 1, **options: object) -> nn.Mod
     Raises:
         UserError: for an unknown name.
     """
-    library = _library("segmentation_models_pytorch")
+    library = import_library("segmentation_models_pytorch")
     names = sorted(library.MODEL_ARCHITECTURES_MAPPING)
     if name.lower() not in names:
         raise UserError(f"segmentation_models_pytorch has no model '{name}'; {nearest(name, names)}")
@@ -138,7 +138,7 @@ def transformers_network(name: str, *, num_classes: int = 1, **options: object) 
     Raises:
         UserError: for an unknown name.
     """
-    library = _library("transformers")
+    library = import_library("transformers")
     if name == "videomae":
         config = library.VideoMAEConfig(**{"num_labels": num_classes} | options)
         return MaskedAutoencoderClips(library.VideoMAEForVideoClassification(config))
@@ -166,7 +166,7 @@ def import_torchvision() -> ModuleType:
         return _import("torchvision.models")
 
 
-def _library(name: str) -> ModuleType:
+def import_library(name: str) -> ModuleType:
     """A library that imports torchvision, which may need the workaround of `import_torchvision`."""
     import_torchvision()
     return _import(name)

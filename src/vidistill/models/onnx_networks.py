@@ -1,8 +1,9 @@
 """Detectors and segmenters in ONNX files, as teachers: they run in ONNX Runtime and take no gradient."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ PADDING = 114.0  # grey level that fills the square
 FASTEST_DET_STRIDE = 16
 COARSEST = 32  # pixels; the largest stride of a segmenter's logits
 FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
+MOST_SIDE = 16_384  # pixels of a graph's frames
+MOST_MEMORY = 8 * 2**30  # bytes that all graphs together may take
 LEAST, MOST = 1e-7, 1 - 1e-6  # probabilities are clamped to these, so that logits are finite
 
 Shape = Sequence[int | str]  # of a graph's input or output; a side that varies is a name
@@ -133,8 +136,15 @@ def onnx_network(path: str | Path, *, threads: int = 0) -> LevelsDetector | Onnx
     Errors: UserError for any other graph.
     """
     session = open_session(path, threads=threads)
-    frame, outputs = session.get_inputs()[0].shape, [output.shape for output in session.get_outputs()]
-    if len(frame) == 4 and frame[1] == 3:
+    inputs = session.get_inputs()
+    outputs = [output.shape for output in session.get_outputs()]
+    frame = inputs[0].shape if inputs else []
+    if (
+        len(inputs) == 1
+        and _is_frame(frame)
+        and outputs
+        and all(output.type in FLOATS for output in session.get_outputs())
+    ):
         if _has_grids(frame, outputs[0]):
             return YoloxDetector(session, decoded=_is_decoded(_run_on_noise(session)))
         if _has_cells(frame, outputs[0]) and _is_fastest_det(_run_on_noise(session)):
@@ -143,19 +153,28 @@ def onnx_network(path: str | Path, *, threads: int = 0) -> LevelsDetector | Onnx
             is_single = outputs[0][1] == 1
             if not is_single or _is_probability(_run_on_noise(session)):
                 return OnnxSegmenter(session, has_probabilities=is_single)
+    taken, returned = (", ".join(map(str, shapes)) or "nothing" for shapes in ([one.shape for one in inputs], outputs))
     raise UserError(
-        f"{path}: takes {frame} and returns {', '.join(map(str, outputs))}, expected YOLOX, (1, 3, S, S) to (1, cells, "
+        f"{path}: takes {taken} and returns {returned}, expected YOLOX, (1, 3, S, S) to (1, cells, "
         "5 + classes), FastestDet, (1, 3, H, W) to (1, 5 + classes, H / 16, W / 16), or a segmenter, (1, 3, H, W) to "
         "(1, classes, h, w) of floats, where h is H / 32 or more and classes 2 or more, or 1 with probabilities from 0 "
         "to 1; export one of these"
     )
 
 
+def _is_frame(shape: Shape) -> bool:
+    """Whether an input is (1, 3, H, W), sides and batch fixed to usual numbers, or not fixed."""
+    sides = [side for side in shape[2:] if isinstance(side, int)]
+    is_one = len(shape) == 4 and shape[1] == 3 and (shape[0] == 1 or not isinstance(shape[0], int))
+    return is_one and all(1 <= side <= MOST_SIDE for side in sides)
+
+
 def _has_grids(frame: Shape, output: Shape) -> bool:
     """Whether an output has a row for each cell of YOLOX's grids."""
     side = frame[2]
-    is_fixed = len(output) == 3 and isinstance(output[2], int)
-    return is_fixed and isinstance(side, int) and output[1] == sum((side // s) ** 2 for s in STRIDES)
+    if not isinstance(side, int) or frame[3] != side or len(output) != 3 or not isinstance(output[2], int):
+        return False
+    return output[2] > 5 and output[1] == sum((side // s) ** 2 for s in STRIDES)
 
 
 def _has_cells(frame: Shape, output: Shape) -> bool:
@@ -173,6 +192,8 @@ def _has_logits(frame: Shape, outputs: Sequence[Shape]) -> bool:
     if len(first) != 4 or not isinstance(first[1], int) or first[1] < 1 or any(other != first for other in outputs[1:]):
         return False
     sides = [side for side in (*frame[2:], *first[2:]) if isinstance(side, int)]
+    if min(sides, default=1) < 1:
+        return False
     if len(sides) < 4:  # a graph for any size
         return True
     down, across = round(sides[0] / sides[2]), round(sides[1] / sides[3])
@@ -201,10 +222,25 @@ def _is_fastest_det(cells: Tensor) -> bool:
     return bool(((anything >= 0) & (anything <= 1)).all()) and torch.allclose(total, torch.ones_like(total), atol=1e-3)
 
 
-def open_session(path: str | Path, *, threads: int = 0) -> "InferenceSession":
-    """ONNX Runtime's session of a graph, on the CPU. threads: of one operator; 0 for as many as there are cores.
+@cache
+def _bound_memory() -> None:
+    """Makes the arena of `MOST_MEMORY` bytes that this process's sessions share; a graph may ask for any size."""
+    import onnxruntime
 
-    Errors: UserError where ONNX Runtime is missing or cannot read the file.
+    info = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    onnxruntime.create_and_register_allocator(info, onnxruntime.OrtArenaCfg({"max_mem": MOST_MEMORY}))
+
+
+def open_session(path: str | Path, *, threads: int = 0) -> "InferenceSession":
+    """ONNX Runtime's session of a graph, on the CPU. The file may come from anyone: weights that lie outside its folder
+    are refused, and memory is bounded; but a graph is a program, and may run long.
+
+    threads: of one operator; 0 for as many as there are cores.
+
+    Errors: UserError where ONNX Runtime is missing or cannot read the file; on `run`, where it fails, or the outputs'
+    shapes are not those that the file says.
     """
     try:
         import onnxruntime
@@ -219,11 +255,33 @@ def open_session(path: str | Path, *, threads: int = 0) -> "InferenceSession":
         def __deepcopy__(self, memo: object) -> "InferenceSession":
             return self
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would slow other work
+        def run(self, names: Sequence[str] | None, inputs: dict[str, Any], options: Any = None) -> list[Any]:
+            try:
+                results: list[Any] = super().run(names, inputs, options)
+            except Exception as error:  # ONNX Runtime raises many types
+                raise UserError(f"{path}: ONNX Runtime cannot run it ({_reason(error)}); give another file") from error
+            for value, result in zip(self.get_outputs(), results, strict=True):
+                shape = getattr(result, "shape", ())
+                if len(shape) != len(value.shape) or any(
+                    isinstance(side, int) and side != given for side, given in zip(value.shape, shape, strict=True)
+                ):
+                    raise UserError(
+                        f"{path}: returns {value.name} of shape {list(shape)}, although it says {value.shape}; give "
+                        "another file"
+                    )
+            return results
+
+    _bound_memory()
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.log_severity_level = 4  # what is wrong is in the exceptions
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would slow other work
+    settings.add_session_config_entry("session.use_env_allocators", "1")  # those of `_bound_memory`
     try:
-        return SharedSession(str(path), options, providers=["CPUExecutionProvider"])
+        return SharedSession(str(path), settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises many types
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: is not a network in ONNX ({reason}); give another file") from error
+        raise UserError(f"{path}: is not a network in ONNX ({_reason(error)}); give another file") from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -77,7 +77,7 @@ def from_named(tensors: Mapping[str, Tensor], name: str) -> NetworkOutputs:
         return tensors[name]
     keys = dict.fromkeys(path.removeprefix(f"{name}/").split("/")[0] for path in tensors if path.startswith(f"{name}/"))
     parts = {key: from_named(tensors, f"{name}/{key}") for key in keys}
-    if not keys or not all(key.isdigit() for key in keys):
+    if not keys or not all(key.isascii() and key.isdecimal() for key in keys):
         return parts
     return [parts.get(str(i)) for i in range(1 + max(int(key) for key in keys))]
 

@@ -1,8 +1,7 @@
 """What a network of several frames sees of a video: which frames, which square of them, and at which size."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -12,6 +11,8 @@ from torch.nn import functional as F
 
 Sampling = Literal["segments", "dense"]
 
+MOST_PIXELS = 2**27  # of a clip with the frames between its own, as a stream keeps them
+MOST_WINDOW = 999
 MARGIN = 8 / 7  # short side ÷ crop when a frame is cut for a test, 256 to 224 as the field has it
 
 
@@ -29,8 +30,10 @@ class ClipView:
             leaves that step out.
 
     Raises:
-        ValueError: A number is below 1.
+        ValueError: A number is below 1, or the clip is larger than a machine could keep.
     """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     num_frames: int = 8
     sampling: Sampling = "segments"
@@ -43,6 +46,13 @@ class ClipView:
         for name in ("num_frames", "stride", "crop", "size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.detail is not None and self.detail < 1:
+            raise ValueError(f"detail must be at least 1, got {self.detail}")
+        pixels = self.num_frames * self.stride * max(self.crop, self.size, self.detail or 1) ** 2
+        if pixels > MOST_PIXELS:
+            raise ValueError(
+                f"num_frames · stride · size² must be at most {MOST_PIXELS}, got {pixels}; choose a smaller clip"
+            )
 
     def cut(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(crop, crop, 3): the centred square of a frame (H, W, 3) whose short side is 8/7 of `crop`."""
@@ -83,18 +93,21 @@ class WindowView:
     Networks may look at windows of different length around one frame: each takes the middle of what is drawn.
 
     Args:
-        window: Number of frames, odd, at least 1.
+        window: Number of frames, odd, from 1 to 999.
 
     Raises:
-        ValueError: `window` is even or below 1.
+        ValueError: `window` is even or out of range.
     """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     window: int
 
     def __post_init__(self) -> None:
-        if self.window < 1 or self.window % 2 == 0:
+        if not 1 <= self.window <= MOST_WINDOW or self.window % 2 == 0:
             raise ValueError(
-                f"window must be an odd number of frames, so that one is the centre, and at least 1, got {self.window}"
+                "window must be an odd number of frames, so that one is the centre, and at least 1, at most "
+                f"{MOST_WINDOW}, got {self.window}"
             )
 
     def cut(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -124,11 +137,6 @@ class WindowView:
 
 
 View = ClipView | WindowView
-
-
-def view_of_values(values: Mapping[str, Any]) -> View:
-    """The view from which `dataclasses.asdict` made `values`."""
-    return WindowView(**values) if "window" in values else ClipView(**values)
 
 
 def cut_square(image: NDArray[np.uint8], *, share: float, place: tuple[float, float], size: int) -> NDArray[np.uint8]:

@@ -1,7 +1,8 @@
 """Decoded frames → the numbers that a network was trained on."""
 
+import math
 from dataclasses import asdict, dataclass
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,11 +19,20 @@ class Normalisation:
 
     Args:
         mean: Of red, green and blue in 0…1; ImageNet's by default.
-        std: Likewise.
+        std: Likewise, above 0.
+
+    Raises:
+        ValueError: A value is not a number, or a std is 0 or less.
     """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     mean: tuple[Mean, Mean, Mean] = (0.485, 0.456, 0.406)
     std: tuple[Deviation, Deviation, Deviation] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(value) for value in (*self.mean, *self.std)) or min(self.std) <= 0:
+            raise ValueError(f"mean and std must be numbers, std above 0, got {self.mean} and {self.std}")
 
     def __call__(self, frames: Tensor) -> Tensor:
         """(…, 3, H, W) float32, normalised, of frames (…, 3, H, W) uint8 in 0…255. The memory layout stays."""

@@ -9,7 +9,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidistill.config import Values
+from vidistill.config import Values, whole_number
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
 from vidistill.methods.supervised import Supervised
@@ -47,9 +47,9 @@ class Point:
 def parse_view(text: str) -> ViewSettings:
     """A view from `size`, or from `size:detail` for frames reduced to `detail` and enlarged to `size`."""
     size, colon, detail = text.partition(":")
-    if not size.isdigit() or (colon and not detail.isdigit()):
+    if not whole_number(size) or (colon and not whole_number(detail)):
         raise UserError(f"--views {text}: give a size in pixels as in 112, or size:detail as in 224:112")
-    return ViewSettings(size=int(size), detail=int(detail) if colon else None)
+    return ViewSettings(size=whole_number(size), detail=whole_number(detail))
 
 
 def run_sweep(path: Path, views: Sequence[str], assignments: Sequence[str]) -> tuple[list[Point], Path]:

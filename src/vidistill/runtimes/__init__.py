@@ -1,11 +1,11 @@
 """How students run where they are deployed: `RUNTIMES`. A new runtime is a file here and one line below."""
 
-import json
 from pathlib import Path
 
+import pydantic
 from torch import Tensor
 
-from vidistill.config import choose
+from vidistill.config import choose, validate_json
 from vidistill.errors import UserError
 from vidistill.runtimes.compiled import Compiled
 from vidistill.runtimes.contract import Deployed, Exported, Runtime
@@ -24,6 +24,12 @@ RUNTIMES: dict[str, Runtime] = {
     "openvino": OpenVino(),
 }
 DEFAULT = "eager"
+
+
+class _ExportedFor(pydantic.BaseModel):
+    """What every exported card says, whatever else its runtime keeps there."""
+
+    runtime: str
 
 
 def deploy(
@@ -78,7 +84,9 @@ def open_student(path: str | Path, *, threads: int = 0) -> Student:
     if not card.is_file():
         return load_student(path)
     try:
-        name = json.loads(card.read_text("utf-8"))["runtime"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        text = card.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{card}: cannot be read ({error}); export the student again") from error
-    return choose(RUNTIMES, str(name), where=f"{card}: runtime").load(Path(path), threads=threads)
+    where, advice = f"{card}: is not the card of an exported student", "export it again"
+    name = validate_json(_ExportedFor, text, where=where, advice=advice).runtime
+    return choose(RUNTIMES, name, where=f"{card}: runtime").load(Path(path), threads=threads)

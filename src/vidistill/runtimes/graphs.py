@@ -10,22 +10,24 @@ import logging
 import shutil
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from vidistill.config import Values
+from vidistill.config import Settings, Values, validate_json
 from vidistill.errors import UserError
 from vidistill.files import atomic_path, writing
+from vidistill.models.onnx_networks import MOST_SIDE
 from vidistill.models.outputs import NetworkOutputs, from_named, largest_gap, logits_of, named_tensors
 from vidistill.ops.clip_view import ClipView, WindowView
+from vidistill.ops.digest import digest
 from vidistill.ops.modules import copied
 from vidistill.runtimes.contract import Deployed, Exported, Runtime
 from vidistill.runtimes.eager import as_frames
@@ -41,13 +43,12 @@ FRAME = "frame"
 NEXT = "next/"  # ahead of the name of a state tensor that the frame makes anew
 OUTPUT = "output"
 FRAME_SIZE = (360, 640)
-GRAPHS = ("key", "first_delta", "delta")
+OUTPUT_PATH = rf"^{OUTPUT}(/([0-9]{{1,3}}|[^/0-9][^/]*))*$"  # no list index that would need a long list
 PARITY_KEYS = (True, False, False, False, True, False)  # which frames of the parity check are key frames
 
 
-@dataclass(frozen=True)
-class Graph:
-    """What a traced graph takes and gives, by the names that its file has.
+class Graph(Settings):
+    """What a traced graph takes and gives, by name.
 
     Args:
         inputs: `frame` and what it needs of the state.
@@ -58,20 +59,39 @@ class Graph:
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    takes: tuple[str, ...]
-    leaves: tuple[str, ...]
+    takes: tuple[str, ...] = ()
+    leaves: tuple[str, ...] = ()
 
-    @classmethod
-    def from_values(cls, values: Values) -> "Graph":
-        return cls(**{name: tuple(map(str, values[name])) for name in ("inputs", "outputs", "takes", "leaves")})
+
+class ExportedCard(Settings):
+    """The contents of `card.json`. outputs: paths of the outputs' tensors, see `named_tensors`."""
+
+    runtime: str
+    precision: str
+    outputs: Annotated[tuple[Annotated[str, Field(max_length=200, pattern=OUTPUT_PATH)], ...], Field(min_length=1)]
+    graphs: dict[Literal["key", "first_delta", "delta"], Graph]
+    card: Values
+
+
+class TensorSpec(NamedTuple):
+    """A tensor that goes in or out of a graph; a side that a graph leaves open is None."""
+
+    shape: tuple[int | None, ...]
+    dtype: torch.dtype | None
 
 
 class GraphSession(Protocol):
-    """A graph that a runtime has opened, for frames of one size."""
+    """A graph that a runtime has opened, for frames of one size. inputs: by name. outputs: in order."""
 
-    def frame_shape(self) -> tuple[int, ...]: ...
+    inputs: Mapping[str, TensorSpec]
+    outputs: Sequence[TensorSpec]
+
     def run(self, inputs: dict[str, Tensor]) -> list[Tensor]:
-        """Its outputs in order. Inputs are read where they lie; outputs are tensors of their own."""
+        """Its outputs in order. Inputs are read where they lie; outputs are tensors of their own.
+
+        Raises:
+            UserError: the graph cannot run on them.
+        """
 
 
 class GraphRuntime(Runtime):
@@ -136,15 +156,14 @@ class GraphRuntime(Runtime):
         with writing(folder), TemporaryDirectory() as work:
             graphs, paths = trace(student, pixels, Path(work))
             card = json.loads(student.card.to_json())
-            values: Values = {
-                "runtime": self.name, "precision": precision, "outputs": paths,
-                "graphs": {name: asdict(graph) for name, graph in graphs.items()}, "card": card,
-            }  # fmt: skip
+            values = ExportedCard.model_validate(
+                {"runtime": self.name, "precision": precision, "outputs": paths, "graphs": graphs, "card": card}
+            )
             ready = Path(work) / "ready"
             ready.mkdir()
             for name in graphs:
                 self.convert(Path(work) / f"{name}.onnx", ready / f"{name}{self.suffix}")
-            (ready / "card.json").write_text(json.dumps(values, indent=2))
+            (ready / "card.json").write_text(values.model_dump_json(indent=2), encoding="utf-8")
             gap = parity(student, self.load(ready), pixels)
             if not gap < self.parity[precision]:
                 raise UserError(
@@ -155,20 +174,25 @@ class GraphRuntime(Runtime):
 
     def load(self, folder: Path, *, threads: int = 0) -> Deployed:
         where = folder / "card.json"
+        not_one, again = f"{where}: is not the card of an exported student", "export it again"
         try:
-            values = json.loads(where.read_text("utf-8"))
-            card = Card.from_json(json.dumps(values["card"]), where=str(where))
-            paths, precision = [str(path) for path in values["outputs"]], str(values["precision"])
-            graphs = {str(name): Graph.from_values(graph) for name, graph in values["graphs"].items()}
-            if precision not in self.precisions or not {"key"} <= graphs.keys() <= set(GRAPHS):
-                raise ValueError(f"precision {precision}, graphs {', '.join(graphs)}")
-        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{where}: is not the card of an exported student ({error!r}); export it again") from error
+            text = where.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{where}: cannot be read ({error}); {again}") from error
+        values = validate_json(ExportedCard, text, where=not_one, advice=again)
+        if values.precision not in self.precisions or "key" not in values.graphs:
+            raise UserError(f"{not_one} in {self.name}, of precision {values.precision}; {again}")
+        card = Card.from_json(json.dumps(values.card), where=str(where))
+        files = {name: folder / f"{name}{self.suffix}" for name in values.graphs}
         opened = [
-            (graph, self.open(folder / f"{name}{self.suffix}", precision=precision, threads=threads))
-            for name, graph in graphs.items()
+            (graph, self.open(files[name], precision=values.precision, threads=threads))
+            for name, graph in values.graphs.items()
         ]
-        student = GraphStudent(opened, card, paths, runtime=self.name, precision=precision)
+        _check_graphs(opened, len(values.outputs), where=str(folder))
+        contents = digest(text, {path.name: _bytes_of(path) for path in sorted(folder.glob(f"*{self.suffix}"))})
+        student = GraphStudent(
+            opened, card, values.outputs, runtime=self.name, precision=values.precision, identity=contents
+        )
         return _AroundWindows(student) if isinstance(card.view, WindowView) else student
 
     def part(self, module: nn.Module, args: tuple[Tree, ...], *, precision: str = "float32") -> Callable[[], Any]:
@@ -199,13 +223,18 @@ class GraphStudent(Deployed):
         *,
         runtime: str,
         precision: str,
+        identity: bytes,
     ) -> None:
         super().__init__(nn.Identity(), card)
+        self._identity = identity
         self.runtime, self.precision, self.has_one_size = runtime, precision, True
         self._by_state = {frozenset(graph.takes): (graph, session) for graph, session in opened}
         self._paths = paths
-        self._shape = opened[0][1].frame_shape()
+        self._shape = opened[0][1].inputs[FRAME].shape
         self._has_window = any(WINDOW in graph.takes for graph, _ in opened)
+
+    def identity(self) -> bytes:
+        return self._identity
 
     @property
     def has_key_frames(self) -> bool:
@@ -254,7 +283,7 @@ class GraphStudent(Deployed):
                 f"the exported student takes frames of {expected}, got {size}; export it again with --size {size}"
             )
         if frozenset(state) not in self._by_state:
-            raise UserError("the state is not one that this student leaves; begin with a key frame")
+            raise UserError("the state is of another student; begin with a key frame")
         graph, session = self._by_state[frozenset(state)]
         given = {FRAME: pixels, **state}
         made = session.run({name: given[name] for name in graph.inputs})
@@ -263,6 +292,31 @@ class GraphStudent(Deployed):
         outputs = from_named({path: results[name] for path, name in zip(self._paths, own, strict=True)}, OUTPUT)
         changed = {name.removeprefix(NEXT): results[name] for name in graph.outputs if name.startswith(NEXT)}
         return outputs, {name: changed[name] if name in changed else state[name] for name in graph.leaves}
+
+
+def _check_graphs(opened: Sequence[tuple[Graph, GraphSession]], num_outputs: int, *, where: str) -> None:
+    """Raises a UserError unless the sessions are what a card says of them, and each state is made as it is taken."""
+
+    def require(fits: bool, expected: str) -> None:
+        if not fits:
+            raise UserError(f"{where}: its graphs are not those of its card, expected {expected}; export it again")
+
+    frame = opened[0][1].inputs.get(FRAME)
+    require(opened[0][0].takes == () and frame is not None and frame.dtype == torch.uint8, f"a key graph of '{FRAME}'")
+    assert frame is not None
+    is_frame = len(frame.shape) in (4, 5) and frame.shape[0] == 1 and frame.shape[-1] == 3
+    require(is_frame and all(side and 1 <= side <= MOST_SIDE for side in frame.shape), "frames of one size")
+    made: dict[str, TensorSpec] = {FRAME: frame}
+    for graph, session in opened:
+        own = [name for name in graph.outputs if name.split(".")[0] == OUTPUT]
+        require(len(graph.outputs) == len(session.outputs) and len(own) == num_outputs, f"{num_outputs} outputs")
+        made |= {name.removeprefix(NEXT): spec for name, spec in zip(graph.outputs, session.outputs, strict=True)}
+        require(all(None not in spec.shape and spec.dtype for spec in session.outputs), "tensors of one size")
+        changed = {name.removeprefix(NEXT) for name in graph.outputs if name.startswith(NEXT)}
+        require(set(graph.leaves) <= changed | set(graph.takes), "a state that the graphs make")
+    for graph, session in opened:
+        require(set(session.inputs) <= set(graph.inputs) <= {FRAME, *graph.takes}, "inputs that the state has")
+        require(all(made.get(name) == spec for name, spec in session.inputs.items()), "inputs as the outputs before")
 
 
 class _AroundWindows(LookAhead, Deployed):
@@ -297,7 +351,7 @@ def trace(student: Student, pixels: Tensor, folder: Path) -> tuple[dict[str, Gra
         inputs = export_onnx(
             _GraphOf(ready, changed).eval(), (pixels,), kwargs, folder / f"{name}.onnx", [FRAME, *state], names
         )
-        graphs[name] = Graph(tuple(inputs), tuple(names), tuple(state), tuple(after))
+        graphs[name] = Graph(inputs=tuple(inputs), outputs=tuple(names), takes=tuple(state), leaves=tuple(after))
         if after.keys() == state.keys():  # every further frame is like this one
             return graphs, paths
         state = after
@@ -364,6 +418,10 @@ def export_onnx(
         raise UserError(f"the network cannot be exported to ONNX: {reason}; run it with runtime eager") from error
     assert program is not None
     return [str(value.name) for value in program.model.graph.inputs]
+
+
+def _bytes_of(path: Path) -> Tensor:
+    return torch.frombuffer(bytearray(path.read_bytes() or b"0"), dtype=torch.uint8)
 
 
 def _moved(ready: Path, folder: Path) -> tuple[Path, ...]:

@@ -1,14 +1,16 @@
 """ONNX Runtime on the CPU. Tensors are bound where they lie: nothing of a state is copied."""
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from vidistill.errors import UserError
 from vidistill.models.onnx_networks import open_session
-from vidistill.runtimes.graphs import FRAME, GraphRuntime
+from vidistill.runtimes.graphs import GraphRuntime, TensorSpec
 
 TYPES = {
     "tensor(float)": torch.float32,
@@ -40,25 +42,34 @@ class OnnxSession:
     """A graph in ONNX Runtime."""
 
     def __init__(self, path: Path, *, threads: int) -> None:
+        self._path = path
         self._session = open_session(path, threads=threads)
-        self._outputs = [(v.name, TYPES[v.type], tuple(v.shape)) for v in self._session.get_outputs()]
+        self.inputs: Mapping[str, TensorSpec] = {value.name: _spec(value) for value in self._session.get_inputs()}
+        self.outputs: Sequence[TensorSpec] = [_spec(value) for value in self._session.get_outputs()]
+        self._names = [value.name for value in self._session.get_outputs()]
 
     def __deepcopy__(self, memo: object) -> "OnnxSession":
         return self  # it keeps nothing from run to run
 
-    def frame_shape(self) -> tuple[int, ...]:
-        return next(tuple(value.shape) for value in self._session.get_inputs() if value.name == FRAME)
-
     def run(self, inputs: dict[str, Tensor]) -> list[Tensor]:
         binding = self._session.io_binding()
         given = {name: tensor.contiguous() for name, tensor in inputs.items()}  # alive until the run has ended
-        for name, tensor in given.items():
-            binding.bind_input(name, "cpu", 0, _numpy_type(tensor), tuple(tensor.shape), tensor.data_ptr())
-        results = [torch.empty(shape, dtype=dtype) for _, dtype, shape in self._outputs]
-        for (name, _, shape), tensor in zip(self._outputs, results, strict=True):
-            binding.bind_output(name, "cpu", 0, _numpy_type(tensor), shape, tensor.data_ptr())
-        self._session.run_with_iobinding(binding)
+        results = [torch.empty(spec.shape, dtype=spec.dtype) for spec in self.outputs]  # type: ignore[arg-type]
+        try:
+            for name, tensor in given.items():
+                if name in self.inputs:
+                    binding.bind_input(name, "cpu", 0, _numpy_type(tensor), tuple(tensor.shape), tensor.data_ptr())
+            for name, tensor in zip(self._names, results, strict=True):
+                binding.bind_output(name, "cpu", 0, _numpy_type(tensor), tuple(tensor.shape), tensor.data_ptr())
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # ONNX Runtime raises many types
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{self._path}: ONNX Runtime cannot run it ({reason}); export the student again") from error
         return results
+
+
+def _spec(value: Any) -> TensorSpec:
+    return TensorSpec(tuple(side if isinstance(side, int) else None for side in value.shape), TYPES.get(value.type))
 
 
 def _numpy_type(tensor: Tensor) -> type:

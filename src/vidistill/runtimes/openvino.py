@@ -1,5 +1,6 @@
 """OpenVINO on the CPU, in float32 or bfloat16. Tensors are shared with it: nothing of a state is copied."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vidistill.errors import UserError
-from vidistill.runtimes.graphs import FRAME, GraphRuntime
+from vidistill.runtimes.graphs import GraphRuntime, TensorSpec
 
 TYPES = {
     "f32": torch.float32,
@@ -67,25 +68,33 @@ class OpenVinoSession:
         except RuntimeError as error:
             reason = " ".join(str(error).split())[-200:]
             raise UserError(f"{path}: cannot be run by OpenVINO ({reason}); export the student again") from error
+        self._path = path
         self._tensor = openvino.Tensor
         compiled = self._request.get_compiled_model()
-        self._inputs = {name: port for port in compiled.inputs for name in port.get_names()}
-        self._outputs = [
-            (port, TYPES[port.get_element_type().get_type_name()], tuple(port.get_shape())) for port in compiled.outputs
-        ]
+        self._ports = {name: port for port in compiled.inputs for name in port.get_names()}
+        self.inputs: Mapping[str, TensorSpec] = {name: _spec(port) for name, port in self._ports.items()}
+        self.outputs: Sequence[TensorSpec] = [_spec(port) for port in compiled.outputs]
 
     def __deepcopy__(self, memo: object) -> "OpenVinoSession":
         return self  # it keeps nothing from run to run
 
-    def frame_shape(self) -> tuple[int, ...]:
-        return tuple(self._inputs[FRAME].get_shape())
-
     def run(self, inputs: dict[str, Tensor]) -> list[Tensor]:
         given = {name: tensor.contiguous() for name, tensor in inputs.items()}  # alive until the run has ended
-        for name, tensor in given.items():
-            self._request.set_tensor(self._inputs[name], self._tensor(tensor.numpy(), shared_memory=True))
-        results = [torch.empty(shape, dtype=dtype) for _, dtype, shape in self._outputs]
-        for (port, _, _), tensor in zip(self._outputs, results, strict=True):
-            self._request.set_tensor(port, self._tensor(tensor.numpy(), shared_memory=True))
-        self._request.infer()
+        results = [torch.empty(spec.shape, dtype=spec.dtype) for spec in self.outputs]  # type: ignore[arg-type]
+        try:
+            for name, tensor in given.items():
+                if name in self._ports:
+                    self._request.set_tensor(self._ports[name], self._tensor(tensor.numpy(), shared_memory=True))
+            for port, tensor in zip(self._request.get_compiled_model().outputs, results, strict=True):
+                self._request.set_tensor(port, self._tensor(tensor.numpy(), shared_memory=True))
+            self._request.infer()
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[-200:]
+            raise UserError(f"{self._path}: OpenVINO cannot run it ({reason}); export the student again") from error
         return results
+
+
+def _spec(port: Any) -> TensorSpec:
+    sides = port.get_partial_shape()
+    shape = tuple(side.get_length() if side.is_static else None for side in sides)
+    return TensorSpec(shape, TYPES.get(port.get_element_type().get_type_name()))

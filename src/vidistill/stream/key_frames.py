@@ -4,6 +4,7 @@ A policy is called as `is_key, memory = policy(frame, memory)`, with memory None
 tensors, saved and restored with a stream's state.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vidistill.config import whole_number
 from vidistill.errors import UserError
 
 Memory = dict[str, Tensor]
@@ -81,13 +83,12 @@ def parse_policy(text: str) -> KeyFramePolicy:
     name, _, drift = text.partition(":")
     if text == "never":
         return Never()
-    if text.isdigit():
-        return Fixed(int(text))
-    try:
-        if name == "adaptive":
+    interval = whole_number(text)
+    if interval is not None:
+        return Fixed(interval)
+    with suppress(ValueError):
+        if name == "adaptive" and (not drift or 0 <= float(drift) <= 1):
             return Adaptive(drift=float(drift)) if drift else Adaptive()
-    except ValueError:
-        pass
     raise UserError(f"key frames '{text}': give a number of frames, adaptive, adaptive:0.03 for a drift, or never")
 
 

@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -22,14 +23,17 @@ from vidistill.errors import UserError
 from vidistill.files import atomic_path
 from vidistill.models.outputs import NetworkOutputs
 from vidistill.ops.clip_view import WindowView
+from vidistill.ops.digest import digest
 from vidistill.ops.modules import copied
-from vidistill.runtimes import Deployed, deploy
-from vidistill.stream.key_frames import Fixed, KeyFramePolicy, Memory
+from vidistill.runtimes import DEFAULT, Deployed, deploy
+from vidistill.stream.key_frames import THUMBNAIL, Fixed, KeyFramePolicy, Memory
 from vidistill.students.state import KEY, State, without_key_frame
 from vidistill.students.student import Student
 from vidistill.tasks import StreamOutput, Task
 
 T = TypeVar("T")
+
+CHECKSUM = "stream/checksum"  # of all other tensors of a state
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,8 @@ class Stream:
         is_key, self._memory = self.key_frames(pixels.permute(0, 3, 1, 2), self._memory)
         self._waiting.append(_Waiting(math.nan if pts_seconds is None else pts_seconds, image))
         self.index += 1
-        student = self._student_for(pixels)
+        with self._own_errors():
+            student = self._student_for(pixels)
         student.expect_key_frames(self._interval)
         if student.delay and not self._has_key_frame():
             is_key = True  # there is none yet from which this one could follow
@@ -139,7 +144,8 @@ class Stream:
         if is_key and state is not None:
             state = without_key_frame(state)
             self._state = None  # the old key frame's memory is free before the new one's is made
-        network_outputs, self._state = student(pixels, state or None)
+        with self._own_errors():
+            network_outputs, self._state = student(pixels, state or None)
         return outputs if network_outputs is None else [*outputs, self._output(network_outputs, is_key, began)]
 
     @torch.inference_mode()
@@ -149,7 +155,8 @@ class Stream:
             return []
         student = self._student_for(self._pixels(self._waiting[0].image))
         is_key, began = not self._has_key_frame(), perf_counter()
-        late = student.flush(self._state)
+        with self._own_errors():
+            late = student.flush(self._state)
         each = (perf_counter() - began) / max(1, len(late))
         self._state = self._memory = None
         return [self._output(outputs, is_key, perf_counter() - each) for outputs in late]
@@ -220,6 +227,21 @@ class Stream:
         """Of the frames that the state keeps."""
         return self.student.spacing_for(self._interval)
 
+    @contextmanager
+    def _own_errors(self) -> Iterator[None]:
+        """Turns what a network, which may be anyone's, raises into a UserError."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            size = "x".join(str(side) for side in (self._size or ())[1::-1])
+            reason = (str(error).strip().splitlines() or [""])[0][:300]
+            raise UserError(
+                f"the student cannot run on frames of {size}, or its outputs are not those of its task "
+                f"({type(error).__name__}: {reason}); give frames of another size or another student"
+            ) from error
+
     def _has_key_frame(self) -> bool:
         return any(name.startswith(KEY) for name in self._state or {})
 
@@ -229,7 +251,8 @@ class Stream:
         frame = self._waiting.popleft()
         size = frame.image.shape[0], frame.image.shape[1]
         seen = None if self.height is None else (self.height, resized_width(size, self.height))
-        prediction = self.task.decode(outputs, size=size, seen=seen)[0].cpu().numpy()
+        with self._own_errors():
+            prediction = self.task.decode(outputs, size=size, seen=seen)[0].cpu().numpy()
         pts_seconds = None if math.isnan(frame.pts_seconds) else frame.pts_seconds
         return StreamOutput(index, pts_seconds, frame.image, prediction, is_key, (perf_counter() - began) * 1e3)
 
@@ -241,23 +264,35 @@ class Stream:
         tensors["stream/size"] = torch.tensor(self._size or ())
         tensors["stream/height"] = torch.tensor(self.height or 0)
         tensors["stream/spacing"] = torch.tensor(self._spacing)
+        tensors["stream/student"] = self._identity()
         if self._waiting:
             tensors["waiting/images"] = torch.from_numpy(np.stack([frame.image for frame in self._waiting]))
             seconds = [frame.pts_seconds for frame in self._waiting]
             tensors["waiting/pts_seconds"] = torch.tensor(seconds, dtype=torch.float64)
-        return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+        tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+        return tensors | {CHECKSUM: _checksum(tensors)}
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
         """Continues where the stream that gave `tensors` was.
 
         Raises:
-            UserError: they are not a stream's state, or one of another height or other key frames.
+            UserError: they are not a stream's state as it was saved, or one of another student, runtime, precision,
+                height or other key frames.
         """
         try:
             index, height = int(tensors["stream/index"]), int(tensors["stream/height"]) or None
             size, spacing = tuple(tensors["stream/size"].tolist()) or None, int(tensors["stream/spacing"])
+            student, checksum = tensors["stream/student"], tensors[CHECKSUM]
         except KeyError as error:
             raise UserError(f"the tensors are not the state of a stream: {error} is missing") from error
+        except (ValueError, RuntimeError, TypeError) as error:
+            raise UserError(f"the tensors are not the state of a stream ({error}); give what was saved") from error
+        if not torch.equal(checksum.cpu(), _checksum({n: t for n, t in tensors.items() if n != CHECKSUM})):
+            raise UserError("the state is not as it was saved: its checksum differs; save it again")
+        if not torch.equal(student.cpu(), self._identity()):
+            raise UserError(
+                "the state is of another student, runtime or precision; continue with those that it was saved with"
+            )
         if height != self.height:
             raise UserError(
                 f"the state is of a stream of height {height or 'as given'}, this one has {self.height or 'as given'}; "
@@ -268,17 +303,42 @@ class Stream:
                 f"the state is of a stream that keeps one frame in {spacing}, this one keeps one in {self._spacing}; "
                 "continue with the same key frames"
             )
+        memory = self._part(tensors, "policy/")
+        _, kept = self.key_frames(torch.zeros(1, 3, *THUMBNAIL, dtype=torch.uint8, device=self.device), None)
+        if memory and memory.keys() != kept.keys():
+            raise UserError(
+                f"the state is of a stream whose key frames depend on {', '.join(sorted(memory))}, this one's on "
+                f"{', '.join(sorted(kept))}; continue with the same key frames"
+            )
         self.index, self._size = index, size
         state = self._part(tensors, "model/")
         self._state = state or None
-        self._memory = self._part(tensors, "policy/") or None
+        self._memory = memory or None
+        self._waiting = deque()
         if "waiting/images" in tensors:
             seconds, images = tensors["waiting/pts_seconds"].tolist(), tensors["waiting/images"].numpy()
             self._waiting = deque(_Waiting(*frame) for frame in zip(seconds, images, strict=True))
 
+    def _identity(self) -> Tensor:
+        """(20,) uint8: a hash of the student and of how it runs, by which a state knows what it is of."""
+        running = self.running
+        how = f"{running.runtime or DEFAULT} {running.precision or 'float32'}"
+        if isinstance(self.student, Deployed):
+            how = f"{self.student.runtime} {self.student.precision}"
+        return _bytes(digest(self.student.identity().hex() + how, {}))
+
     def _part(self, tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
         named = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         return {name: tensor.to(self.device) for name, tensor in named.items()}
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> Tensor:
+    """(20,) uint8."""
+    return _bytes(digest("", dict(sorted(tensors.items()))))
+
+
+def _bytes(values: bytes) -> Tensor:
+    return torch.tensor(list(values), dtype=torch.uint8)
 
 
 def side_by_side(
@@ -322,4 +382,7 @@ def load_state(stream: Stream, path: str | Path) -> None:
         raise UserError(
             f"{path}: cannot be read as a stream's state ({error}); give what --save-state wrote"
         ) from error
-    stream.load_state_dict(tensors)
+    try:
+        stream.load_state_dict(tensors)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error

@@ -2,15 +2,43 @@
 
 import json
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from vidistill.config import Values, plain
+import pydantic
+from pydantic import Field
+
+from vidistill.config import Settings, Values, plain, validate_json
 from vidistill.errors import UserError
-from vidistill.ops.clip_view import View, view_of_values
+from vidistill.models.untrusted import LARGEST
+from vidistill.ops.clip_view import ClipView, View, WindowView
 from vidistill.ops.normalise import Normalisation
-from vidistill.students.delta.plan import Plan
+from vidistill.students.delta.plan import BlockPlan, Plan
 from vidistill.tasks import Naming, Task, task_of
 
 CARD_VERSION = 1
+
+Level = Annotated[int, Field(ge=0, le=255)]
+
+
+class _Version(pydantic.BaseModel):
+    """What every version's card says, whatever else it holds."""
+
+    version: int
+
+
+class CardValues(Settings):
+    """A card as a file holds it, see `Card`."""
+
+    version: int
+    network: Values = Field(default_factory=dict)
+    form: str = "per_frame"
+    task: Values = Field(default_factory=dict)
+    plan: tuple[BlockPlan, ...] = ()
+    normalisation: Normalisation = Normalisation()
+    class_names: Annotated[tuple[Annotated[str, Field(max_length=1000)], ...], Field(max_length=LARGEST)] = ()
+    palette: Annotated[tuple[tuple[Level, Level, Level], ...], Field(max_length=LARGEST)] = ()
+    key_frame_interval: Annotated[int, Field(ge=1, le=LARGEST)] = 1
+    view: ClipView | WindowView | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,34 +75,29 @@ class Card:
     def to_json(self) -> str:
         values = plain(self) | {"version": CARD_VERSION}
         values["task"] = {} if self.task is None else self.task.to_values()
-        values["plan"] = [] if self.plan is None else self.plan.to_list()
+        values["plan"] = [] if self.plan is None else plain(self.plan.blocks)
         return json.dumps(values)
 
     @classmethod
     def from_json(cls, text: str, *, where: str) -> "Card":
-        """Reads what `to_json` wrote, now or in an earlier version.
+        """Reads what `to_json` wrote, now or in an earlier version. The text may come from anyone.
 
         Raises:
             UserError: the text is not a card, or one of a later version.
         """
-        try:
-            values = json.loads(text)
-            version = values.pop("version")
-            if version > CARD_VERSION:
-                raise UserError(f"{where}: was written by a later vidistill (card version {version}); update vidistill")
-            values["normalisation"] = Normalisation(**{k: tuple(v) for k, v in values["normalisation"].items()})
-            values["class_names"] = tuple(values["class_names"])
-            values["palette"] = tuple(tuple(colour) for colour in values["palette"])
-            values["view"] = None if values.get("view") is None else view_of_values(values["view"])
-            values["task"] = task_of(values["task"], where=f"{where}: task") if values["task"] else None
-            values["plan"] = _plan(values["plan"], where)
-            return cls(**values)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{where}: its header is not the card of a student ({error}); distil it again") from error
-
-
-def _plan(blocks: list[Values], where: str) -> Plan | None:
-    try:
-        return Plan.from_list(blocks) if blocks else None
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{where}: its plan is of another vidistill ({error!r}); distil it again") from error
+        is_none, advice = f"{where}: its header is not the card of a student", "distil it again"
+        version = validate_json(_Version, text, where=is_none, advice=advice).version
+        if version > CARD_VERSION:
+            raise UserError(f"{where}: was written by a later vidistill (card version {version}); update vidistill")
+        values = validate_json(CardValues, text, where=is_none, advice=advice)
+        return cls(
+            network=values.network,
+            form=values.form,
+            task=task_of(values.task, where=f"{where}: task") if values.task else None,
+            plan=Plan(values.plan) if values.plan else None,
+            normalisation=values.normalisation,
+            class_names=values.class_names,
+            palette=values.palette,
+            key_frame_interval=values.key_frame_interval,
+            view=values.view,
+        )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vidistill.config import Values, choose
 from vidistill.errors import UserError
 from vidistill.files import atomic_path
-from vidistill.models import build_network
+from vidistill.models.untrusted import build_untrusted, confined
 from vidistill.models.weights import load_tensors
 from vidistill.models.weights import load_weights as load_weights  # its earlier place
 from vidistill.ops.clip_view import WindowView
@@ -56,6 +56,9 @@ def save_student(path: str | Path, student: Student, *, half: bool = False) -> N
 def load_student(path: str | Path, network: nn.Module | None = None) -> Student:
     """A saved student, ready to run: `outputs, state = student(frame, state)`, in evaluation mode.
 
+    The file may come from anyone: loading it reaches no network, runs none of its code, and takes memory in proportion
+    to its tensors, see `vidistill.models.untrusted`.
+
     Args:
         path: a .safetensors file that `save_student` wrote, or a run folder that holds student.safetensors.
         network: the network that the student was made from, where it is the user's own; its weights are replaced.
@@ -65,11 +68,12 @@ def load_student(path: str | Path, network: nn.Module | None = None) -> Student:
     """
     path = student_file(path)
     tensors, card = _read_student(path)
-    if network is None:
-        if not card.network:
-            raise UserError(f"{path}: was made from a network of your own; give it as load_student(path, network=…)")
-        network = build_network(**card.network)
-    student = choose(FORMS, card.form, where=f"{path}: form")(network, card)
+    form = choose(FORMS, card.form, where=f"{path}: form")
+    if network is None and not card.network:
+        raise UserError(f"{path}: was made from a network of your own; give it as load_student(path, network=…)")
+    own = 0 if network is None else sum(tensor.numel() for tensor in network.state_dict().values())
+    with confined(own + sum(tensor.numel() for tensor in tensors.values()), where=str(path)):
+        student = form(network or build_untrusted(card.network, where=str(path)), card)
     load_tensors(student, tensors, where=str(path))
     if isinstance(card.view, WindowView) and not isinstance(student, LookAhead):
         student = LookAhead(student, card)

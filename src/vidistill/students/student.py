@@ -1,11 +1,14 @@
 """State is an argument: `outputs, state = student(frame, state)`."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from vidistill.errors import UserError
 from vidistill.models.outputs import NetworkOutputs, from_named, named_tensors
 from vidistill.ops.clip_view import ClipView, View, WindowView
+from vidistill.ops.digest import digest
 from vidistill.ops.normalise import Normalisation
 from vidistill.students.card import Card
 from vidistill.students.delta.plan import Plan
@@ -99,6 +102,12 @@ class Student(nn.Module):
     def laid_out(self, tensor: Tensor) -> Tensor:
         """A frame, or an image of its state, in its layout; other tensors as they are."""
         return tensor.contiguous(memory_format=self.layout) if tensor.ndim == 4 else tensor
+
+    def identity(self) -> bytes:
+        """A hash of its tensors and of what decides how they run; equal for equal students, wherever they run."""
+        inner = self.network.identity().hex() if isinstance(self.network, Student) else ""
+        card = replace(self.card, class_names=(), palette=(), key_frame_interval=1)
+        return digest(inner + card.to_json(), self.network.state_dict())
 
     def spacing_for(self, interval: int) -> int:
         """In frames, how far apart the frames are that its state keeps, where key frames come `interval` apart."""

@@ -4,6 +4,7 @@ from torch import nn
 
 from tests.networks import TinySegmenter
 from vidistill.errors import UserError
+from vidistill.students.card import Card
 from vidistill.students.delta.conversion import FUNCTIONAL, Selection, plan_conversion, replace_blocks
 from vidistill.students.delta.kinds import StudentSpec
 from vidistill.students.delta.plan import Plan
@@ -106,9 +107,14 @@ def test_a_layer_with_two_parents_is_replaced_in_both(network: TinySegmenter) ->
     assert isinstance(network.mix, nn.Identity)
 
 
-def test_a_plan_survives_its_list(network: TinySegmenter) -> None:
+def read_again(plan: Plan) -> Plan | None:
+    """As a card keeps it."""
+    return Card.from_json(Card(plan=plan).to_json(), where="card").plan
+
+
+def test_a_plan_survives_its_card(network: TinySegmenter) -> None:
     plan = planned(network)
-    assert Plan.from_list(plan.to_list()) == plan
+    assert read_again(plan) == plan
     assert "2 of 4 blocks converted" in str(plan)
     share = sum(block.macs for block in plan.left) / sum(block.macs for block in plan.blocks)
     assert f"  first or last layer ({share:.1%}): stem.0, head" in str(plan).splitlines()
@@ -126,7 +132,7 @@ def test_every_name_of_a_shared_layer_counts(network: TinySegmenter) -> None:
     entry = {block.path: block for block in plan.blocks}["mix"]
     assert entry.also == ("again",)
     assert "held by several parents, with one student:\n  mix = again" in str(plan)
-    assert Plan.from_list(plan.to_list()) == plan
+    assert read_again(plan) == plan
     assert reasons(planned(network, leave=("again",)))["mix"] == "left by the recipe's patterns"
 
 

@@ -1,11 +1,14 @@
 """What becomes of each block of a network, as plain values that a student's card keeps."""
 
 import textwrap
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
 
-from vidistill.config import Values
+from pydantic import ConfigDict, Field
+
 from vidistill.students.delta.kinds import StudentSpec
+
+Macs = Annotated[int, Field(ge=0, lt=2**63)]
 
 WHOLE = ""  # the path of the network itself
 
@@ -14,8 +17,10 @@ WHOLE = ""  # the path of the network itself
 class Candidate:
     """A student that a block could have, and the MACs of one example frame."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     student: StudentSpec
-    macs: int
+    macs: Macs
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,10 @@ class BlockPlan:
     paths, where several parents hold it.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     path: str
-    macs: int
+    macs: Macs
     candidates: tuple[Candidate, ...] = ()
     channels: tuple[int, int] = (0, 0)
     reason: str = ""
@@ -65,21 +72,6 @@ class Plan:
     def share(self) -> float:
         """The part of all convolution and linear MACs that is converted, 0…1."""
         return sum(block.macs for block in self.converted) / max(1, sum(block.macs for block in self.blocks))
-
-    def to_list(self) -> list[Values]:
-        """Plain values, with lists for tuples, as a file gives them back."""
-        tuples = ("candidates", "channels", "also")
-        return [values | {name: list(values[name]) for name in tuples} for values in map(asdict, self.blocks)]
-
-    @classmethod
-    def from_list(cls, blocks: Sequence[Values]) -> "Plan":
-        """What `to_list` gave. Errors: KeyError, TypeError or ValueError for what another version wrote."""
-        plans = []
-        for values in blocks:
-            candidates = tuple(Candidate(StudentSpec(**c["student"]), c["macs"]) for c in values["candidates"])
-            channels, also = tuple(values["channels"]), tuple(values.get("also", ()))
-            plans.append(BlockPlan(**values | {"candidates": candidates, "channels": channels, "also": also}))
-        return cls(tuple(plans))
 
     def __str__(self) -> str:
         lines = [f"{len(self.converted)} of {len(self.blocks)} blocks converted, {self.share:.1%} of the MACs"]
