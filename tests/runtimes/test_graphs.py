@@ -74,7 +74,7 @@ def test_an_exported_student_runs_as_the_student(network, tmp_path: Path, runtim
         torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-4)
         _, other = opened(255 - pixels, other)  # another stream through the same sessions
         assert all(torch.equal(held[name], tensor) for name, tensor in before.items()), "a state is a value"
-    with pytest.raises(UserError, match="the state is not one that this student leaves"):
+    with pytest.raises(UserError, match="the state is of another student"):
         opened(pixels, {"key/other": torch.zeros(1)})
     next(tmp_path.glob("key.*")).write_bytes(b"no graph")
     (tmp_path / "key.xml").write_bytes(b"no graph")
@@ -236,30 +236,54 @@ def test_a_graph_has_bounded_memory(tmp_path: Path) -> None:
         open_session(path).run(None, {"frame": np.zeros((1, 3, 8, 8), np.float32)})
 
 
-def test_an_exported_folder_of_a_stranger(tmp_path: Path) -> None:
-    state = {"key/x": [1, 3, 8, 8]}
-    key = ("key.onnx", [("Relu", ["frame"], ["key/x"]), ("Relu", ["key/x"], ["output"])], FRAME, LOGITS | state)
-    delta = ("delta.onnx", [("Add", ["frame", "key/x"], ["output"])], FRAME | state, LOGITS)
-    card = {"runtime": "onnx", "outputs": ["output"], "takes_windows": False, "card": json.loads(CARD.to_json())}
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_an_exported_folder_of_a_stranger(network, tmp_path: Path, runtime: str) -> None:
+    RUNTIMES[runtime].export(delta_student(network, (16, 24)), tmp_path, size=(16, 24))
+    text = (tmp_path / "card.json").read_text()
+    card = json.loads(text)
+    graphs, files = card["graphs"], {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def refused(sentence: str, *graphs, **changes) -> None:
-        for name, *parts in (key, delta, *graphs):
-            graph(tmp_path / name, *parts)
+    def refused(sentence: str, **changes) -> None:
         (tmp_path / "card.json").write_text(json.dumps(card | changes))
         with pytest.raises(UserError, match=sentence):
-            list(Stream(open_student(tmp_path))([np.zeros((8, 8, 3), np.uint8)]))
+            list(Stream(open_student(tmp_path))([np.zeros((16, 24, 3), np.uint8)] * 3))
+        for name, contents in files.items():
+            (tmp_path / name).write_bytes(contents)
 
-    for name, *parts in (key, delta):
-        graph(tmp_path / name, *parts)
-    (tmp_path / "card.json").write_text(json.dumps(card))
-    assert len(list(Stream(open_student(tmp_path))([np.zeros((8, 8, 3), np.uint8)] * 2))) == 2, "what is changed below"
+    assert len(list(Stream(open_student(tmp_path))([np.zeros((16, 24, 3), np.uint8)] * 3))) == 3, (
+        "what is changed below"
+    )
     refused("'outputs.0'", outputs=["output/99999999999"])
     refused("'outputs.0'", outputs=["../x"])
-    refused("2 outputs by card.json", outputs=["output/0", "output/1"])
-    refused("view is of no windows", takes_windows=True)
-    refused("'takes_windows'", takes_windows="no")
+    refused("expected 2 outputs", outputs=["output/0", "output/1"])
+    refused("of precision int3", precision="int3")
+    refused("'precision'", precision=8)
     refused("'key_frame_interval'", card=card["card"] | {"key_frame_interval": -1})
-    refused("one input, 'frame'", ("key.onnx", [("Relu", ["x"], ["output"])], {"x": [1, 3, 8, 8]}, LOGITS))
-    refused("frames of one size", ("key.onnx", key[1], {"frame": [1, 3, "h", 8]}, LOGITS | state))
-    refused("which 'key/y' is not", ("delta.onnx", [("Add", ["frame", "key/y"], ["output"])],
-            FRAME | {"key/y": [1, 3, 8, 8]}, LOGITS))  # fmt: skip
+    refused("unknown key 'graphs.last'|'graphs.last", graphs=graphs | {"last": graphs["key"]})
+    refused("in .*, of precision", graphs={"delta": graphs["delta"]})
+    refused("a key graph", graphs=graphs | {"key": graphs["delta"]})
+    refused("a state that the graphs make", graphs=graphs | {"key": graphs["key"] | {"leaves": ["key/other"]}})
+    delta = graphs["delta"]
+    refused("inputs that the state has", graphs=graphs | {"delta": delta | {"inputs": ["frame", "key/other"]}})
+    for name in ("key", "delta"):  # another graph in its place
+        suffix = ".onnx" if runtime == "onnx" else ".xml"
+        (tmp_path / f"{name}{suffix}").write_bytes(files[f"first_delta{suffix}"])
+        if runtime == "openvino":
+            (tmp_path / f"{name}.bin").write_bytes(files["first_delta.bin"])
+        refused("its graphs are not those of its card")
+
+
+def test_a_graph_that_does_not_say_its_shapes_is_refused(network, tmp_path: Path) -> None:
+    EXPORT(PerFrame(network, CARD).eval(), tmp_path, size=(8, 8))
+    graph(tmp_path / "key.onnx", [("Relu", ["frame"], ["output"])], {"frame": [1, 3, "h", 8]}, LOGITS)
+    with pytest.raises(UserError, match="a key graph of 'frame'"):
+        open_student(tmp_path)
+
+
+def test_a_state_of_another_shape_is_refused(network, tmp_path: Path) -> None:
+    EXPORT(delta_student(network, (16, 24)), tmp_path, size=(16, 24))
+    opened, pixels = open_student(tmp_path), noise_frames(1, (16, 24))
+    _, state = opened(pixels)
+    _, state = opened(pixels, state)
+    with pytest.raises(UserError, match="ONNX Runtime cannot run it"):
+        opened(pixels, {name: tensor[..., :-1] for name, tensor in state.items()})
