@@ -4,6 +4,7 @@ A policy is called as `is_key, memory = policy(frame, memory)`, with memory None
 tensors, saved and restored with a stream's state.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -81,13 +82,10 @@ def parse_policy(text: str) -> KeyFramePolicy:
     name, _, drift = text.partition(":")
     if text == "never":
         return Never()
-    if text.isdigit():
+    if re.fullmatch("[0-9]{1,9}", text):
         return Fixed(int(text))
-    try:
-        if name == "adaptive":
-            return Adaptive(drift=float(drift)) if drift else Adaptive()
-    except ValueError:
-        pass
+    if name == "adaptive" and re.fullmatch(r"[0-9]*\.?[0-9]{0,9}", drift) and drift != ".":
+        return Adaptive(drift=float(drift)) if drift else Adaptive()
     raise UserError(f"key frames '{text}': give a number of frames, adaptive, adaptive:0.03 for a drift, or never")
 
 
