@@ -27,6 +27,7 @@ LAYERS = [
     {"training_log", "config"},
     {"progress"},
     {"files"},
+    {"interrupts"},
     {"errors"},
 ]
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}

@@ -1,27 +1,46 @@
 """The verbs, from demo to list, and what their words mean. Heavy imports wait inside commands."""
 
-import json
+import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from vidistill.errors import UserError
+from vidistill.files import json_text, refuse_inputs
+from vidistill.interrupts import Stopped, raise_signals
 
 if TYPE_CHECKING:
     import torch
 
-    from vidistill.data.video.reader import VideoReader
     from vidistill.report.table import Metric
     from vidistill.stream import Running
 
-MOST_SIDE = 16_384  # pixels
+
+class Verbs(TyperGroup):
+    """Typer's verbs; but a stop is told, where typer ends without a word."""
+
+    def make_context(self, *given: Any, **named: Any) -> Any:
+        try:
+            return super().make_context(*given, **named)
+        except KeyboardInterrupt as stop:
+            _end_stopped(stop)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            _end_stopped(stop)
+
 
 app = typer.Typer(
     name="vidistill",
+    cls=Verbs,
     help="Make a video network cheap enough for the device it must run on: distil, measure, stream.",
     no_args_is_help=True,
     add_completion=False,
@@ -30,6 +49,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+STUDENT_FILES = ("student.safetensors", "card.json", "key.onnx", "delta.onnx")  # of a run or an export
+MOST_THREADS = 1024
+MOST_PIXELS = 16384  # of a side
+MOST_INTERVAL = 1_000_000  # frames
+
 RecipeArgument = Annotated[Path, typer.Argument(help="A recipe, or a run folder, which holds its own.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, as in optim.steps=100 or seed=1.")]
 StudentArgument = Annotated[
@@ -37,38 +61,62 @@ StudentArgument = Annotated[
 ]
 HeightOption = Annotated[
     int | None,
-    typer.Option(help="Height of the frames that the network sees, in pixels; the video's by default.", min=1),
+    typer.Option(
+        help="Height of the frames that the network sees, in pixels; the video's by default.", min=1, max=MOST_PIXELS
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or mps.")]
 RuntimeOption = Annotated[
     str, typer.Option(help="eager, compiled (torch.compile; takes minutes) or onnx; eager by default.")
 ]
 PrecisionOption = Annotated[str, typer.Option(help="float32, bfloat16 or float16, as far as the runtime has it.")]
-ThreadsOption = Annotated[int, typer.Option(help="Processor threads; 0 for the runtime's own choice.", min=0)]
+ThreadsOption = Annotated[
+    int, typer.Option(help="Processor threads; 0 for the runtime's own choice.", min=0, max=MOST_THREADS)
+]
 SizeOption = Annotated[str, typer.Option(help="Frame size, WIDTHxHEIGHT.")]
 IntervalOption = Annotated[
-    int, typer.Option(help="Frames from one key frame to the next; 0 for the student's own.", min=0)
+    int, typer.Option(help="Frames from one key frame to the next; 0 for the student's own.", min=0, max=MOST_INTERVAL)
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def main() -> None:
-    """Runs the command line: one sentence and exit code 1 for what the user can repair, 130 for Ctrl-C."""
+    """Runs the command line: one sentence and exit code 1 for what the user can repair.
+
+    130 for Ctrl-C and 143 for SIGTERM, as shells count: 128 and the signal's number.
+    """
+    raise_signals()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files and classes may hold what a terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     try:
+        for argument in sys.argv[1:]:
+            if "\0" in argument:
+                raise UserError(f"{argument!r}: holds a NUL character, which no name can; correct it")
         app(_imports_first(sys.argv[1:]))
-    except UserError as error:
-        if os.environ.get("VIDISTILL_TRACEBACK"):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print(
-            "stopped; what was finished before is kept, and train continues from its last checkpoint", file=sys.stderr
-        )
-        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except (UserError, OSError) as error:  # the system's own: a full disk, a missing right, a name it cannot hold
+        if os.environ.get("VIDISTILL_TRACEBACK"):
+            raise
+        print(f"error: {_one_line(str(error))}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt as stop:
+        _end_stopped(stop)
+
+
+def _end_stopped(stop: KeyboardInterrupt) -> NoReturn:
+    """Says what was kept."""
+    stop = stop if isinstance(stop, Stopped) else Stopped(signal.SIGINT)
+    kept = stop.kept or "stopped; what was finished before is kept, and train continues from its last checkpoint"
+    print(_one_line(kept), file=sys.stderr)
+    sys.exit(128 + stop.number)
+
+
+def _one_line(text: str) -> str:
+    """The text without the control characters that a name from a stranger may hold."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 @app.callback()
@@ -110,6 +158,7 @@ def demo(
     from vidistill.runs.demo import run_demo
     from vidistill.tasks import METRICS
 
+    _check_places([out], [video], fills=True)
     results = run_demo(out, video, assignments or [])
     _show_results(results, out, METRICS)
     print(f"stream:  {out / 'stream.mp4'}")
@@ -119,10 +168,11 @@ def demo(
 def train(recipe: RecipeArgument, assignments: Overrides = None) -> None:
     """Train what a recipe says, score it, and leave its page. A killed run continues where it was."""
     from vidistill.runs.build import build
-    from vidistill.runs.recipe import load_recipe
+    from vidistill.runs.recipe import inputs_of, load_recipe
     from vidistill.runs.run import execute
 
     settings = load_recipe(recipe, assignments or [])
+    _check_places([settings.out], inputs_of(settings), fills=True)
     run = build(settings)
     if run.training.student.plan is not None:
         print(run.training.student.plan)
@@ -178,7 +228,7 @@ def evaluate(
     running = _running(device, runtime, precision, threads)
     metrics = score(networks, dataset.sequences, model.task, intervals=intervals, running=running)["student"]
     if as_json:
-        print(json.dumps(metrics, indent=2))
+        print(json_text(metrics, indent=2))
         return
     for name, value in metrics.items():
         if value is None or (isinstance(value, list) and any(isinstance(v, list) for v in value)):
@@ -201,7 +251,9 @@ def stream(
     ] = "",
     load_state: Annotated[Path | None, typer.Option(help="Continue from a saved state.")] = None,
     save_state: Annotated[Path | None, typer.Option(help="Save the state after the last frame.")] = None,
-    tile: Annotated[int, typer.Option(help="Side of the tiles of large frames in super-resolution.", min=0)] = 0,
+    tile: Annotated[
+        int, typer.Option(help="Side of the tiles of large frames in super-resolution.", min=0, max=MOST_PIXELS)
+    ] = 0,
     height: HeightOption = None,
     runtime: RuntimeOption = "",
     precision: PrecisionOption = "",
@@ -209,30 +261,23 @@ def stream(
     device: DeviceOption = "cpu",
 ) -> None:
     """Run a student on a video, frame by frame, in constant memory."""
-    from vidistill.data.video.reader import VideoReader
-    from vidistill.progress import track
     from vidistill.runtimes import open_student
-    from vidistill.stream import stream as streaming
     from vidistill.stream.key_frames import parse_policy
-    from vidistill.stream.sinks import Source, open_sink
+    from vidistill.stream.record import record
+    from vidistill.stream.stream import Stream
+    from vidistill.stream.stream import load_state as load
     from vidistill.students.windows import set_tile
 
+    _check_places([out, save_state], [*_student_files(student), video, load_state])
     model = open_student(student, threads=threads)
     if tile:
         set_tile(model, tile)
     policy = parse_policy(key_frames) if key_frames else None
     running = _running(device, runtime, precision, threads)
-    one = streaming.Stream(model, key_frames=policy, height=height, running=running)
+    one = Stream(model, key_frames=policy, height=height, running=running)
     if load_state is not None:
-        streaming.load_state(one, load_state)
-    with VideoReader(video) as reader:
-        source = Source(fps=reader.fps, path=video, first=one.index, pixel_aspect=reader.pixel_aspect)
-        with open_sink(out, model, source) as sink:
-            outputs = one(reader, ends=save_state is None)
-            for output in track(outputs, "streaming", total=_frame_count(reader)):
-                sink.write(output)
-    if save_state is not None:
-        streaming.save_state(one, save_state)
+        load(one, load_state)
+    record(video, one, out, state=save_state)
 
 
 @app.command()
@@ -254,6 +299,7 @@ def label(
     """Let a teacher label videos in a layout that a recipe can train on: boxes with scores, label maps, depth maps."""
     from vidistill.stream.label import label_videos, open_teacher
 
+    _check_places([out], [*_student_files(Path(teacher)), weights, *videos])
     chosen = [name.strip() for name in classes.split(",") if name.strip()]
     opened = open_teacher(teacher, weights, threads=threads)
     running = _running(device, runtime, precision, threads)
@@ -275,7 +321,9 @@ def convert(
     from vidistill.runs.build import build_datasets
 
     write = choose(WRITERS, layout, where="--layout")
-    [dataset] = build_datasets([_data_source(data)], where="DATA")
+    source = _data_source(data)
+    _check_places([out], _paths_in(source))
+    [dataset] = build_datasets([source], where="DATA")
     with new_folder(out) as folder:
         left_out = write(dataset, folder) or []
     for problem in left_out:
@@ -319,7 +367,7 @@ def profile(
         models, frames, interval=interval, runtime=runtime or None, precision=precision or None, threads=threads
     )
     if as_json:
-        print(json.dumps(measured, indent=2))
+        print(json_text(measured, indent=2))
         return
     print(results_table({**measured, "baselines": {}}))
     *clip, high, wide = measured["student"]["size"]
@@ -341,6 +389,7 @@ def export(
 
     precision = precision or "float32"
     chosen = choose_runtime(runtime, precision, where="--runtime")
+    _check_places([out], _student_files(student), fills=True)
     frame_size = _frame_size(size) if size else None
     exported = chosen.export(load_student(student), out, size=frame_size, precision=precision)
     for path in exported.files:
@@ -399,19 +448,32 @@ def _show_results(results: dict[str, Any], folder: Path, metrics: "Sequence[Metr
         print(f"{title + ':':8} {folder / name}")
 
 
+def _check_places(
+    outputs: "Sequence[str | Path | None]", inputs: "Sequence[str | Path | None]", *, fills: bool = False
+) -> None:
+    """Before anything runs: no output is an input, or another output. See `refuse_inputs`."""
+    given = [out for out in outputs if out not in (None, "-")]
+    for out in given:
+        refuse_inputs(str(out), inputs, fills=fills)
+    if len({Path(str(out)).resolve() for out in given}) < len(given):
+        raise UserError(f"{given[0]}: is given for two outputs; choose another name for one of them")
+
+
+def _student_files(student: Path) -> list[Path]:
+    """The files that a student is read from. What else is in its folder may be written."""
+    return [student / name for name in STUDENT_FILES] if student.is_dir() else [student]
+
+
+def _paths_in(source: dict[str, Any]) -> list[str]:
+    """The options of a data source that may be paths."""
+    return [value for name, value in source.items() if name != "name" and isinstance(value, str)]
+
+
 def _running(device: str, runtime: str, precision: str, threads: int) -> "Running":
     """Where and how networks run."""
     from vidistill.stream import Running
 
     return Running(device=_device_named(device), runtime=runtime or None, precision=precision or None, threads=threads)
-
-
-def _frame_count(reader: "VideoReader") -> int | None:
-    """The number of frames; None of a pipe or a live stream, which has none."""
-    try:
-        return reader.num_frames
-    except UserError:
-        return None
 
 
 def _data_source(text: str) -> dict[str, Any]:
@@ -430,8 +492,8 @@ def _frame_size(text: str) -> tuple[int, int]:
     from vidistill.config import whole_number
 
     width, _, height = (whole_number(part) or 0 for part in text.lower().partition("x"))
-    if not (0 < width <= MOST_SIDE and 0 < height <= MOST_SIDE):
-        raise UserError(f"--size {text}: give WIDTHxHEIGHT, as in 640x360, at most {MOST_SIDE} each")
+    if not (0 < width <= MOST_PIXELS and 0 < height <= MOST_PIXELS):
+        raise UserError(f"--size {text}: give WIDTHxHEIGHT, as in 640x360, each from 1 to {MOST_PIXELS} pixels")
     return height, width
 
 

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vidistill.files import atomic_path, json_text, writing
+
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
@@ -18,8 +20,9 @@ class TrainingLog:
         if active:
             folder.mkdir(parents=True, exist_ok=True)
             kept = [line for line in read_log(self.path) if line["step"] <= start_step]
-            self._file = open(self.path, "w", buffering=1)  # noqa: SIM115 - closed in __exit__
-            self._file.writelines(json.dumps(line) + "\n" for line in kept)
+            with atomic_path(self.path) as temporary:
+                temporary.write_text("".join(f"{json_text(line)}\n" for line in kept))
+            self._file = open(self.path, "a", buffering=1)  # noqa: SIM115 - closed in __exit__
         if active and tensorboard:
             import torch.utils.tensorboard as board
 
@@ -30,7 +33,8 @@ class TrainingLog:
         if not self.active:
             return
         values = {name: float(value) for name, value in {**losses, **rates}.items()}
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        with writing(self.path):
+            self._file.write(json_text({"step": step, **values}) + "\n")
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
@@ -40,7 +44,8 @@ class TrainingLog:
 
     def __exit__(self, *exception: object) -> None:
         if self.active:
-            self._file.close()
+            with writing(self.path):  # what a full disk refused before is tried again
+                self._file.close()
         if self._writer is not None:
             self._writer.close()
 

@@ -201,18 +201,23 @@ def test_more_classes_than_colours_are_drawn(label: int, same_as: int) -> None:
     assert drawn.any()
 
 
-@pytest.mark.parametrize("name", ["boxes.json", "boxes.txt"])
-def test_what_breaks_off_leaves_nothing(path: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "left"), [("boxes.json", []), ("boxes.txt", ["boxes.txt"])])
+def test_what_breaks_off_leaves_whole_lines_or_nothing(path: Path, tmp_path: Path, name: str, left: list[str]) -> None:
     (tmp_path / "out").mkdir()
+    output = outputs(path, frames())[1]
 
     def broken() -> None:
         with sink_to(path, tmp_path / "out" / name) as sink:
-            sink.write(outputs(path, frames())[1])
+            sink.write(output)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         broken()
-    assert list((tmp_path / "out").iterdir()) == []
+    assert [file.name for file in (tmp_path / "out").iterdir()] == left
+    if left:
+        lines = (tmp_path / "out" / name).read_text().splitlines(keepends=True)
+        assert len(lines) == len(output.prediction)
+        assert all(line.endswith(",-1,-1\n") for line in lines)
 
 
 def test_folders_and_other_files_are_refused(path: Path, tmp_path: Path) -> None:

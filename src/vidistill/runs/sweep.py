@@ -1,6 +1,5 @@
 """One recipe at several views of its clips, with and without its teacher: how a user chooses a resolution."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vidistill.config import Values, whole_number
 from vidistill.errors import UserError
-from vidistill.files import atomic_path
+from vidistill.files import atomic_path, json_text
 from vidistill.methods.supervised import Supervised
 from vidistill.report.figures import BASELINES, STUDENT, TEACHER, Picture, picture
 from vidistill.report.page import POLICY, STYLE
@@ -87,7 +86,7 @@ def run_sweep(path: Path, views: Sequence[str], assignments: Sequence[str]) -> t
     costs = profile_students(models, pixels, interval=first.card.key_frame_interval)
     points = [_point(run, scores, costs[view], view, series) for (view, series), (run, scores) in measured.items()]
     with atomic_path(whole.out / "sweep.json") as temporary:
-        temporary.write_text(json.dumps([vars(point) for point in points], indent=2))
+        temporary.write_text(json_text([vars(point) for point in points], indent=2))
     with atomic_path(whole.out / "sweep.html") as temporary:
         temporary.write_text(_page(points, path.stem), encoding="utf-8")
     return points, whole.out / "sweep.html"

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from vidistill.config import Settings, Values, validate_json
 from vidistill.errors import UserError
-from vidistill.files import atomic_path, writing
+from vidistill.files import atomic_path, new_folder, writing
 from vidistill.models.onnx_networks import MOST_SIDE
 from vidistill.models.outputs import NetworkOutputs, from_named, largest_gap, logits_of, named_tensors
 from vidistill.ops.clip_view import ClipView, WindowView
@@ -425,14 +425,18 @@ def _bytes_of(path: Path) -> Tensor:
 
 
 def _moved(ready: Path, folder: Path) -> tuple[Path, ...]:
-    """Puts the files of an export in their place: without a card, which comes last, they are no student."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "card.json").unlink(missing_ok=True)
-    files = sorted(path.name for path in ready.iterdir() if path.name != "card.json")
-    for name in (*files, "card.json"):
-        with atomic_path(folder / name) as temporary:
-            shutil.copyfile(ready / name, temporary)
-    return tuple(folder / name for name in (*files, "card.json"))
+    """Puts the files of an export in their place, the card last; without a card they are no student."""
+    files = [*sorted(path.name for path in ready.iterdir() if path.name != "card.json"), "card.json"]
+    if not folder.exists():
+        with new_folder(folder) as whole:
+            for name in files:
+                shutil.copyfile(ready / name, whole / name)
+    else:
+        (folder / "card.json").unlink(missing_ok=True)
+        for name in files:
+            with atomic_path(folder / name) as temporary:
+                shutil.copyfile(ready / name, temporary)
+    return tuple(folder / name for name in files)
 
 
 def parity(student: Student, exported: Student, pixels: Tensor) -> float:

@@ -1,5 +1,6 @@
 """A teacher as a labeller: its predictions for unlabelled video, in a layout that a recipe can train on."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def label_videos(
     """Labels videos, or folders of frames, and returns what was written, whole or not at all.
 
     The teacher's task decides the layout, see `Task.label_files`: boxes as COCO-VID with the videos where they are, or
-    a new folder of frames and maps.
+    a new folder of frames and maps. A file must be whole; of a pipe or a live stream what is damaged is left out.
 
     Args:
         videos: paths.
@@ -105,8 +106,11 @@ def label_videos(
         for video in videos:
             files.begin(video)
             stream.restart()
-            with VideoReader(video) as reader:
-                frames = track(reader, f"labelling {Path(video).name}", total=reader.num_frames or None)
-                for output in stream(frames):
+            is_live = not (Path(video).is_file() or Path(video).is_dir())  # a pipe or an address
+            with VideoReader(video, damage="skip" if is_live else "refuse") as reader:
+                total = None if is_live else reader.num_frames
+                for output in stream(track(reader, f"labelling {Path(video).name}", total=total)):
                     files.add(output.image, output.prediction)
+                if reader.damage.count:
+                    print(reader.damage.sentence(video), file=sys.stderr)
     return files.path

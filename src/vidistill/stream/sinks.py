@@ -1,12 +1,9 @@
 """Where a stream's results go: a drawn or restored video, a folder of images, JSON lines, a task's own files."""
 
-import json
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import IO
 
 from PIL import Image as PillowImage
 
@@ -14,10 +11,12 @@ from vidistill.data.video.reader import VIDEO_SUFFIXES
 from vidistill.data.video.sound import Sound
 from vidistill.data.video.writer import CODECS, SQUARE, VideoWriter
 from vidistill.errors import UserError
-from vidistill.files import atomic_path, new_folder, require_new, writing
+from vidistill.files import GrowingText, json_text, new_folder, require_new, writing
 from vidistill.students.student import Student
 from vidistill.tasks import StreamOutput, Task
 from vidistill.tasks.contract import Look, ResultFile
+
+LEAST_FPS, MOST_FPS, DEFAULT_FPS = 0.1, 1000, 25
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,14 @@ class Source:
         path: of a file whose sound a restored video keeps; None for frames from elsewhere.
         first: index of its first frame on the stream, after those of an earlier video.
         pixel_aspect: a pixel's width ÷ its height, which a drawn video keeps.
+        is_live: whether it is a pipe or a camera, whose times begin anywhere; a drawn video then begins at 0.
     """
 
     fps: float | Fraction
     path: str | None = None
     first: int = 0
     pixel_aspect: Fraction = SQUARE
+    is_live: bool = False
 
 
 def open_sink(out: str, student: Student, source: Source) -> ResultFile:
@@ -77,17 +78,23 @@ class _Sink(ResultFile):
 
 
 class DrawnVideo(_Sink):
-    """The frames with the predictions on them, or the restored frames, with the times and the sound of the source."""
+    """The frames with the predictions on them, or the restored frames, at their own times; these with their sound."""
 
     def __init__(self, path: Path, look: Look, source: Source, *, restores: bool) -> None:
         super().__init__()
         heard = source.path if restores and source.path is not None and Path(source.path).is_file() else None
         sound = self._stack.enter_context(Sound(heard)) if heard else None
-        self.writer = VideoWriter(path, fps=source.fps, sound=sound, pixel_aspect=source.pixel_aspect)
-        self.look, self.restores, self.first = look, restores, source.first
+        # for frames without times and for avi; browsers and cameras write rates that no video has
+        fps = source.fps if LEAST_FPS <= source.fps <= MOST_FPS else DEFAULT_FPS
+        self.writer = VideoWriter(path, fps=fps, sound=sound, pixel_aspect=source.pixel_aspect)
+        self.look, self.first = look, source.first
+        self._begins_at: float | None = None if source.is_live else 0.0  # seconds that become 0
 
     def write(self, output: StreamOutput) -> None:
-        seconds = output.pts_seconds if self.restores else None
+        seconds = output.pts_seconds
+        if seconds is not None:
+            self._begins_at = seconds if self._begins_at is None else self._begins_at
+            seconds -= self._begins_at
         self.writer.write(self.look.draw(output), seconds, silent=output.index < self.first)
 
     def __enter__(self) -> "DrawnVideo":
@@ -96,13 +103,15 @@ class DrawnVideo(_Sink):
 
 
 class JsonLines(_Sink):
-    """One line a frame: index, time, whether it is a key frame, the network's time, and the prediction in words."""
+    """One line a frame: index, time, whether it is a key frame, the network's time, and the prediction in words.
+
+    The first frame after a loss says so. Whoever reads along sees each line as its frame is done, also in a file.
+    """
 
     def __init__(self, path: Path | None, look: Look) -> None:
         super().__init__()
-        self.path = path
         self.look = look
-        self._file: IO[str] = sys.stdout
+        self._file = None if path is None else GrowingText(path)
 
     def write(self, output: StreamOutput) -> None:
         line = {
@@ -110,15 +119,17 @@ class JsonLines(_Sink):
             "pts_seconds": output.pts_seconds,
             "key_frame": output.is_key_frame,
             "milliseconds": round(output.milliseconds, 3),
+            **({"after_loss": True} if output.after_loss else {}),
             **self.look.describe(output),
         }
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()  # whoever reads along sees each frame as it comes
+        if self._file is not None:
+            self._file.write(json_text(line))
+        else:
+            print(json_text(line), flush=True)
 
     def __enter__(self) -> "JsonLines":
-        if self.path is not None:
-            temporary = self._stack.enter_context(atomic_path(self.path))
-            self._file = self._stack.enter_context(open(temporary, "w", encoding="utf-8"))
+        if self._file is not None:
+            self._stack.enter_context(self._file)
         return self
 
 
@@ -132,8 +143,13 @@ class ImageFolder(_Sink):
         self._temporary = path
 
     def write(self, output: StreamOutput) -> None:
+        picture = self._temporary / f"{output.index:08d}.png"
         with writing(self.path):
-            PillowImage.fromarray(self.look.image(output)).save(self._temporary / f"{output.index:08d}.png")
+            try:
+                PillowImage.fromarray(self.look.image(output)).save(picture)
+            except OSError:
+                picture.unlink(missing_ok=True)  # the pictures before it are whole
+                raise
 
     def __enter__(self) -> "ImageFolder":
         self._temporary = self._stack.enter_context(new_folder(self.path))

@@ -20,13 +20,13 @@ from vidistill.data.clip import Image
 from vidistill.data.resized import resize_image, resized_width
 from vidistill.data.video.reader import Frame
 from vidistill.errors import UserError
-from vidistill.files import atomic_path
 from vidistill.models.outputs import NetworkOutputs
 from vidistill.ops.clip_view import WindowView
 from vidistill.ops.digest import digest
 from vidistill.ops.modules import copied
 from vidistill.runtimes import DEFAULT, Deployed, deploy
 from vidistill.stream.key_frames import THUMBNAIL, Fixed, KeyFramePolicy, Memory
+from vidistill.students.files import save_tensors
 from vidistill.students.state import KEY, State, without_key_frame
 from vidistill.students.student import Student
 from vidistill.tasks import StreamOutput, Task
@@ -52,6 +52,7 @@ class _Waiting:
 
     pts_seconds: float
     image: Image
+    after_loss: bool = False
 
 
 class Stream:
@@ -105,7 +106,10 @@ class Stream:
             ends: False where more frames will come, as before a state is saved; then late outputs come with those.
         """
         for frame in frames:
-            yield from self.push(frame.image, frame.pts_seconds) if isinstance(frame, Frame) else self.push(frame)
+            if isinstance(frame, Frame):
+                yield from self.push(frame.image, frame.pts_seconds, after_loss=frame.after_loss)
+            else:
+                yield from self.push(frame)
         if ends:
             yield from self.flush()
 
@@ -115,24 +119,26 @@ class Stream:
         return output
 
     @torch.inference_mode()
-    def push(self, image: Image, pts_seconds: float | None = None) -> list[StreamOutput]:
+    def push(self, image: Image, pts_seconds: float | None = None, *, after_loss: bool = False) -> list[StreamOutput]:
         """The outputs that the next frame brings: its own, or that of an earlier one, or none yet.
 
         Args:
             image: (H, W, 3) uint8 RGB.
             pts_seconds: the frame's own time.
+            after_loss: whether frames before it were lost: then it begins the stream anew, with a key frame.
 
         Raises:
             UserError: the image has another shape or type.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise UserError(f"frame {self.index} must be (height, width, 3) uint8 RGB, got {image.shape} {image.dtype}")
-        outputs = self.flush() if image.shape != self._size else []
+        begins = after_loss or image.shape != self._size
+        outputs = self.flush() if begins else []
         pixels = self._pixels(image)
-        if image.shape != self._size:
+        if begins:
             self._size, self._memory, self._state = image.shape, None, None
         is_key, self._memory = self.key_frames(pixels.permute(0, 3, 1, 2), self._memory)
-        self._waiting.append(_Waiting(math.nan if pts_seconds is None else pts_seconds, image))
+        self._waiting.append(_Waiting(math.nan if pts_seconds is None else pts_seconds, image, after_loss))
         self.index += 1
         with self._own_errors():
             student = self._student_for(pixels)
@@ -254,7 +260,8 @@ class Stream:
         with self._own_errors():
             prediction = self.task.decode(outputs, size=size, seen=seen)[0].cpu().numpy()
         pts_seconds = None if math.isnan(frame.pts_seconds) else frame.pts_seconds
-        return StreamOutput(index, pts_seconds, frame.image, prediction, is_key, (perf_counter() - began) * 1e3)
+        milliseconds = (perf_counter() - began) * 1e3
+        return StreamOutput(index, pts_seconds, frame.image, prediction, is_key, milliseconds, frame.after_loss)
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that the frames to come depend on, as a flat dict of tensors."""
@@ -366,8 +373,7 @@ def side_by_side(
 
 def save_state(stream: Stream, path: str | Path) -> None:
     """Writes a stream's state as safetensors, atomically."""
-    with atomic_path(path) as temporary:
-        safetensors.torch.save_file(stream.state_dict(), temporary)
+    save_tensors(path, stream.state_dict())
 
 
 def load_state(stream: Stream, path: str | Path) -> None:

@@ -49,8 +49,16 @@ def save_student(path: str | Path, student: Student, *, half: bool = False) -> N
     tensors = {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
     if half:
         tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    save_tensors(path, tensors, {"card": student.card.to_json()})
+
+
+def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Writes tensors as safetensors, atomically."""
     with atomic_path(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata={"card": student.card.to_json()})
+        try:
+            safetensors.torch.save_file(tensors, temporary, metadata=metadata)
+        except safetensors.SafetensorError as error:  # how it reports a failed write
+            raise OSError(errno.ENOSPC, "disk full") from error
 
 
 def load_student(path: str | Path, network: nn.Module | None = None) -> Student:

@@ -47,6 +47,7 @@ class StreamOutput:
         prediction: what the task decodes, for example (H, W) class ids, (K,) class probabilities or (M, 6) boxes.
         is_key_frame: whether the frame was a key frame.
         milliseconds: the network's time with decoding its outputs.
+        after_loss: whether frames before this one were lost, so that the stream began anew with it.
     """
 
     index: int
@@ -55,6 +56,7 @@ class StreamOutput:
     prediction: Prediction
     is_key_frame: bool
     milliseconds: float
+    after_loss: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ class Look(ABC):
 
 
 class ResultFile(AbstractContextManager["ResultFile"]):
-    """Takes the outputs of a stream one by one. The file takes its place when the block ends well, else it vanishes."""
+    """Takes the outputs of a stream one by one. The file is whole when the block ends well; where it does not, only a
+    text of lines is left, up to its last whole line."""
 
     @abstractmethod
     def write(self, output: StreamOutput) -> None: ...

@@ -1,6 +1,5 @@
 """COCO-VID: one JSON file of videos, images, annotations and categories, and images in or below its folder."""
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from vidistill.data.sequences.images import ImageSequence
 from vidistill.data.sequences.videos import OpenReaders, VideoSequence
 from vidistill.data.video.reader import VIDEO_SUFFIXES
 from vidistill.errors import UserError
-from vidistill.files import atomic_path, relative_path
+from vidistill.files import atomic_path, json_text, relative_path
 
 Record = Values  # an object of the JSON file
 Key = int | str  # an id
@@ -304,7 +303,7 @@ class CocoContents:
         """Writes the JSON file atomically."""
         contents = {name: getattr(self, name) for name in PARTS}
         with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(contents), encoding="utf-8")
+            temporary.write_text(json_text(contents), encoding="utf-8")
 
 
 def write_coco_video(dataset: VideoDataset, path: str | Path) -> None:

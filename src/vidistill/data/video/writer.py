@@ -1,7 +1,7 @@
 """Writing video files through PyAV: the file appears when it is complete, or not at all."""
 
-import uuid
 import warnings
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,7 @@ from vidistill.data.video._colour import matrix_of_height
 from vidistill.data.video.reader import frame_rate
 from vidistill.data.video.sound import Sound
 from vidistill.errors import UserError
+from vidistill.files import part_beside, put_in_place
 
 CODECS = {
     ".mp4": "libx264",
@@ -30,6 +31,7 @@ CODECS = {
 }
 MOST_CRF = 51
 TICK = Fraction(1, 60000)  # seconds, of frames with times of their own; MPEG-4 allows no finer time base
+MOST_AVI_GAP = 60000  # places without a picture that libav's avi writer fills between two
 SQUARE = Fraction(1)  # pixel aspect
 
 
@@ -46,7 +48,7 @@ class VideoWriter:
     Args:
         path: A file in an existing folder, named .mp4, .mov, .mkv, .webm or .avi.
         fps: Frames per second, 0.001 to 1000. Frames that `write` gets with times are shown at those times instead,
-            to 1/60000 s; avi has no such times, its pictures follow each other from 0 on.
+            to 1/60000 s; in avi, whose pictures are all 1/fps apart, at the nearest place, and from 0 on.
         crf: Quality, 0 (best) to 51, as in x264; the other codecs get the nearest quality that they have.
         sound: Copied into the file, and shifted as the frames' times are; packets shifted to before 0 are left out.
         pixel_aspect: Width ÷ height of a pixel as it is displayed; webm does not store it.
@@ -75,9 +77,8 @@ class VideoWriter:
             raise UserError(f"{path}: crf must be between 0 (best) and {MOST_CRF}, got {crf}")
         self._fps = frame_rate(fps)
         self._crf = crf
-        # The suffix stays, as the muxer depends on it; the folder too, as a rename is atomic only within a folder.
-        name = f".{self._path.stem}.{uuid.uuid4().hex[:8]}.part{self._path.suffix}"
-        self._part = self._path.with_name(name)
+        self._stack = ExitStack()
+        self._part: Path | None = None
         self._container: OutputContainer | None = None
         self._reformatter = VideoReformatter()
         self._num_frames = 0
@@ -88,16 +89,18 @@ class VideoWriter:
         self._shift = 0  # ticks from given times to written ones
 
     def __enter__(self) -> Self:
+        self._part = self._stack.enter_context(part_beside(self._path))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            self._discard()
+        with self._stack:
+            try:
+                if kind is None:
+                    self._finish()
+            finally:
+                self._close()
 
     def write(self, image: NDArray[np.uint8], seconds: float | None = None, *, silent: bool = False) -> None:
         """Adds a frame.
@@ -141,6 +144,7 @@ class VideoWriter:
         jpeg = codec == "mjpeg"
         self._matrix = Colorspace.ITU601 if jpeg else matrix_of_height(height)  # JPEG has only this one
         self._range = ColorRange.JPEG if jpeg else ColorRange.MPEG
+        assert self._part is not None
         self._container = av.open(str(self._part.absolute()), "w")
         self._stream = cast(
             VideoStream, self._container.add_stream(codec, rate=self._fps, options=self._options(codec))
@@ -148,7 +152,9 @@ class VideoWriter:
         context = self._stream.codec_context
         context.width, context.height = width, height
         context.pix_fmt = self._format = "yuvj420p" if jpeg else "yuv420p"
-        self._tick = TICK if is_timed and not jpeg else 1 / self._fps
+        self._starts_at_0 = jpeg or not is_timed
+        self._most_gap = MOST_AVI_GAP if jpeg else None
+        self._tick = 1 / self._fps if self._starts_at_0 else TICK
         context.time_base = self._tick
         context.sample_aspect_ratio = self._pixel_aspect
         context.color_range = self._range
@@ -188,33 +194,33 @@ class VideoWriter:
     def _place(self, given: int) -> None:
         """Decides the tick that a frame is written at. Times that start over, as after a cut, continue instead."""
         frame_ticks = round(1 / (self._fps * self._tick))
-        has_own_times = self._tick == TICK
-        if given < self._last_given - frame_ticks or (self._num_frames == 0 and not has_own_times):
+        if given < self._last_given - frame_ticks or (self._num_frames == 0 and self._starts_at_0):
             self._shift = self._last_tick + frame_ticks - given
+        elif self._most_gap is not None and given > self._last_given + self._most_gap:
+            self._shift -= given - self._last_given - self._most_gap
         self._last_given = given
-        self._last_tick = max(given + self._shift if has_own_times else 0, self._last_tick + 1)
+        self._last_tick = max(given + self._shift, self._last_tick + 1)
 
     def _finish(self) -> None:
-        if self._container is None:
+        if self._container is None or self._part is None:
             raise UserError(f"{self._path}: got no frames, so no file was written; write at least one")
         try:
             self._container.mux(self._stream.encode(None))
             if self._sound is not None:
                 self._container.mux(list(self._sound.until(None, self._shift * self._tick)))
             self._container.close()
-            self._part.replace(self._path)
+            put_in_place(self._part, self._path)
         except (FFmpegError, OSError) as error:
             raise self._failure(error) from error
 
-    def _discard(self) -> None:
-        """Deletes an unfinished file; after success there is nothing to delete."""
+    def _close(self) -> None:
+        """Closes the file, also an unfinished one."""
         container, self._container = self._container, None
         try:
             if container is not None:
                 container.close()
         except (FFmpegError, OSError):
             pass  # a full disk cannot take the end of the file either
-        self._part.unlink(missing_ok=True)
 
     def _failure(self, error: FFmpegError | OSError) -> UserError:
         return UserError(

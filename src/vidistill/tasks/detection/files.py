@@ -1,10 +1,8 @@
 """Boxes in the forms that other programs read, COCO-VID and MOT: of a stream, and as labels. Each has its score."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -13,7 +11,7 @@ from vidistill.data.datasets.coco_video import CocoContents
 from vidistill.data.datasets.mot import box_text
 from vidistill.data.image_files import images_in
 from vidistill.data.sequences.boxes import Boxes
-from vidistill.files import atomic_path, relative_path, require_new
+from vidistill.files import GrowingText, relative_path, require_new, require_writable
 from vidistill.tasks.contract import LabelFiles, Naming, Prediction, ResultFile, StreamOutput
 
 
@@ -26,6 +24,7 @@ class CocoVideoFile(ResultFile):
     def __init__(self, path: Path, naming: Naming, source: str) -> None:
         self.path = path
         self.contents = CocoContents(naming.class_names)
+        require_writable(path)
         self._frame_names = add_video(self.contents, source, path.parent)
 
     def write(self, output: StreamOutput) -> None:
@@ -57,21 +56,18 @@ class MotFile(ResultFile):
     """
 
     def __init__(self, path: Path, naming: Naming, source: str) -> None:
-        self.path = path
-        self._stack = ExitStack()
-        self._file: IO[str]
+        self._file = GrowingText(path)
 
     def write(self, output: StreamOutput) -> None:
         for *xyxy, label, score in output.prediction.tolist():
-            self._file.write(f"{output.index + 1},-1,{box_text(*xyxy)},{score:.6f},{int(label) + 1},-1,-1\n")
+            self._file.write(f"{output.index + 1},-1,{box_text(*xyxy)},{score:.6f},{int(label) + 1},-1,-1")
 
     def __enter__(self) -> "MotFile":
-        temporary = self._stack.enter_context(atomic_path(self.path))
-        self._file = self._stack.enter_context(open(temporary, "w", encoding="utf-8"))
+        self._file.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._stack.__exit__(*exception)  # type: ignore[arg-type]
+        self._file.__exit__(*exception)  # type: ignore[arg-type]
 
 
 class CocoVideoLabels(LabelFiles):
@@ -83,6 +79,7 @@ class CocoVideoLabels(LabelFiles):
     def __init__(self, out: Path, kept: Mapping[str, int]) -> None:
         self.path = out if out.suffix == ".json" else out / "annotations.json"
         require_new(self.path)
+        require_writable(self.path)
         self._new_ids = {old: new for new, old in enumerate(kept.values())}
         self._contents = CocoContents(tuple(kept))
 

@@ -1,17 +1,15 @@
 """How segmentations look: on a stream, in a run's pictures, on its page, and as label maps."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidistill.config import Values
 from vidistill.data.clip import IGNORED, Image
-from vidistill.files import atomic_path
+from vidistill.files import atomic_path, json_text
 from vidistill.ops.draw import caption, difference, overlay
 from vidistill.report.figures import image_uri
 from vidistill.report.page import StripRow, distance_title, strip_table
@@ -183,9 +181,7 @@ class LabelMapFolder(LabelImageFolder):
     def pixels(self, prediction: Prediction) -> NDArray[np.uint8]:
         return self._table[prediction]
 
-    def __enter__(self) -> Self:
-        super().__enter__()
+    def prepare(self, folder: Path) -> None:
         # with their values, so that a folder in which the second class never occurs is not taken for masks of 0 and 255
         classes = {name: value for value, name in enumerate(self._names)} if len(self._names) == 2 else self._names
-        (self._folder / "classes.json").write_text(json.dumps(classes), encoding="utf-8")
-        return self
+        (folder / "classes.json").write_text(json_text(classes), encoding="utf-8")
