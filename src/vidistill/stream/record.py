@@ -18,7 +18,7 @@ from vidistill.stream.stream import Stream, save_state
 
 T = TypeVar("T")
 
-AHEAD = 2  # frames that are read before they are needed
+AHEAD = 2  # frames, and results, that are made before they are needed
 PATIENCE = 0.2  # seconds until a stop is seen while a camera is silent
 
 
@@ -50,8 +50,9 @@ def record(video: str, stream: Stream, out: str, *, state: Path | None = None) -
         stop.kept = f"stopped before the first result; {out} is not written"
         with open_sink(out, stream.student, source) as sink:
             frames = _until_broken(in_background(reader, until=lambda: stop.is_asked), broken)
+            outputs = in_background(stream(frames, ends=state is None))  # so that reading, network and writing overlap
             try:
-                for output in track(stream(frames, ends=state is None), "streaming", total=total):
+                for output in track(outputs, "streaming", total=total):
                     sink.write(output)
                     count += 1
                     stop.kept = f"stopped; {out} holds the results of {count} frames"

@@ -16,6 +16,7 @@ from vidistill.data.dense_clips import DenseClips, DenseClipSettings
 from vidistill.errors import UserError
 from vidistill.models.outputs import NetworkOutputs, logits_of
 from vidistill.ops.clip_view import View
+from vidistill.ops.upsampled_argmax import upsampled_argmax
 from vidistill.report.page import RunFolder, Section
 from vidistill.tasks.contract import ClassTask, Naming
 from vidistill.tasks.segmentation.score import FULL, METRICS, SegmentationScores, SegmentationTruth
@@ -179,11 +180,9 @@ class Segmentation(ClassTask):
             return (resize_logits(channels, size)[:, 0].float().sigmoid() * FULL).round().to(torch.uint8)
         if self.unsure_below > 0:
             return _confident_classes(class_logits(channels, size), self.unsure_below).to(torch.uint8)
-        logits = resize_logits(channels, size)
-        if logits.shape[1] == 1:
-            return (logits[:, 0] > 0).to(torch.uint8)
-        # on CPU, torch's max over channels is many times faster than its argmax
-        return logits.max(dim=1).indices.to(torch.uint8)
+        if channels.shape[1] == 1:
+            return (resize_logits(channels, size)[:, 0] > 0).to(torch.uint8)
+        return upsampled_argmax(channels, size)
 
     def _channels(self, outputs: NetworkOutputs) -> Tensor:
         """(B, C, h, w) as the network returns them.
