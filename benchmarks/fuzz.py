@@ -385,11 +385,19 @@ def _graph(nodes: Sequence[Any], inputs: dict[str, list[int]], outputs: dict[str
     from onnx import TensorProto, helper, numpy_helper
 
     def infos(values: dict[str, list[int]]) -> list[Any]:
-        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in values.items()]
+        kinds = {3: TensorProto.UINT8}  # of frames as they come, by the last side
+        return [
+            helper.make_tensor_value_info(name, kinds.get(shape[-1], TensorProto.FLOAT), shape)
+            for name, shape in values.items()
+        ]
 
     tensors = [numpy_helper.from_array(np.asarray(weight, dtype=np.float32), name) for name, weight in weights.items()]
     graph = helper.make_graph(
-        [helper.make_node(*node) for node in nodes], "graph", infos(inputs), infos(outputs), tensors
+        [helper.make_node(*node[:3], **dict(*node[3:])) for node in nodes],
+        "graph",
+        infos(inputs),
+        infos(outputs),
+        tensors,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     return bytes(model.SerializeToString())
@@ -397,14 +405,18 @@ def _graph(nodes: Sequence[Any], inputs: dict[str, list[int]], outputs: dict[str
 
 def _write_exported(folder: Path) -> None:
     (folder / "exported").mkdir()
-    frame, state = {"frame": [1, 3, *SIZE]}, {"key/x": [1, 3, *SIZE]}
-    made = {"output": [1, 3, *SIZE]}
-    key = _graph([("Mul", ["frame", "w"], ["key/x"]), ("Relu", ["key/x"], ["output"])], frame, made | state, w=[2.0])
-    delta = _graph([("Add", ["frame", "key/x"], ["output"])], frame | state, made)
-    (folder / "exported" / "key.onnx").write_bytes(key)
-    (folder / "exported" / "delta.onnx").write_bytes(delta)
+    frame, image = {"frame": [1, *SIZE, 3]}, [1, 3, *SIZE]
+    planes = [("Cast", ["frame"], ["levels"], {"to": 1}), ("Transpose", ["levels"], ["x"], {"perm": [0, 3, 1, 2]})]
+    key = [*planes, ("Mul", ["x", "w"], ["next/key/x"]), ("Relu", ["next/key/x"], ["output"])]
+    delta = [*planes, ("Add", ["x", "key/x"], ["output"])]
+    (folder / "exported" / "key.onnx").write_bytes(_graph(key, frame, {"output": image, "next/key/x": image}, w=[2.0]))
+    (folder / "exported" / "delta.onnx").write_bytes(_graph(delta, frame | {"key/x": image}, {"output": image}))
+    graphs = {
+        "key": {"inputs": ["frame"], "outputs": ["output", "next/key/x"], "takes": [], "leaves": ["key/x"]},
+        "delta": {"inputs": ["frame", "key/x"], "outputs": ["output"], "takes": ["key/x"], "leaves": ["key/x"]},
+    }
     card = json.loads(_card("tiny_segmenter", "segmentation", key_frame_interval=2).to_json())
-    values = {"runtime": "onnx", "outputs": ["output"], "takes_windows": False, "card": card}
+    values = {"runtime": "onnx", "precision": "float32", "outputs": ["output"], "graphs": graphs, "card": card}
     (folder / "exported" / "card.json").write_text(json.dumps(values))
 
 
