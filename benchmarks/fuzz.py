@@ -43,8 +43,12 @@ from vidistill.methods.delta import Delta
 from vidistill.models import MODELS, build_network
 from vidistill.models.onnx_networks import onnx_network
 from vidistill.ops.clip_view import ClipView, WindowView
-from vidistill.runs.build import build_datasets
-from vidistill.runs.check import check_data, check_recipe
+from vidistill.runs.build import build, build_datasets
+from vidistill.runs.check import check_data
+from vidistill.runs.recipe import load_recipe
+from vidistill.runs.rehearsal import finished, rehearse
+from vidistill.runs.run import refuse_nothing_to_learn
+from vidistill.runs.train import try_step
 from vidistill.runtimes import open_student
 from vidistill.stream.key_frames import Adaptive
 from vidistill.stream.stream import Stream, load_state, save_state
@@ -476,7 +480,12 @@ def _write_recipes(folder: Path) -> None:
 
 
 def _read_recipe(folder: Path) -> None:
-    check_recipe(folder / "recipe.yaml", [])
+    """As `vidistill check`, without the export, which takes seconds."""
+    run = build(load_recipe(folder / "recipe.yaml", []), measures=False)
+    refuse_nothing_to_learn(run)
+    student = finished(run)
+    try_step(run.training)
+    list(rehearse(run, student, run.evaluation or run.train_sets))
 
 
 def _write_labels(folder: Path) -> None:
