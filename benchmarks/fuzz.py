@@ -43,8 +43,12 @@ from vidistill.methods.delta import Delta
 from vidistill.models import MODELS, build_network
 from vidistill.models.onnx_networks import onnx_network
 from vidistill.ops.clip_view import ClipView, WindowView
-from vidistill.runs.build import build_datasets
-from vidistill.runs.check import check_data, check_recipe
+from vidistill.runs.build import build, build_datasets
+from vidistill.runs.check import check_data
+from vidistill.runs.recipe import load_recipe
+from vidistill.runs.rehearsal import finished, rehearse
+from vidistill.runs.run import refuse_nothing_to_learn
+from vidistill.runs.train import try_step
 from vidistill.runtimes import open_student
 from vidistill.stream.key_frames import Adaptive
 from vidistill.stream.stream import Stream, load_state, save_state
@@ -385,11 +389,19 @@ def _graph(nodes: Sequence[Any], inputs: dict[str, list[int]], outputs: dict[str
     from onnx import TensorProto, helper, numpy_helper
 
     def infos(values: dict[str, list[int]]) -> list[Any]:
-        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in values.items()]
+        kinds = {3: TensorProto.UINT8}  # of frames as they come, by the last side
+        return [
+            helper.make_tensor_value_info(name, kinds.get(shape[-1], TensorProto.FLOAT), shape)
+            for name, shape in values.items()
+        ]
 
     tensors = [numpy_helper.from_array(np.asarray(weight, dtype=np.float32), name) for name, weight in weights.items()]
     graph = helper.make_graph(
-        [helper.make_node(*node) for node in nodes], "graph", infos(inputs), infos(outputs), tensors
+        [helper.make_node(*node[:3], **dict(*node[3:])) for node in nodes],
+        "graph",
+        infos(inputs),
+        infos(outputs),
+        tensors,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     return bytes(model.SerializeToString())
@@ -397,14 +409,18 @@ def _graph(nodes: Sequence[Any], inputs: dict[str, list[int]], outputs: dict[str
 
 def _write_exported(folder: Path) -> None:
     (folder / "exported").mkdir()
-    frame, state = {"frame": [1, 3, *SIZE]}, {"key/x": [1, 3, *SIZE]}
-    made = {"output": [1, 3, *SIZE]}
-    key = _graph([("Mul", ["frame", "w"], ["key/x"]), ("Relu", ["key/x"], ["output"])], frame, made | state, w=[2.0])
-    delta = _graph([("Add", ["frame", "key/x"], ["output"])], frame | state, made)
-    (folder / "exported" / "key.onnx").write_bytes(key)
-    (folder / "exported" / "delta.onnx").write_bytes(delta)
+    frame, image = {"frame": [1, *SIZE, 3]}, [1, 3, *SIZE]
+    planes = [("Cast", ["frame"], ["levels"], {"to": 1}), ("Transpose", ["levels"], ["x"], {"perm": [0, 3, 1, 2]})]
+    key = [*planes, ("Mul", ["x", "w"], ["next/key/x"]), ("Relu", ["next/key/x"], ["output"])]
+    delta = [*planes, ("Add", ["x", "key/x"], ["output"])]
+    (folder / "exported" / "key.onnx").write_bytes(_graph(key, frame, {"output": image, "next/key/x": image}, w=[2.0]))
+    (folder / "exported" / "delta.onnx").write_bytes(_graph(delta, frame | {"key/x": image}, {"output": image}))
+    graphs = {
+        "key": {"inputs": ["frame"], "outputs": ["output", "next/key/x"], "takes": [], "leaves": ["key/x"]},
+        "delta": {"inputs": ["frame", "key/x"], "outputs": ["output"], "takes": ["key/x"], "leaves": ["key/x"]},
+    }
     card = json.loads(_card("tiny_segmenter", "segmentation", key_frame_interval=2).to_json())
-    values = {"runtime": "onnx", "outputs": ["output"], "takes_windows": False, "card": card}
+    values = {"runtime": "onnx", "precision": "float32", "outputs": ["output"], "graphs": graphs, "card": card}
     (folder / "exported" / "card.json").write_text(json.dumps(values))
 
 
@@ -464,7 +480,12 @@ def _write_recipes(folder: Path) -> None:
 
 
 def _read_recipe(folder: Path) -> None:
-    check_recipe(folder / "recipe.yaml", [])
+    """As `vidistill check`, without the export, which takes seconds."""
+    run = build(load_recipe(folder / "recipe.yaml", []), measures=False)
+    refuse_nothing_to_learn(run)
+    student = finished(run)
+    try_step(run.training)
+    list(rehearse(run, student, run.evaluation or run.train_sets))
 
 
 def _write_labels(folder: Path) -> None:
