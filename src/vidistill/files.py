@@ -95,7 +95,7 @@ def refuse_inputs(out: str | Path, inputs: Iterable[str | Path | None], *, fills
             raise UserError(f"{out}: is an input ({name}) and would be overwritten; choose another name")
         if fills and target.is_dir() and target.samefile(given.resolve().parent):
             raise UserError(f"{out}: holds an input ({name}), which could be overwritten; choose another folder")
-        is_inside = given.is_dir() and given.resolve() in target.resolve().parents
+        is_inside = given.is_dir() and given.resolve() == target.resolve().parent
         if is_inside and target.suffix.lower() not in TEXT_SUFFIXES:
             raise UserError(f"{out}: lies in an input ({name}) and would be read as one; choose a place outside")
 

@@ -135,7 +135,7 @@ def test_a_video_called_anything_stays_in_the_new_folder(tmp_path: Path, layout:
 def test_labels_of_a_video_called_anything_stay_in_the_new_folder(tmp_path: Path) -> None:
     frame, labels = np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8)
     names = [name for name in NAMES if "/" not in name]
-    with LabelMapFolder(tmp_path / "out", {"a": 0}) as files:
+    with LabelMapFolder(tmp_path / "out", {"a": 0, "b": 1}, 2) as files:
         for name in names:
             files.begin(name)
             files.add(frame, labels)
@@ -163,7 +163,8 @@ def test_a_folder_whose_name_breaks_a_line_is_copied(tmp_path: Path) -> None:
         "videos": [{"id": 1, "name": "v"}], "annotations": [], "categories": [{"id": 1, "name": "a"}],
         "images": [{"id": 1, "video_id": 1, "frame_id": 0, "height": 8, "width": 8, "file_name": name}],
     }  # fmt: skip
-    (tmp_path / "annotations.json").write_text(json.dumps(contents))
-    assert run("convert", f"coco_video,root={tmp_path}", str(tmp_path / "out"), "--layout", "mot") == 0
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "annotations.json").write_text(json.dumps(contents))
+    assert run("convert", f"coco_video,root={tmp_path / 'data'}", str(tmp_path / "out"), "--layout", "mot") == 0
     assert (tmp_path / "out" / "v" / "seqinfo.ini").read_text().count("imDir=img1\n") == 1
     assert len(mot(tmp_path / "out").sequences[0]) == 1

@@ -1,5 +1,6 @@
 """Real networks go the whole way: conversion, training, saving, streaming, ONNX and back, by names in a recipe."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from vidistill.runs.build import build
 from vidistill.runs.recipe import Recipe
 from vidistill.runs.train import train
 from vidistill.runtimes import RUNTIMES
+from vidistill.runtimes.eager import as_frames
 from vidistill.stream.stream import Stream
 from vidistill.students.delta.calls import tensors_of
 from vidistill.students.delta.kinds import StudentSpec
@@ -88,20 +90,22 @@ def test_the_whole_way(network: dict[str, Any], method: dict[str, Any], tmp_path
     labels = [output.prediction for output in Stream(load_student(tmp_path / "student.safetensors"))(images)]
 
     RUNTIMES["onnx"].export(loaded, tmp_path / "onnx", size=SIZE)
-    key, delta = (
-        onnxruntime.InferenceSession(tmp_path / "onnx" / name, providers=["CPUExecutionProvider"])
-        for name in ("key.onnx", "delta.onnx")
-    )
-    frames = [loaded.normalisation(torch.from_numpy(image).permute(2, 0, 1)[None]) for image in images]
-    held = dict(zip([o.name for o in key.get_outputs()], key.run(None, {"frame": frames[0].numpy()}), strict=True))
-    state = None
-    for index, frame in enumerate(frames):
+    sessions = {
+        name: onnxruntime.InferenceSession(tmp_path / "onnx" / f"{name}.onnx", providers=["CPUExecutionProvider"])
+        for name in ("key", "first_delta", "delta")
+    }
+    graphs = json.loads((tmp_path / "onnx" / "card.json").read_text())["graphs"]
+    state, held = None, {}
+    for index, (name, image) in enumerate(zip(("key", "first_delta", "delta", "delta"), images, strict=True)):
+        pixels = torch.from_numpy(image)[None]
         with torch.no_grad():
-            outputs, state = loaded(frame, state)
-        wanted = {i.name: held[i.name] for i in delta.get_inputs() if i.name != "frame"}
-        found = held["output"] if index == 0 else delta.run(None, {"frame": frame.numpy(), **wanted})[0]
+            outputs, state = loaded(as_frames(loaded, pixels), state)
+        given = {"frame": pixels.numpy(), **held}
+        results = sessions[name].run(None, {key: given[key] for key in graphs[name]["inputs"]})
+        found = dict(zip(graphs[name]["outputs"], results, strict=True))
+        held = {key: found[f"next/{key}"] if f"next/{key}" in found else held[key] for key in graphs[name]["leaves"]}
         expected = tensors_of(outputs)[0]
-        assert float((torch.from_numpy(found) - expected).abs().max() / expected.abs().max()) < 1e-4
+        assert float((torch.from_numpy(found["output"]) - expected).abs().max() / expected.abs().max()) < 1e-4
         assert (run.task.decode(outputs, size=SIZE)[0].numpy() == labels[index]).mean() > 0.99
 
 

@@ -24,15 +24,16 @@ class TwoArguments(TinySegmenter):
         return super().forward(frame)
 
 
-class ListInTraining(TinySegmenter):
-    def forward(self, frame: Tensor) -> Any:
-        logits = super().forward(frame)
-        return [None, logits] if self.training else logits
-
-
 class Nothing(TinySegmenter):
     def forward(self, frame: Tensor) -> Any:
         super().forward(frame)
+
+
+class OfFrames(TinySegmenter):
+    """Class scores of whole frames."""
+
+    def forward(self, frame: Tensor) -> Tensor:
+        return super().forward(frame).mean(dim=(2, 3))
 
 
 class TooDeep(TinySegmenter):
@@ -44,7 +45,7 @@ class TooDeep(TinySegmenter):
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks of every fault; without the export, which has its own tests."""
     monkeypatch.setitem(MODELS, "tiny", TinySegmenter)
-    for network in (TwoArguments, ListInTraining, Nothing, TooDeep):
+    for network in (TwoArguments, Nothing, OfFrames, TooDeep):
         monkeypatch.setitem(MODELS, network.__name__, network)
     monkeypatch.setitem(MODELS, "builder", lambda num_classes: None)
     monkeypatch.setattr(check, "try_export", lambda run, student: "not exported")
@@ -75,7 +76,7 @@ def test_what_was_done_is_said(tmp_path: Path, capsys) -> None:
 
 
 @pytest.mark.parametrize("method", ["supervised", "delta"])
-@pytest.mark.parametrize("network", ["TwoArguments", "ListInTraining", "Nothing", "TooDeep", "builder"])
+@pytest.mark.parametrize("network", ["TwoArguments", "Nothing", "TooDeep", "builder"])
 def test_networks_that_do_not_fit_are_one_sentence(network: str, method: str, tmp_path: Path) -> None:
     with pytest.raises(UserError):
         checked(tmp_path, student={"name": network}, method={"name": method})
@@ -111,9 +112,9 @@ def test_masks_whose_values_mean_nothing(value: int, sentence: str, tmp_path: Pa
 
 
 def test_what_comes_after_training_is_tried_before_it(tmp_path: Path) -> None:
-    values = {"task": {"num_classes": 4}, "student": {"name": "Nothing"}, "out": tmp_path / "run"}
+    values = {"task": {"num_classes": 4}, "student": {"name": "OfFrames"}, "out": tmp_path / "run"}
     run = build(Recipe.model_validate(values | {"data": {"train": [SYNTHETIC], "evaluate": [SYNTHETIC]}}))
-    with pytest.raises(UserError, match="do not fit the task"):
+    with pytest.raises(UserError, match="must return logits"):
         execute(run)
     assert not (tmp_path / "run").exists()
 

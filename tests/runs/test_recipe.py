@@ -363,8 +363,8 @@ def test_where_it_is_measured_is_known_before_training() -> None:
     ):
         with pytest.raises(UserError, match=sentence):
             recipe_of(measure=measure)
-    search = {"candidates": [{"kind": "copy"}, {"kind": "nothing"}], "runtime": "onnx"}
-    with pytest.raises(UserError, match="runtime onnx cannot time parts of a network; choose eager or compiled"):
+    search = {"candidates": [{"kind": "copy"}, {"kind": "nothing"}], "runtime": "onnx", "precision": "bfloat16"}
+    with pytest.raises(UserError, match="precision of runtime onnx must be one of float32, got bfloat16"):
         build(recipe_of(method={"name": "delta", "search": search}, optim={"name": "adamw"}), measures=False)
 
 

@@ -204,7 +204,7 @@ MISTAKES = [
 @pytest.mark.parametrize(("arguments", "sentence"), MISTAKES, ids=[case[1][:30] for case in MISTAKES])
 def test_every_mistake_is_one_sentence(place: Path, capsys, arguments, sentence: str) -> None:
     filled = [argument.replace("{}", str(place)) for argument in arguments]
-    assert run(*filled, *([f"out={place / 'other'}"] if filled[0] == "train" else [])) == 1
+    assert run(*filled, *([f"out={place.parent / 'other'}"] if filled[0] == "train" else [])) == 1
     shown = capsys.readouterr().err
     assert sentence in shown
     assert shown.startswith("error: ")

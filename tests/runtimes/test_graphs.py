@@ -1,4 +1,7 @@
+import gc
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -287,3 +290,18 @@ def test_a_state_of_another_shape_is_refused(network, tmp_path: Path) -> None:
     _, state = opened(pixels, state)
     with pytest.raises(UserError, match="ONNX Runtime cannot run it"):
         opened(pixels, {name: tensor[..., :-1] for name, tensor in state.items()})
+
+
+def test_a_signal_after_openvino_is_harmless(network) -> None:
+    """OpenVINO's last core takes the stack of signal handlers away; with none, the next signal ends the process."""
+    deployed = deploy(PerFrame(network, CARD).eval(), noise_frames(1, (16, 24)), runtime="openvino")
+    deployed(noise_frames(1, (16, 24)))
+    del deployed
+    gc.collect()
+    heard: list[int] = []
+    earlier = signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
+    try:
+        os.kill(os.getpid(), signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, earlier)
+    assert heard == [signal.SIGUSR1]

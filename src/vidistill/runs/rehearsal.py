@@ -28,20 +28,19 @@ def rehearse(run: Run, student: Student, datasets: Sequence[VideoDataset]) -> li
 
 
 def try_export(run: Run, student: Student) -> str:
-    """Exports a student that is `finished` for each runtime that has files; returns what was done."""
-    words = []
+    """Exports a student that is `finished` for the first runtime that has files, as all take the same trace.
+
+    Returns what was done.
+    """
     height, width = run.training.clips.example().shape[-2:]
-    for name, runtime in RUNTIMES.items():
-        if type(runtime).export is not Runtime.export:
-            with TemporaryDirectory() as folder:
-                try:
-                    with as_user_error("the student cannot be traced", "choose another runtime"):
-                        size = None if student.sees_clips else (height, width)
-                        exported = runtime.export(student, Path(folder) / name, size=size)
-                    words.append(f"exported for {name}: outputs equal torch's within {exported.gap:.1e} of their scale")
-                except UserError as error:
-                    words.append(f"note: no export for {name}: {error}")
-    return "\n".join(words)
+    size = None if student.sees_clips else (height, width)
+    name, runtime = next((n, r) for n, r in RUNTIMES.items() if type(r).export is not Runtime.export)
+    try:
+        with TemporaryDirectory() as folder, as_user_error("the student cannot be traced", "choose another runtime"):
+            exported = runtime.export(student, Path(folder) / name, size=size)
+    except UserError as error:
+        return f"note: no export for {name}: {error}"
+    return f"exported for {name}: outputs equal torch's within {exported.gap:.1e} of their scale"
 
 
 def finished(run: Run) -> Student:

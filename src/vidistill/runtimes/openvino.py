@@ -1,6 +1,7 @@
 """OpenVINO on the CPU, in float32 or bfloat16. Tensors are shared with it: nothing of a state is copied."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,7 +38,7 @@ class OpenVino(GraphRuntime):
         import openvino
 
         try:
-            model = openvino.Core().read_model(traced)
+            model = _core().read_model(traced)
         except RuntimeError as error:
             lines = [line.strip() for line in str(error).splitlines()]
             reason = next((line for line in lines if line.startswith("--")), lines[-1]).strip("- ")
@@ -63,8 +64,8 @@ class OpenVinoSession:
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
         try:
-            model = openvino.Core().read_model(path)
-            self._request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+            model = _core().read_model(path)
+            self._request = _core().compile_model(model, "CPU", settings).create_infer_request()
         except RuntimeError as error:
             reason = " ".join(str(error).split())[-200:]
             raise UserError(f"{path}: cannot be run by OpenVINO ({reason}); export the student again") from error
@@ -92,6 +93,18 @@ class OpenVinoSession:
             reason = " ".join(str(error).split())[-200:]
             raise UserError(f"{self._path}: OpenVINO cannot run it ({reason}); export the student again") from error
         return results
+
+
+@cache
+def _core() -> Any:
+    """The one core of this process, for good.
+
+    Its CPU plugin gives the main thread a stack for signal handlers, and takes the memory away with the last core: the
+    next signal, as that of a data loader's process that ends, would then kill the program (seen in 2026.4).
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _spec(port: Any) -> TensorSpec:

@@ -139,9 +139,9 @@ def test_the_choice_settles_and_trains_undisturbed(network: TinySegmenter) -> No
         assert gate.gates.grad is None
 
 
-@pytest.mark.parametrize("until", [0.0, 1.5])
-def test_a_search_lasts_a_part_of_the_run(until: float) -> None:
-    with pytest.raises(ValueError, match=rf"search\.until must be above 0 and at most 1, got {until}"):
+@pytest.mark.parametrize(("until", "bound"), [(0.0, "at least 0.001"), (1.5, "at most 1")])
+def test_a_search_lasts_a_part_of_the_run(until: float, bound: str) -> None:
+    with pytest.raises(ValueError, match=rf"until must be {bound}, got {until}"):
         Search(until=until)
 
 

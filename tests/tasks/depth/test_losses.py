@@ -94,8 +94,7 @@ def test_outputs_of_every_kind() -> None:
         torch.testing.assert_close(log_depth_of(outputs), log_depth)
     with pytest.raises(UserError, match=r"one channel, .* got \(2, 4, 3, 3\); build it with num_classes: 1"):
         log_depth_of(torch.zeros(2, 4, 3, 3))
-    with pytest.raises(TypeError, match="got list"):
-        log_depth_of([log_depth])
+    torch.testing.assert_close(log_depth_of([log_depth]), log_depth)
 
 
 def test_a_network_of_transformers() -> None:
@@ -120,9 +119,9 @@ def test_decoding_gives_metres_within_the_range() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_depth": 0}, r"max_depth must be above 0\.001 m and at most 256 m, .* got 0"),
+        ({"max_depth": 0}, "max_depth must be at least 1e-06, got 0"),
         ({"max_depth": 300}, "got 300"),
-        ({"scale_invariance": -0.1}, "scale_invariance must be from 0 to 1, got -0.1"),
+        ({"scale_invariance": -0.1}, "scale_invariance must be at least 0, got -0.1"),
         ({"scale_invariance": 1.5}, "got 1.5"),
     ],
 )

@@ -123,11 +123,11 @@ def test_every_loss_has_a_weight() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"num_classes": -1}, "num_classes must be at least 1, got -1"),
-        ({"score_threshold": 2.0}, "score_threshold must be from 0 to 1, got 2.0"),
-        ({"iou_threshold": -1.0}, "iou_threshold must be from 0 to 1, got -1.0"),
+        ({"num_classes": -1}, "num_classes must be at least 0, got -1"),
+        ({"score_threshold": 2.0}, "score_threshold must be at most 1, got 2.0"),
+        ({"iou_threshold": -1.0}, "iou_threshold must be at least 0, got -1.0"),
         ({"max_detections": 0}, "max_detections must be at least 1, got 0"),
-        ({"confidence": 7}, "confidence must be a probability from 0 to 1, got 7"),
+        ({"confidence": 7}, "confidence must be at most 1, got 7"),
     ],
 )
 def test_wrong_options(options, sentence: str) -> None:

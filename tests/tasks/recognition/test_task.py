@@ -81,10 +81,10 @@ def test_predictions_are_probabilities_whatever_wraps_the_logits() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"num_classes": -1}, "num_classes must be at least 1, got -1"),
-        ({"temperature": 0.0}, "temperature must be above 0, got 0.0"),
+        ({"num_classes": -1}, "num_classes must be at least 0, got -1"),
+        ({"temperature": 0.0}, "temperature must be at least 1e-06, got 0.0"),
         ({"num_clips": 0}, "num_clips must be at least 1, got 0"),
-        ({"confidence": 1.5}, "confidence must be a probability from 0 to 1, got 1.5"),
+        ({"confidence": 1.5}, "confidence must be at most 1, got 1.5"),
     ],
 )
 def test_options_out_of_range(options, sentence: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -96,6 +96,10 @@ class Depth(Task):
         """(B, height, width) float32 metres: exp of the log depth resized bilinearly to `size`."""
         log_depth = resize_depth(log_depth_of(outputs), size)[:, 0]
         return log_depth.clamp(log(NEAREST), log(self.max_depth)).exp()
+
+    def stand_in(self, settings: Any) -> Values:
+        """Labelled with classes, the synthetic frames of other tasks say nothing of depth."""
+        return {"name": "synthetic_depth"}
 
     def label_problems(self, sequences: Sequence[FrameSequence]) -> list[str]:
         num_maps = num_known = 0
