@@ -18,7 +18,7 @@ from vidistill.data.video.writer import VideoWriter
 from vidistill.errors import UserError
 from vidistill.interrupts import Stopped, uninterrupted
 from vidistill.interrupts import raise_signals as raise_them
-from vidistill.stream.record import in_background, record
+from vidistill.stream.record import AHEAD, in_background, record
 from vidistill.stream.stream import Stream
 from vidistill.students.card import Card
 from vidistill.students.student import PerFrame
@@ -138,7 +138,7 @@ def test_a_camera_that_never_begins_can_be_stopped(raise_signals, tmp_path: Path
 
 
 def test_json_lines_are_read_while_they_grow(clip: Path, tmp_path: Path) -> None:
-    """And an earlier file stays until the first line is there."""
+    """And an earlier file stays until the first line is there. The network is AHEAD + 2 results ahead at most."""
     out, seen, one = tmp_path / "out.jsonl", [], stream()
     out.write_text("earlier")
     push = one.push
@@ -149,7 +149,11 @@ def test_json_lines_are_read_while_they_grow(clip: Path, tmp_path: Path) -> None
 
     one.push = looking  # type: ignore[method-assign]
     record(str(clip), one, str(out))
-    assert seen == ["earlier", *range(1, 12)]
+    assert seen[0] == "earlier"
+    lines = [0 if number == "earlier" else number for number in seen]
+    assert lines == sorted(lines)
+    assert all(frame - AHEAD - 2 <= number <= frame for frame, number in enumerate(lines))
+    assert len(out.read_text().splitlines()) == 12
 
 
 def test_a_failing_network_keeps_what_came_before(clip: Path, tmp_path: Path) -> None:
