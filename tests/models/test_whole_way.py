@@ -60,12 +60,17 @@ METHODS = [LAYERS] * len(NETWORKS) + [WHOLE, WHOLE]
 ids = [network["name"] for network in NETWORKS]
 
 
+EXPORTED = ("ddrnet_23_slim", "segformer_whole")  # layer by layer, and whole; each takes seconds
+
+
 @pytest.mark.parametrize(
     ("network", "method"),
     zip([*NETWORKS, NETWORKS[0], NETWORKS[4]], METHODS, strict=True),
     ids=[*ids, f"{ids[0]}_whole", f"{ids[4]}_whole"],
 )
-def test_the_whole_way(network: dict[str, Any], method: dict[str, Any], tmp_path: Path) -> None:
+def test_the_whole_way(
+    network: dict[str, Any], method: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     recipe = Recipe.model_validate(
         {
             "task": {"name": "segmentation", "num_classes": 4},
@@ -89,6 +94,8 @@ def test_the_whole_way(network: dict[str, Any], method: dict[str, Any], tmp_path
     images = list(synthetic(num_sequences=1, num_frames=4, size=SIZE).sequences[0].images())
     labels = [output.prediction for output in Stream(load_student(tmp_path / "student.safetensors"))(images)]
 
+    if request.node.callspec.id not in EXPORTED:
+        return
     RUNTIMES["onnx"].export(loaded, tmp_path / "onnx", size=SIZE)
     sessions = {
         name: onnxruntime.InferenceSession(tmp_path / "onnx" / f"{name}.onnx", providers=["CPUExecutionProvider"])
@@ -144,7 +151,8 @@ def test_torchvisions_detectors_go_the_whole_way(name: str, tmp_path: Path) -> N
         found = run.task.decode(outputs, size=SIZE)[0]
         best, expected = (float(rows[:, 5].max()) if len(rows) else 0.0 for rows in (found, boxes))
         assert best == pytest.approx(expected, abs=1e-3)
-    assert RUNTIMES["onnx"].export(loaded, tmp_path / "onnx", size=SIZE).gap < 1e-4
+    if name == "ssdlite320_mobilenet_v3_large":  # each takes seconds
+        assert RUNTIMES["onnx"].export(loaded, tmp_path / "onnx", size=SIZE).gap < 1e-4
 
 
 @pytest.mark.parametrize("settings", NETWORKS, ids=ids)
