@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,7 @@ def _traced_once(traced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def remembered(student: Student, pixels: Tensor, folder: Path) -> tuple[dict[str, graphs.Graph], list[str]]:
         key = student.identity().hex(), repr(student), student.spacing, tuple(pixels.shape)
         if key not in TRACES:
-            place = traced / str(len(TRACES))
-            place.mkdir()
+            place = Path(tempfile.mkdtemp(dir=traced))  # a trace may fail and leave it
             TRACES[key] = place, trace(student, pixels, place)
         place, result = TRACES[key]
         for file in place.iterdir():
