@@ -1,6 +1,10 @@
 """The command line as a test types it."""
 
 import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from vidistill import cli
 
@@ -15,3 +19,9 @@ def run(*arguments: str) -> int:
     finally:
         sys.argv = old
     return 0
+
+
+def write_recipe(path: Path, values: dict[str, Any]) -> str:
+    """Writes a recipe; its path as the command line takes it."""
+    path.write_text(yaml.safe_dump(values))
+    return str(path)

@@ -283,6 +283,17 @@ def test_a_graph_that_does_not_say_its_shapes_is_refused(network, tmp_path: Path
         open_student(tmp_path)
 
 
+def test_exports_of_other_weights_are_other_students(network, tmp_path: Path) -> None:
+    """Else a state of one would go on in the other. OpenVINO keeps the weights in a file of their own."""
+    RUNTIMES["openvino"].export(PerFrame(network, CARD).eval(), tmp_path, size=(16, 24))
+    one, same = (open_student(tmp_path).identity() for _ in range(2))
+    weights = bytearray((tmp_path / "key.bin").read_bytes())
+    weights[len(weights) // 2] ^= 1
+    (tmp_path / "key.bin").write_bytes(weights)
+    assert one == same
+    assert open_student(tmp_path).identity() != one
+
+
 def test_a_state_of_another_shape_is_refused(network, tmp_path: Path) -> None:
     EXPORT(delta_student(network, (16, 24)), tmp_path, size=(16, 24))
     opened, pixels = open_student(tmp_path), noise_frames(1, (16, 24))

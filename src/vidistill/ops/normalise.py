@@ -1,13 +1,12 @@
 """Decoded frames → the numbers that a network was trained on."""
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from vidistill.config import real
+from vidistill.config import check_numbers, real
 
 Mean = Annotated[float, *real(-1e3, 1e3)]
 Deviation = Annotated[float, *real(1e-3, 1e3)]
@@ -19,10 +18,10 @@ class Normalisation:
 
     Args:
         mean: Of red, green and blue in 0…1; ImageNet's by default.
-        std: Likewise, above 0.
+        std: Likewise, at least 0.001.
 
     Raises:
-        ValueError: A value is not a number, or a std is 0 or less.
+        ValueError: A value is not a number, or outside its range.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -31,8 +30,7 @@ class Normalisation:
     std: tuple[Deviation, Deviation, Deviation] = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(value) for value in (*self.mean, *self.std)) or min(self.std) <= 0:
-            raise ValueError(f"mean and std must be numbers, std above 0, got {self.mean} and {self.std}")
+        check_numbers(self)
 
     def __call__(self, frames: Tensor) -> Tensor:
         """(…, 3, H, W) float32, normalised, of frames (…, 3, H, W) uint8 in 0…255. The memory layout stays."""

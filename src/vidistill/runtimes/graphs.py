@@ -125,9 +125,8 @@ class GraphRuntime(Runtime):
                 f"runtime {self.name} runs on the CPU, got device {pixels.device.type}; choose eager or compiled"
             )
         size = None if isinstance(student.view, ClipView) else (pixels.shape[-3], pixels.shape[-2])
-        with TemporaryDirectory() as folder:
-            self.export(student, Path(folder), size=size, precision=precision)
-            return self.load(Path(folder), threads=threads)
+        with TemporaryDirectory() as work:
+            return self._write(student, Path(work), size=size, precision=precision, threads=threads)[0]
 
     def export(
         self, student: Student, folder: Path, *, size: tuple[int, int] | None = None, precision: str = "float32"
@@ -148,29 +147,36 @@ class GraphRuntime(Runtime):
         Raises:
             UserError: packages are missing, the size is not the network's, it cannot be traced, or the outputs differ.
         """
+        with writing(folder), TemporaryDirectory() as work:
+            _, gap = self._write(student, Path(work), size=size, precision=precision, threads=0)
+            return Exported(_moved(Path(work), folder), gap)
+
+    def _write(
+        self, student: Student, folder: Path, *, size: tuple[int, int] | None, precision: str, threads: int
+    ) -> tuple[Deployed, float]:
+        """Writes the files of an export to an empty folder; returns the student opened from them, and its gap."""
         missing = [package for package in self.packages if find_spec(package) is None]
         if missing:
             raise UserError(f"runtime {self.name} needs {', '.join(missing)}; pip install 'vidistill[export]'")
         student = copied(student).cpu().float().eval()
         pixels = _example(student, size)
-        with writing(folder), TemporaryDirectory() as work:
+        with TemporaryDirectory() as work:
             graphs, paths = trace(student, pixels, Path(work))
-            card = json.loads(student.card.to_json())
-            values = ExportedCard.model_validate(
-                {"runtime": self.name, "precision": precision, "outputs": paths, "graphs": graphs, "card": card}
-            )
-            ready = Path(work) / "ready"
-            ready.mkdir()
             for name in graphs:
-                self.convert(Path(work) / f"{name}.onnx", ready / f"{name}{self.suffix}")
-            (ready / "card.json").write_text(values.model_dump_json(indent=2), encoding="utf-8")
-            gap = parity(student, self.load(ready), pixels)
-            if not gap < self.parity[precision]:
-                raise UserError(
-                    f"{folder}: outputs of {self.name} in {precision} differ from torch's by {gap:.1e} of their scale, "
-                    f"expected less than {self.parity[precision]:.0e}; nothing was written, please report the network"
-                )
-            return Exported(_moved(ready, folder), gap)
+                self.convert(Path(work) / f"{name}.onnx", folder / f"{name}{self.suffix}")
+        card = json.loads(student.card.to_json())
+        values = ExportedCard.model_validate(
+            {"runtime": self.name, "precision": precision, "outputs": paths, "graphs": graphs, "card": card}
+        )
+        (folder / "card.json").write_text(values.model_dump_json(indent=2), encoding="utf-8")
+        deployed = self.load(folder, threads=threads)
+        gap = parity(student, deployed, pixels)
+        if not gap < self.parity[precision]:
+            raise UserError(
+                f"the outputs of {self.name} in {precision} differ from torch's by {gap:.1e} of their scale, expected "
+                f"less than {self.parity[precision]:.0e}; nothing was written, please report the network"
+            )
+        return deployed, gap
 
     def load(self, folder: Path, *, threads: int = 0) -> Deployed:
         where = folder / "card.json"
@@ -189,7 +195,8 @@ class GraphRuntime(Runtime):
             for name, graph in values.graphs.items()
         ]
         _check_graphs(opened, len(values.outputs), where=str(folder))
-        contents = digest(text, {path.name: _bytes_of(path) for path in sorted(folder.glob(f"*{self.suffix}"))})
+        # all files of the graphs: some runtimes keep the weights beside them
+        contents = digest(text, {path.name: _bytes_of(path) for path in sorted(folder.iterdir()) if path.stem in files})
         student = GraphStudent(
             opened, card, values.outputs, runtime=self.name, precision=values.precision, identity=contents
         )

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.command_line import run
+from tests.command_line import run, write_recipe
 from tests.networks import TinySegmenter
 from vidistill.data.datasets.synthetic import synthetic
 from vidistill.data.image_files import images_in, read_image
@@ -27,11 +27,6 @@ METHODS = {
     },
     "low_rank": {"name": "low_rank"},
 }  # fmt: skip
-
-
-def write_recipe(path: Path, values: dict) -> str:
-    path.write_text(yaml.safe_dump(values))
-    return str(path)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 import yaml
 from PIL import Image
 
-from tests.command_line import run
+from tests.command_line import run, write_recipe
 from tests.networks import TinySegmenter
 from vidistill.data.datasets.label_maps import label_maps
 from vidistill.data.datasets.synthetic import synthetic
@@ -32,11 +32,6 @@ def write_masks(root: Path, foreground: int, **scenes: int) -> dict[str, str]:
             Image.fromarray(foreground * scene.labels(index)).save(root / scene.name / "labels" / f"{index}.png")
     (root / "classes.json").write_text('["background", "person"]')
     return {"name": "label_maps", "root": str(root)}
-
-
-def write_recipe(path: Path, values: dict) -> str:
-    path.write_text(yaml.safe_dump(values))
-    return str(path)
 
 
 @pytest.fixture(scope="module")

@@ -89,6 +89,7 @@ def videos_of(container: InputContainer) -> list[VideoStream]:
 
 
 def seconds_of(pts: int, time_base: Fraction) -> float:
+    """A time of a stream in seconds. pts: in units of `time_base`, itself in seconds."""
     return pts * time_base.numerator / time_base.denominator
 
 
